@@ -1,0 +1,162 @@
+//! JSON and CBOR, both ways. Bytes from outside either decode whole or give an error that says why.
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// How a payload is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`: the default, because `z_get` and REST show text.
+    Json,
+    /// `application/cbor`.
+    Cbor,
+}
+
+impl Format {
+    /// Returns the encoding's name on the wire, exactly: REST inlines `application/json` and nothing near it.
+    pub const fn encoding(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Cbor => "application/cbor",
+        }
+    }
+
+    /// Reads an encoding's name, a schema suffix aside.
+    ///
+    /// `Ok(None)` means that the name says nothing of the content and it must be looked at.
+    ///
+    /// # Errors
+    /// The encoding is neither: it is returned without its suffix.
+    pub fn of_encoding(encoding: &str) -> Result<Option<Self>, &str> {
+        let name = encoding.split(';').next().unwrap_or_default();
+        match name {
+            "application/json" | "text/json" => Ok(Some(Self::Json)),
+            "application/cbor" => Ok(Some(Self::Cbor)),
+            "" | "zenoh/bytes" | "zenoh/string" | "text/plain" | "application/octet-stream" => Ok(None),
+            other => Err(other),
+        }
+    }
+}
+
+/// Why bytes are no value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// They are not JSON.
+    #[error("not JSON: {0}")]
+    Json(String),
+    /// They are not CBOR.
+    #[error("not CBOR: {0}")]
+    Cbor(String),
+    /// They are neither.
+    #[error("neither JSON nor CBOR")]
+    Neither,
+    /// They are a value of another shape.
+    #[error("{0}")]
+    Shape(String),
+}
+
+/// How deep a CBOR value may be nested: `ciborium` stops there instead of using up the stack.
+const CBOR_DEPTH_MAX: usize = 64;
+
+/// Encodes a value.
+///
+/// # Errors
+/// The value can't be represented: a fault of the caller's type.
+pub fn encode<T: Serialize + ?Sized>(value: &T, format: Format) -> Result<Vec<u8>, DecodeError> {
+    match format {
+        Format::Json => serde_json::to_vec(value).map_err(|error| DecodeError::Json(error.to_string())),
+        Format::Cbor => {
+            let mut bytes = Vec::new();
+            ciborium::into_writer(value, &mut bytes).map_err(|error| DecodeError::Cbor(error.to_string()))?;
+            Ok(bytes)
+        }
+    }
+}
+
+/// Decodes a value of a known type and format; trailing bytes are an error.
+///
+/// # Errors
+/// The bytes are not of the format, or the value is of another shape.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], format: Format) -> Result<T, DecodeError> {
+    match format {
+        Format::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError::Json(error.to_string())),
+        Format::Cbor => {
+            let mut rest = bytes;
+            let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, CBOR_DEPTH_MAX)
+                .map_err(|error| DecodeError::Cbor(error.to_string()))?;
+            if rest.is_empty() { Ok(value) } else { Err(DecodeError::Cbor(format!("{} trailing bytes", rest.len()))) }
+        }
+    }
+}
+
+/// Decodes any value; without a format, JSON is tried first and then CBOR.
+///
+/// # Errors
+/// The bytes are not of the format, or of neither.
+pub fn decode_value(bytes: &[u8], format: Option<Format>) -> Result<Value, DecodeError> {
+    match format {
+        Some(format) => decode(bytes, format),
+        None => decode(bytes, Format::Json).or_else(|_| decode(bytes, Format::Cbor)).map_err(|_| DecodeError::Neither),
+    }
+}
+
+/// Tells which format bytes of an unnamed encoding are in: CBOR only where they are not JSON text.
+pub fn sniff(bytes: &[u8]) -> Format {
+    match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{' | b'[' | b'"') | None => Format::Json,
+        Some(_) if std::str::from_utf8(bytes).is_ok() => Format::Json,
+        Some(_) => Format::Cbor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn trailing_and_missing_bytes_are_errors_in_both_formats() {
+        let value = serde_json::json!({"a": [1, 2, {"b": null}], "c": "d"});
+        for format in [Format::Json, Format::Cbor] {
+            let bytes = encode(&value, format).unwrap();
+            assert_eq!(decode_value(&bytes, Some(format)).unwrap(), value);
+            assert_eq!(decode_value(&bytes, None).unwrap(), value);
+            let mut longer = bytes.clone();
+            longer.push(b'0');
+            assert!(decode::<Value>(&longer, format).is_err());
+            for end in 0..bytes.len() {
+                assert!(decode::<Value>(&bytes[..end], format).is_err(), "{format:?} {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_without_end_is_an_error_and_not_a_crash() {
+        let deep_json = "[".repeat(60_000);
+        let deep_cbor = vec![0x81; 60_000];
+        assert!(decode_value(deep_json.as_bytes(), None).is_err());
+        assert!(decode_value(&deep_cbor, None).is_err());
+    }
+
+    #[test]
+    fn an_array_that_claims_to_be_huge_costs_nothing() {
+        assert!(decode::<Value>(&[0x9b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], Format::Cbor).is_err());
+    }
+
+    #[test]
+    fn encodings_are_told_apart_by_name() {
+        assert_eq!(Format::of_encoding("application/json;storage.List"), Ok(Some(Format::Json)));
+        assert_eq!(Format::of_encoding("application/cbor"), Ok(Some(Format::Cbor)));
+        assert_eq!(Format::of_encoding("zenoh/bytes"), Ok(None));
+        assert_eq!(Format::of_encoding("image/png"), Err("image/png"));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = decode_value(&bytes, None);
+            let _ = decode_value(&bytes, Some(sniff(&bytes)));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What is published: the finalize event that a recorder sends, and the events of the node.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    codec::{self, DecodeError, Format},
+    manifest::ManifestChunk,
+    names::{ChunkName, MachineId, RecordingName},
+    reply::Proof,
+    time::UnixNs,
+};
+
+/// A recorder's word that a chunk's file is complete, hashed and renamed to its last name.
+///
+/// Published on a key of [`crate::keys::chunk_finalized`], as JSON or CBOR, bare or as the `body` of
+/// Bubbaloop's `{header, body}` envelope. It is a hint: the disk is the truth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FinalizeEvent {
+    /// The recording's name.
+    pub recording: String,
+    /// The machine that recorded it, with `_` or `-`.
+    pub machine_id: String,
+    /// The chunk, with the names of the manifest.
+    pub chunk: ManifestChunk,
+}
+
+impl FinalizeEvent {
+    /// Decodes an event, bare or in an envelope.
+    ///
+    /// # Errors
+    /// Neither JSON nor CBOR, trailing bytes, or not of this shape. The event is counted and dropped.
+    pub fn decode(bytes: &[u8], format: Option<Format>) -> Result<Self, DecodeError> {
+        let value = codec::decode_value(bytes, format)?;
+        let body = match value {
+            Value::Object(mut fields) if fields.contains_key("header") && fields.contains_key("body") => {
+                fields.remove("body").unwrap_or_default()
+            }
+            bare => bare,
+        };
+        serde_json::from_value(body).map_err(|error| DecodeError::Shape(error.to_string()))
+    }
+}
+
+/// Ties an event of the node to its library and its run; `seq` rises by one per event of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EventHead {
+    /// The library that it is about.
+    pub library_id: String,
+    /// The run of the node.
+    pub boot_id: String,
+    /// The event's number in that run, from 1; the same on both forms of the key.
+    pub seq: u64,
+    /// When it happened.
+    pub at_ns: UnixNs,
+}
+
+/// An event of the node: a bare JSON object on `events/<kind>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StorageEvent {
+    /// Whose, which run, which number, when.
+    #[serde(flatten)]
+    pub head: EventHead,
+    /// The machine of the node.
+    pub machine_id: MachineId,
+    /// What happened.
+    #[serde(flatten)]
+    pub fact: Fact,
+}
+
+/// What the node says changed. The kind is the last part of the key too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Fact {
+    /// A chunk is proven in the object store.
+    ChunkUploaded {
+        /// Its recording.
+        recording: RecordingName,
+        /// Its name.
+        chunk: ChunkName,
+        /// Its size.
+        size_bytes: u64,
+        /// Its digest.
+        sha256: String,
+        /// How it is known.
+        proof: Proof,
+        /// The store's ETag of the object.
+        etag: String,
+    },
+    /// A try failed; it is tried again.
+    UploadFailed {
+        /// The chunk's recording.
+        recording: RecordingName,
+        /// Its name.
+        chunk: ChunkName,
+        /// What went wrong.
+        message: String,
+    },
+    /// An upload was given up until something changes.
+    DeadLettered {
+        /// The chunk's recording.
+        recording: RecordingName,
+        /// Its name.
+        chunk: ChunkName,
+        /// Why.
+        reason: String,
+    },
+    /// An ended recording is complete in the store, its manifest too.
+    RecordingComplete {
+        /// The recording.
+        recording: RecordingName,
+        /// How many chunks it has.
+        chunks: u64,
+    },
+    /// A fact stops all uploads.
+    Blocked {
+        /// The class of the fact.
+        reason: String,
+        /// What a person can do.
+        hint: String,
+    },
+    /// That fact has ended.
+    Unblocked {
+        /// The class of the fact that ended.
+        reason: String,
+    },
+}
+
+impl Fact {
+    /// Returns the last part of the event's key.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::ChunkUploaded { .. } => "chunk_uploaded",
+            Self::UploadFailed { .. } => "upload_failed",
+            Self::DeadLettered { .. } => "dead_lettered",
+            Self::RecordingComplete { .. } => "recording_complete",
+            Self::Blocked { .. } => "blocked",
+            Self::Unblocked { .. } => "unblocked",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BARE: &str =
+        r#"{"recording":"r","machine_id":"m","chunk":{"name":"n","index":3.0,"size_bytes":4.0,"sha256":"s"}}"#;
+
+    #[test]
+    fn bare_and_enveloped_json_and_cbor_are_one_event() {
+        let bare = FinalizeEvent::decode(BARE.as_bytes(), Some(Format::Json)).unwrap();
+        assert_eq!((bare.chunk.index, bare.chunk.size_bytes), (3, 4));
+        let enveloped = format!(r#"{{"header":{{"monotonic_seq":1}},"body":{BARE}}}"#);
+        assert_eq!(FinalizeEvent::decode(enveloped.as_bytes(), None).unwrap(), bare);
+        let cbor = codec::encode(&serde_json::from_str::<Value>(&enveloped).unwrap(), Format::Cbor).unwrap();
+        assert_eq!(FinalizeEvent::decode(&cbor, None).unwrap(), bare);
+        assert_eq!(FinalizeEvent::decode(&cbor, Some(Format::Cbor)).unwrap(), bare);
+    }
+
+    #[test]
+    fn the_kind_in_the_body_is_the_kind_in_the_key() {
+        let fact = Fact::Unblocked { reason: "x".into() };
+        assert_eq!(serde_json::to_value(&fact).unwrap()["kind"], fact.kind());
+    }
+
+    #[test]
+    fn what_is_no_event_is_an_error_that_says_so() {
+        for bytes in [&b""[..], b"ok", b"{}", b"[1,2]", b"{\"recording\":1}", &[0xff; 64], &BARE.as_bytes()[..40]] {
+            assert!(FinalizeEvent::decode(bytes, None).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `uploads.jsonl`: the node's own record of a recording, one JSON line per fact, append-only.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    digest::Digest,
+    names::{ChunkName, RecordingName},
+    reply::Proof,
+    time::UnixNs,
+};
+
+/// Names an object store for the journal: a hash of provider, endpoint, bucket and prefix.
+pub type StoreId = String;
+
+/// One line of a journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JournalLine {
+    /// When the fact was written.
+    pub at_ns: UnixNs,
+    /// The store that it is about: in another bucket nothing is uploaded.
+    pub store_id: StoreId,
+    /// What happened.
+    #[serde(flatten)]
+    pub entry: JournalEntry,
+}
+
+/// A fact about a recording in one store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum JournalEntry {
+    /// The store is known to hold this chunk.
+    Uploaded {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// Its digest.
+        sha256: Digest,
+        /// Its size.
+        size_bytes: u64,
+        /// How it is known.
+        proof: Proof,
+        /// The object's ETag.
+        etag: String,
+    },
+    /// The store is known not to hold a chunk that an earlier line says it does.
+    Gone {
+        /// The chunk's name.
+        chunk: ChunkName,
+    },
+    /// A remote manifest was written.
+    Published {
+        /// The manifest's key: another capture may own the usual one.
+        key: String,
+        /// The recording that it is of.
+        recording: RecordingName,
+        /// The digest of the written text.
+        sha256: Digest,
+        /// The object's ETag.
+        etag: String,
+    },
+    /// A fact of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_a_later_version_is_read_as_unknown() {
+        let line: JournalLine =
+            serde_json::from_str(r#"{"at_ns":1,"store_id":"s","kind":"evicted","chunk":"x","new":[1]}"#).unwrap();
+        assert_eq!(line.entry, JournalEntry::Unknown);
+    }
+
+    #[test]
+    fn a_line_is_one_line() {
+        let entry = JournalEntry::Uploaded {
+            chunk: ChunkName::new(0, &Digest::of(b"a")),
+            sha256: Digest::of(b"a"),
+            size_bytes: 1,
+            proof: Proof::Enforced,
+            etag: "with\nnewline".into(),
+        };
+        let line = JournalLine { at_ns: 1, store_id: "s".into(), entry };
+        let text = serde_json::to_string(&line).unwrap();
+        assert!(!text.contains('\n'));
+        assert_eq!(serde_json::from_str::<JournalLine>(&text).unwrap(), line);
+    }
+}

@@ -1,0 +1,274 @@
+//! A request's parameters, from the selector and from the payload, checked against the verb's table.
+
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    digest::shorten,
+    error::{ErrorCode, Refusal, nearest},
+    lenient,
+    limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX},
+    names::RecordingName,
+    time::Timestamp,
+    verb::Verb,
+};
+
+/// What a request was given, by name.
+///
+/// Values of a selector are text, those of a payload JSON; the readers below take both spellings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Params(BTreeMap<String, Value>);
+
+fn wrong(name: &str, value: &Value, wanted: &str) -> Refusal {
+    let shown = shorten(&value.to_string());
+    Refusal::new(ErrorCode::InvalidParams, format!("{name}={shown}: not {wanted}"))
+}
+
+impl Params {
+    /// Reads the parameters of a selector. Names that begin with `_` are Zenoh's own and passed over.
+    ///
+    /// # Errors
+    /// A name is given twice with different values.
+    pub fn of_selector<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Refusal> {
+        let mut params = Self::default();
+        for (name, text) in pairs {
+            if name.is_empty() && text.is_empty() || name.starts_with('_') {
+                continue;
+            }
+            let value = Value::from(text);
+            if let Some(earlier) = params.0.insert(name.to_owned(), value.clone())
+                && earlier != value
+            {
+                let message = format!("{} is given twice", shorten(name));
+                return Err(Refusal::new(ErrorCode::InvalidParams, message).hint("give each parameter once"));
+            }
+        }
+        Ok(params)
+    }
+
+    /// Adds the fields of a payload; they win over the selector. Null means not given.
+    pub fn overlay(&mut self, fields: Map<String, Value>) {
+        for (name, value) in fields {
+            if value.is_null() {
+                self.0.remove(&name);
+            } else {
+                self.0.insert(name, value);
+            }
+        }
+    }
+
+    /// Sets one parameter.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Returns the parameters as a payload's fields.
+    pub fn to_fields(&self) -> Map<String, Value> {
+        self.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// Checks that the verb knows every name.
+    ///
+    /// # Errors
+    /// A name is unknown: the nearest known one is the hint.
+    pub fn check_names(&self, verb: Verb) -> Result<(), Refusal> {
+        let known = || verb.parameters().iter().map(|param| param.name);
+        let Some(unknown) = self.0.keys().find(|name| known().all(|known| known != *name)) else {
+            return Ok(());
+        };
+        let hint = match nearest(unknown, known()) {
+            Some(name) => format!("did you mean {name}?"),
+            None => format!("{verb} takes {}", known().collect::<Vec<_>>().join(", ")),
+        };
+        Err(Refusal::new(ErrorCode::InvalidParams, format!("{verb} has no parameter {:?}", shorten(unknown)))
+            .hint(hint))
+    }
+
+    /// Reads a text; an empty one counts as not given.
+    ///
+    /// # Errors
+    /// It is something else than text.
+    pub fn text(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok((!text.is_empty()).then_some(text)),
+            Some(value) => Err(wrong(name, value, "text")),
+        }
+    }
+
+    /// Reads a whole number.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
+        let number = match value {
+            Value::String(text) => text.parse().ok(),
+            Value::Number(number) => number.as_u64().or_else(|| number.as_f64().and_then(lenient::whole)),
+            _ => None,
+        };
+        number.map(Some).ok_or_else(|| wrong(name, value, "a whole number"))
+    }
+
+    /// Reads a flag; not given is false, given without a value is true.
+    ///
+    /// # Errors
+    /// It is something else than true or false.
+    pub fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        match self.0.get(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(Value::String(text)) if text.is_empty() || text == "true" => Ok(true),
+            Some(Value::String(text)) if text == "false" => Ok(false),
+            Some(value) => Err(wrong(name, value, "true or false")),
+        }
+    }
+
+    /// Reads a length of time: `2s`, `1h 30m`, or a number of seconds.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn duration(&self, name: &str) -> Result<Option<Duration>, Refusal> {
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
+        let duration = match value {
+            Value::String(text) => match text.parse() {
+                Ok(seconds) => Some(Duration::from_secs(seconds)),
+                Err(_) => humantime::parse_duration(text).ok(),
+            },
+            Value::Number(number) => number.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+            _ => None,
+        };
+        duration.map(Some).ok_or_else(|| wrong(name, value, "a length of time such as 5s or 2m"))
+    }
+
+    /// Reads a point of time.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, Refusal> {
+        let Some(value) = self.0.get(name) else {
+            return Ok(None);
+        };
+        let time = match value {
+            Value::String(text) => Timestamp::parse(text),
+            Value::Number(number) => {
+                number.as_u64().or_else(|| number.as_f64().and_then(lenient::whole)).map(Timestamp)
+            }
+            _ => None,
+        };
+        time.map(Some)
+            .ok_or_else(|| wrong(name, value, "a time such as 2026-01-31, 2026-01-31T08:00:00Z or Unix nanoseconds"))
+    }
+
+    /// Reads the name of a recording.
+    ///
+    /// # Errors
+    /// It is illegal.
+    pub fn recording(&self, name: &str) -> Result<Option<RecordingName>, Refusal> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        RecordingName::from_str(text).map(Some).map_err(|error| {
+            Refusal::new(ErrorCode::InvalidParams, error.to_string()).hint("list tells the names of the recordings")
+        })
+    }
+
+    /// Reads the number of rows of a page.
+    ///
+    /// # Errors
+    /// It is not a whole number from 1 to [`PAGE_ROWS_MAX`].
+    pub fn limit(&self) -> Result<usize, Refusal> {
+        match self.number("limit")? {
+            None => Ok(PAGE_ROWS_DEFAULT),
+            Some(rows) => match usize::try_from(rows) {
+                Ok(rows) if (1..=PAGE_ROWS_MAX).contains(&rows) => Ok(rows),
+                _ => Err(wrong("limit", &rows.into(), &format!("a number from 1 to {PAGE_ROWS_MAX}"))),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn selector(text: &str) -> Params {
+        Params::of_selector(text.split(';').map(|pair| pair.split_once('=').unwrap_or((pair, "")))).unwrap()
+    }
+
+    fn payload(value: Value) -> Params {
+        let mut params = Params::default();
+        params.overlay(value.as_object().cloned().unwrap());
+        params
+    }
+
+    #[test]
+    fn a_selector_and_a_payload_say_the_same() {
+        for params in [
+            selector("recording=r;all;limit=10;wait=5s;since=1970-01-02"),
+            payload(json!({"recording": "r", "all": true, "limit": 10.0, "wait": 5, "since": 86_400_000_000_000_u64})),
+        ] {
+            assert_eq!(params.recording("recording").unwrap().unwrap().as_str(), "r");
+            assert!(params.flag("all").unwrap());
+            assert_eq!(params.limit().unwrap(), 10);
+            assert_eq!(params.duration("wait").unwrap(), Some(Duration::from_secs(5)));
+            assert_eq!(params.time("since").unwrap(), Some(Timestamp(86_400_000_000_000)));
+        }
+    }
+
+    #[test]
+    fn the_payload_wins_and_null_takes_back() {
+        let mut params = selector("limit=1;name=a");
+        params.overlay(json!({"limit": 2, "name": null}).as_object().cloned().unwrap());
+        assert_eq!(params.limit().unwrap(), 2);
+        assert_eq!(params.text("name").unwrap(), None);
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_name() {
+        let params = payload(json!({
+            "limit": 0, "all": "maybe", "wait": -1, "since": "soon", "recording": "../../x", "name": ["a"], "n": 0.5
+        }));
+        for (name, result) in [
+            ("limit", params.limit().map(drop)),
+            ("all", params.flag("all").map(drop)),
+            ("wait", params.duration("wait").map(drop)),
+            ("since", params.time("since").map(drop)),
+            ("../../x", params.recording("recording").map(drop)),
+            ("name", params.text("name").map(drop)),
+            ("n=", params.number("n").map(drop)),
+        ] {
+            let refusal = result.unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::InvalidParams);
+            assert!(refusal.message.contains(name), "{name}: {refusal}");
+        }
+        for text in ["limit=1001", "limit=-1", "limit=1.5", "limit=99999999999999999999", "wait=x", "limit="] {
+            let params = selector(text);
+            assert!(params.limit().is_err() || params.duration("wait").is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest() {
+        let refusal = selector("recordin=x").check_names(Verb::Info).unwrap_err();
+        assert_eq!(refusal.hint.as_deref(), Some("did you mean recording?"));
+        let refusal = selector("zzz=x").check_names(Verb::Help).unwrap_err();
+        assert_eq!(refusal.hint.as_deref(), Some("help takes format"));
+        assert_eq!(selector("_time=[now(-1h)];format=cbor").check_names(Verb::Help), Ok(()));
+    }
+
+    #[test]
+    fn a_name_given_twice_is_no_guess() {
+        assert!(Params::of_selector([("limit", "1"), ("limit", "2")]).is_err());
+        assert!(Params::of_selector([("limit", "1"), ("limit", "1")]).is_ok());
+    }
+}
