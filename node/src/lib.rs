@@ -1,1 +1,8 @@
-//! x
+//! The storage node: gets finished recording chunks from a robot's disk to the object store, and
+//! answers for it on the Zenoh bus. `ARCHITECTURE.md` beside this crate tells how the rooms fit.
+
+pub mod clock;
+pub mod content;
+pub mod durable;
+pub mod policy;
+pub mod store;

@@ -3,6 +3,8 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::digest::{Hex, shorten_message};
+
 /// How a payload is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -28,8 +30,7 @@ impl Format {
     /// # Errors
     /// The encoding is neither: it is returned without its suffix.
     pub fn of_encoding(encoding: &str) -> Result<Option<Self>, &str> {
-        let name = encoding.split(';').next().unwrap_or_default();
-        match name {
+        match encoding.split(';').next().unwrap_or_default().trim_end() {
             "application/json" | "text/json" => Ok(Some(Self::Json)),
             "application/cbor" => Ok(Some(Self::Cbor)),
             "" | "zenoh/bytes" | "zenoh/string" | "text/plain" | "application/octet-stream" => Ok(None),
@@ -79,24 +80,73 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, format: Format) -> Result<Vec<u8
 /// The bytes are not of the format, or the value is of another shape.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], format: Format) -> Result<T, DecodeError> {
     match format {
-        Format::Json => serde_json::from_slice(bytes).map_err(|error| DecodeError::Json(error.to_string())),
+        Format::Json => serde_json::from_slice(bytes).map_err(|error| {
+            let message = shorten_message(&error);
+            if error.is_data() { DecodeError::Shape(message) } else { DecodeError::Json(message) }
+        }),
         Format::Cbor => {
             let mut rest = bytes;
-            let value = ciborium::de::from_reader_with_recursion_limit(&mut rest, CBOR_DEPTH_MAX)
-                .map_err(|error| DecodeError::Cbor(error.to_string()))?;
+            let value =
+                ciborium::de::from_reader_with_recursion_limit(&mut rest, CBOR_DEPTH_MAX).map_err(cbor_error)?;
             if rest.is_empty() { Ok(value) } else { Err(DecodeError::Cbor(format!("{} trailing bytes", rest.len()))) }
         }
     }
 }
 
+fn cbor_error<E>(error: ciborium::de::Error<E>) -> DecodeError {
+    use ciborium::de::Error;
+    match error {
+        Error::Io(_) => DecodeError::Cbor("it ends too early".into()),
+        Error::Syntax(offset) => DecodeError::Cbor(format!("malformed at byte {offset}")),
+        Error::RecursionLimitExceeded => DecodeError::Cbor(format!("nested deeper than {CBOR_DEPTH_MAX}")),
+        Error::Semantic(_, message) => DecodeError::Shape(shorten_message(&message)),
+    }
+}
+
 /// Decodes any value; without a format, JSON is tried first and then CBOR.
+///
+/// CBOR that JSON has no word for is no reason to refuse what stands beside it: tags are passed over, byte strings
+/// become lower-case hexadecimal digits, keys become text and whole numbers below -2^63 floats.
 ///
 /// # Errors
 /// The bytes are not of the format, or of neither.
 pub fn decode_value(bytes: &[u8], format: Option<Format>) -> Result<Value, DecodeError> {
     match format {
-        Some(format) => decode(bytes, format),
-        None => decode(bytes, Format::Json).or_else(|_| decode(bytes, Format::Cbor)).map_err(|_| DecodeError::Neither),
+        Some(Format::Json) => decode(bytes, Format::Json),
+        Some(Format::Cbor) => decode(bytes, Format::Cbor).map(json_of),
+        None => decode_value(bytes, Some(Format::Json))
+            .or_else(|_| decode_value(bytes, Some(Format::Cbor)))
+            .map_err(|_| DecodeError::Neither),
+    }
+}
+
+fn json_of(value: ciborium::Value) -> Value {
+    use ciborium::Value as Cbor;
+    match value {
+        Cbor::Integer(number) => {
+            let number = i128::from(number);
+            u64::try_from(number)
+                .map(Value::from)
+                .or_else(|_| i64::try_from(number).map(Value::from))
+                .unwrap_or_else(|_| Value::from(number as f64))
+        }
+        Cbor::Float(number) => Value::from(number),
+        Cbor::Bool(flag) => Value::from(flag),
+        Cbor::Text(text) => Value::from(text),
+        Cbor::Bytes(bytes) => Value::from(Hex(&bytes).to_string()),
+        Cbor::Tag(_, value) => json_of(*value),
+        Cbor::Array(values) => values.into_iter().map(json_of).collect(),
+        Cbor::Map(fields) => fields
+            .into_iter()
+            .map(|(key, value)| {
+                let key = match json_of(key) {
+                    Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                (key, json_of(value))
+            })
+            .collect(),
+        _ => Value::Null,
     }
 }
 
@@ -112,12 +162,13 @@ pub fn sniff(bytes: &[u8]) -> Format {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
     #[test]
     fn trailing_and_missing_bytes_are_errors_in_both_formats() {
-        let value = serde_json::json!({"a": [1, 2, {"b": null}], "c": "d"});
+        let value = json!({"a": [1, 2, {"b": null}], "c": "d"});
         for format in [Format::Json, Format::Cbor] {
             let bytes = encode(&value, format).unwrap();
             assert_eq!(decode_value(&bytes, Some(format)).unwrap(), value);
@@ -145,8 +196,43 @@ mod tests {
     }
 
     #[test]
+    fn cbor_that_json_has_no_word_for_is_no_reason_to_refuse_the_rest() {
+        for (cbor, json) in [
+            (&[0xd9, 0xd9, 0xf7, 0xa1, 0x61, b'a', 0xc0, 0x61, b'x'][..], json!({"a": "x"})),
+            (&[0x43, 0x01, 0xab, 0xff], json!("01abff")),
+            (&[0xa2, 0x01, 0x02, 0x61, b'b', 0x03], json!({"1": 2, "b": 3})),
+            (&[0x82, 0xf7, 0xf9, 0x7e, 0x00], json!([null, null])),
+            (&[0x3b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], json!(-18_446_744_073_709_551_616.0)),
+            (&[0x1b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], json!(u64::MAX)),
+            (&[0x3b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], json!(i64::MIN)),
+            (&[0xbf, 0x61, b'a', 0x7f, 0x61, b'b', 0x61, b'c', 0xff, 0xff], json!({"a": "bc"})),
+        ] {
+            assert_eq!(decode_value(cbor, Some(Format::Cbor)), Ok(json), "{cbor:02x?}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_why_and_does_not_repeat_all_of_the_input() {
+        for (bytes, part) in [
+            (&[0xa1, 0x61][..], "ends too early"),
+            (&[0x61, 0xff], "malformed at byte"),
+            (&[0x81; 100], "nested deeper"),
+            (&[0x00, 0x00], "1 trailing bytes"),
+        ] {
+            let error = decode_value(bytes, Some(Format::Cbor)).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        for format in [Format::Json, Format::Cbor] {
+            let bytes = encode(&"x".repeat(100_000), format).unwrap();
+            let error = decode::<u64>(&bytes, format).unwrap_err();
+            assert!(matches!(&error, DecodeError::Shape(message) if message.len() < 300), "{format:?}");
+        }
+    }
+
+    #[test]
     fn encodings_are_told_apart_by_name() {
         assert_eq!(Format::of_encoding("application/json;storage.List"), Ok(Some(Format::Json)));
+        assert_eq!(Format::of_encoding("application/json ; charset=utf-8"), Ok(Some(Format::Json)));
         assert_eq!(Format::of_encoding("application/cbor"), Ok(Some(Format::Cbor)));
         assert_eq!(Format::of_encoding("zenoh/bytes"), Ok(None));
         assert_eq!(Format::of_encoding("image/png"), Err("image/png"));

@@ -37,9 +37,13 @@ impl Digest {
     }
 }
 
-/// Writes `bytes` as lower-case hexadecimal digits.
-pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+/// Shows bytes as lower-case hexadecimal digits.
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// Reads exactly `2 * N` lower-case hexadecimal digits.
@@ -62,8 +66,16 @@ pub(crate) fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 /// Shortens text from outside for an error message.
 pub(crate) fn shorten(text: &str) -> String {
-    const SHOWN_CHARS: usize = 80;
-    match text.char_indices().nth(SHOWN_CHARS) {
+    shorten_to(text, 80)
+}
+
+/// Shortens a decoder's message: it may quote the whole of what it refuses.
+pub(crate) fn shorten_message(error: &impl fmt::Display) -> String {
+    shorten_to(&error.to_string(), 240)
+}
+
+fn shorten_to(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -71,7 +83,7 @@ pub(crate) fn shorten(text: &str) -> String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(f, &self.0)
+        Hex(&self.0).fmt(f)
     }
 }
 

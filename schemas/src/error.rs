@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::NAME_BYTES_MAX;
+
 /// The few codes that a program tells apart. They are part of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ErrorCode {
@@ -101,6 +103,10 @@ pub struct ErrorReply {
 /// Returns the known name that is nearest to `text`, if one is near enough to be meant.
 pub fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     const NEAR_ENOUGH: f64 = 0.6;
+    // The distance costs memory by the product of both lengths, and a key or a parameter may be of any length.
+    if text.len() > NAME_BYTES_MAX {
+        return None;
+    }
     known
         .into_iter()
         .map(|name| (strsim::normalized_damerau_levenshtein(text, name).max(prefix_likeness(text, name)), name))
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(nearest("conf", verbs), Some("config"));
         assert_eq!(nearest("zzz", verbs), None);
         assert_eq!(nearest("", verbs), None);
+        assert_eq!(nearest(&"list".repeat(10_000), verbs), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     codec::{self, DecodeError, Format},
+    digest::shorten_message,
     manifest::ManifestChunk,
     names::{ChunkName, MachineId, RecordingName},
     reply::Proof,
@@ -39,7 +40,7 @@ impl FinalizeEvent {
             }
             bare => bare,
         };
-        serde_json::from_value(body).map_err(|error| DecodeError::Shape(error.to_string()))
+        serde_json::from_value(body).map_err(|error| DecodeError::Shape(shorten_message(&error)))
     }
 }
 

@@ -58,8 +58,9 @@ pub enum JournalEntry {
         /// The object's ETag.
         etag: String,
     },
-    /// A fact of a later version.
+    /// A fact of a later version: read, never written.
     #[serde(other)]
+    #[schemars(skip)]
     Unknown,
 }
 

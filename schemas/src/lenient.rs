@@ -1,12 +1,9 @@
 //! Whole numbers from languages that have only floating-point ones.
 //!
-//! JavaScript and its CBOR libraries send `3` as `3.0`. Such a number is taken when it is whole,
-//! not negative and exact; everything else is an error.
+//! JavaScript and its CBOR libraries send `3` as `3.0`. Such a number is taken when it is whole and
+//! not negative; everything else is an error. Others write null where there is nothing: that is no value.
 
 use serde::{Deserialize, Deserializer, de};
-
-/// Largest float below which every whole number is exact: 2^53.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// A whole number that may be written as a float.
 struct Whole(u64);
@@ -37,16 +34,15 @@ impl<'de> Deserialize<'de> for Whole {
     }
 }
 
-/// Returns `value` as a whole number if it is one that a float holds exactly.
+/// Returns `value` as a whole number if it is one.
 ///
 /// Times in nanoseconds are beyond 2^53: they are taken too, as whatever whole number the float is,
 /// because a sender that has only floats has no better one.
 pub fn whole(value: f64) -> Option<u64> {
     const U64_END: f64 = 18_446_744_073_709_551_616.0;
-    let is_whole = value.is_finite() && value.fract() == 0.0 && (0.0..U64_END).contains(&value);
+    let is_whole = value.fract() == 0.0 && (0.0..U64_END).contains(&value);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range and whole, as just checked")]
-    let number = value as u64;
-    (is_whole && (value >= EXACT_MAX || number as f64 == value)).then_some(number)
+    is_whole.then_some(value as u64)
 }
 
 /// Deserializes a `u64` that may arrive as a float.
@@ -75,6 +71,14 @@ pub fn option_u64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u
     Ok(Option::<Whole>::deserialize(deserializer)?.map(|whole| whole.0))
 }
 
+/// Deserializes a list that may arrive as null.
+///
+/// # Errors
+/// It is something else than a list or null.
+pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::whole;
@@ -82,9 +86,10 @@ mod tests {
     #[test]
     fn only_whole_numbers_in_range_are_taken_from_floats() {
         assert_eq!(whole(3.0), Some(3));
-        assert_eq!(whole(0.0), Some(0));
+        assert_eq!((whole(0.0), whole(-0.0)), (Some(0), Some(0)));
+        assert_eq!(whole(18_446_744_073_709_549_568.0), Some(u64::MAX - 2047));
         assert_eq!(whole(1.7e18), Some(1_700_000_000_000_000_000));
-        for value in [0.5, -1.0, f64::NAN, f64::INFINITY, 1e20] {
+        for value in [0.5, -1.0, f64::NAN, f64::INFINITY, 18_446_744_073_709_551_616.0] {
             assert_eq!(whole(value), None, "{value}");
         }
     }

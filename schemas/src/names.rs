@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
-    digest::{Digest, read_hex, shorten, write_hex},
+    digest::{Digest, Hex, read_hex, shorten},
     limits::NAME_BYTES_MAX,
 };
 
@@ -181,9 +181,7 @@ impl ChunkName {
 
 impl fmt::Display for ChunkName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "chunk-{:06}-", self.index)?;
-        write_hex(f, &self.prefix)?;
-        f.write_str(".mcap")
+        write!(f, "chunk-{:06}-{}.mcap", self.index, Hex(&self.prefix))
     }
 }
 

@@ -1,0 +1,202 @@
+//! Reading files of the library: regular ones only, block by block, hashed on the way.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use bubbaloop_storage_schemas::{Digest, limits::BLOCK_BYTES};
+use bytes::Bytes;
+use rustix::fs::OFlags;
+use sha2::{Digest as _, Sha256};
+
+/// Why a file's bytes can't be had or are not the right ones.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// There is no such file.
+    #[error("{} is not there", .0.display())]
+    Gone(PathBuf),
+    /// It can't be read.
+    #[error("{} can't be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It has other bytes than it should.
+    #[error("{} is damaged: its {size_bytes} bytes have digest {found}, not {wanted}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes were read.
+        size_bytes: u64,
+        /// What they hash to.
+        found: Digest,
+        /// What they should hash to.
+        wanted: Digest,
+    },
+}
+
+impl ContentError {
+    fn of(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Self::Gone(path.to_owned()),
+            _ => Self::Unreadable { path: path.to_owned(), source },
+        }
+    }
+}
+
+/// Opens a regular file for reading; never follows a last symbolic link and never hangs on a pipe.
+///
+/// # Errors
+/// `Gone` or `Unreadable`; what is no regular file is `Unreadable`.
+pub fn open(path: &Path) -> Result<File, ContentError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let open = || {
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+    };
+    open().map_err(|error| ContentError::of(path, error))
+}
+
+/// Reads a whole small file.
+///
+/// # Errors
+/// As [`open`]; a file of more than `bytes_max` is `Unreadable`.
+pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ContentError> {
+    let mut bytes = Vec::new();
+    open(path)?
+        .take(bytes_max + 1)
+        .read_to_end(&mut bytes)
+        .and_then(|_| match bytes.len() as u64 > bytes_max {
+            true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {bytes_max} bytes"))),
+            false => Ok(()),
+        })
+        .map_err(|error| ContentError::of(path, error))?;
+    Ok(bytes)
+}
+
+/// The blocks of a file, the last one withheld until all bytes have the wanted digest.
+///
+/// A reader that sends each block as it comes has not sent the whole file when it turns out to be
+/// damaged, changed or cut short meanwhile. The file is read one time.
+#[derive(Debug)]
+pub struct VerifiedBlocks {
+    path: PathBuf,
+    file: File,
+    hasher: Sha256,
+    wanted: Option<Digest>,
+    size_bytes: u64,
+    withheld: Option<Bytes>,
+    found: Option<Digest>,
+}
+
+impl VerifiedBlocks {
+    /// Opens the file; without a wanted digest it is only found out.
+    ///
+    /// # Errors
+    /// `Gone` or `Unreadable`.
+    pub fn open(path: &Path, wanted: Option<Digest>) -> Result<Self, ContentError> {
+        let file = open(path)?;
+        let hasher = Sha256::new();
+        Ok(Self { path: path.to_owned(), file, hasher, wanted, size_bytes: 0, withheld: None, found: None })
+    }
+
+    /// Returns the digest and the size, once all blocks were taken.
+    pub fn finished(&self) -> Option<(Digest, u64)> {
+        self.found.map(|digest| (digest, self.size_bytes))
+    }
+
+    fn read_block(&mut self) -> io::Result<Bytes> {
+        let mut block = Vec::with_capacity(BLOCK_BYTES);
+        self.file.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block)?;
+        self.hasher.update(&block);
+        self.size_bytes += block.len() as u64;
+        Ok(block.into())
+    }
+
+    /// Returns the next block; `None` at the end.
+    ///
+    /// # Errors
+    /// `Unreadable`, or `Damaged` in place of the last block.
+    pub fn next_block(&mut self) -> Result<Option<Bytes>, ContentError> {
+        while self.found.is_none() {
+            let block = self.read_block().map_err(|error| ContentError::of(&self.path, error))?;
+            if !block.is_empty() {
+                if let Some(earlier) = self.withheld.replace(block) {
+                    return Ok(Some(earlier));
+                }
+                continue;
+            }
+            let found = Digest::from_bytes(self.hasher.finalize_reset().into());
+            self.found = Some(found);
+            if let Some(wanted) = self.wanted.filter(|wanted| *wanted != found) {
+                let (path, size_bytes) = (self.path.clone(), self.size_bytes);
+                self.withheld = None;
+                return Err(ContentError::Damaged { path, size_bytes, found, wanted });
+            }
+        }
+        Ok(self.withheld.take())
+    }
+}
+
+/// Hashes a file.
+///
+/// # Errors
+/// `Gone` or `Unreadable`.
+pub fn hash(path: &Path) -> Result<(Digest, u64), ContentError> {
+    let mut blocks = VerifiedBlocks::open(path, None)?;
+    while blocks.next_block()?.is_some() {}
+    Ok(blocks.finished().unwrap_or((Digest::of(b""), 0)))
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make files")]
+mod tests {
+    use super::*;
+
+    fn blocks(path: &Path, wanted: Digest) -> (Vec<u8>, Option<ContentError>) {
+        let mut reader = VerifiedBlocks::open(path, Some(wanted)).unwrap();
+        let mut sent = Vec::new();
+        loop {
+            match reader.next_block() {
+                Ok(Some(block)) => sent.extend_from_slice(&block),
+                Ok(None) => return (sent, None),
+                Err(error) => return (sent, Some(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_block_of_a_damaged_file_is_never_given_away() {
+        let folder = tempfile::tempdir().unwrap();
+        for size in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES] {
+            let path = folder.path().join(size.to_string());
+            let content: Vec<u8> = (0..=250).cycle().take(size).collect();
+            std::fs::write(&path, &content).unwrap();
+            let (sent, error) = blocks(&path, Digest::of(&content));
+            assert!(error.is_none() && sent == content, "{size}");
+            let (sent, error) = blocks(&path, Digest::of(b"other"));
+            assert!(matches!(error, Some(ContentError::Damaged { .. })), "{size}");
+            assert!(sent.len() < size.max(1), "{size}: {} bytes were sent", sent.len());
+            assert_eq!(hash(&path).unwrap(), (Digest::of(&content), size as u64));
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_never_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("file");
+        std::fs::write(&target, "x").unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        assert!(matches!(open(&link), Err(ContentError::Unreadable { .. })));
+        assert!(matches!(open(folder.path()), Err(ContentError::Unreadable { .. })));
+        assert!(matches!(open(&folder.path().join("none")), Err(ContentError::Gone(_))));
+        assert!(matches!(read(&target, 0), Err(ContentError::Unreadable { .. })));
+        assert_eq!(read(&target, 1).unwrap(), b"x");
+    }
+}

@@ -1,0 +1,272 @@
+//! The one door to durable writes.
+//!
+//! A crash at any instant leaves the old or the new content of a file whole: write a temporary file,
+//! sync it, rename it, sync the folder. A journal is the exception: it only grows, by whole lines.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
+
+/// Whether a file of that name may be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// It is replaced.
+    Allowed,
+    /// It is left alone, and the commit fails with `AlreadyExists`. Of several racing writers one wins.
+    Refused,
+}
+
+/// A file that is being written and that nobody sees yet. Dropped without a commit, it is removed.
+#[derive(Debug)]
+pub struct Staged {
+    file: File,
+    temporary: PathBuf,
+    committed: bool,
+}
+
+impl Staged {
+    /// Begins to write `temporary`, over whatever an earlier crash left there.
+    ///
+    /// # Errors
+    /// The folder is not there, or not writable.
+    pub fn create(temporary: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
+        Ok(Self { file, temporary, committed: false })
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// The disk is full or broken: drop the file.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// Makes the content durable before it is visible, and returns the file's metadata as it will be.
+    ///
+    /// # Errors
+    /// The disk is full or broken: drop the file.
+    pub fn sync(&mut self) -> io::Result<fs::Metadata> {
+        self.file.sync_all()?;
+        self.file.metadata()
+    }
+
+    /// Gives the file its name, and makes the name durable. Call [`Staged::sync`] first.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where replacing is refused and the name is taken; otherwise the disk is broken, and
+    /// the old or the new content stands.
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    pub fn commit(mut self, target: &Path, replace: Replace) -> io::Result<()> {
+        match replace {
+            Replace::Allowed => fs::rename(&self.temporary, target)?,
+            Replace::Refused => rename_new(&self.temporary, target)?,
+        }
+        self.committed = true;
+        sync_parent(target)
+    }
+}
+
+impl Drop for Staged {
+    #[expect(clippy::disallowed_methods, reason = "this is the door")]
+    fn drop(&mut self) {
+        if !self.committed {
+            // What stays is swept or overwritten by the next writer of the same temporary name.
+            fs::remove_file(&self.temporary).ok();
+        }
+    }
+}
+
+/// Renames without replacing. File systems that can't do that in one step (FAT, some network ones) get a
+/// hard link, which fails on a taken name too; without either, a check comes first.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        result => return Ok(result?),
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => fs::remove_file(from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        Err(_) if to.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(from, to),
+    }
+}
+
+fn parent(path: &Path) -> io::Result<&Path> {
+    path.parent().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a path without a folder"))
+}
+
+/// Makes the names in the folder of `path` durable.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    OpenOptions::new().read(true).open(parent(path)?)?.sync_all()
+}
+
+/// Replaces the content of `target`, which has one writer.
+///
+/// # Errors
+/// The disk is full or not writable; the old content stands.
+pub fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut staged = Staged::create(parent(target)?.join(format!(".{}.tmp", name.display())))?;
+    staged.write(bytes)?;
+    staged.sync()?;
+    staged.commit(target, Replace::Allowed)
+}
+
+/// Makes a folder and those above it, durably. A folder that is there is left alone.
+///
+/// # Errors
+/// A parent is not writable, or something else has that name.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn create_folder(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_folder(parent(path)?)?;
+            create_folder(path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file, durably. An absent one is no error.
+///
+/// # Errors
+/// The folder is not writable.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes what an earlier crash left in a folder of temporary files.
+///
+/// # Errors
+/// The folder can't be read.
+pub fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        remove(&entry?.path())?;
+    }
+    Ok(())
+}
+
+/// Appends one line to a journal and syncs it; a torn last line of an earlier crash is cut off first.
+///
+/// `line` has no newline in it. The file's creation syncs its folder.
+///
+/// # Errors
+/// The disk is full or not writable. The line may be torn: the next append cuts it off.
+pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
+    let is_new = !path.try_exists()?;
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let whole = whole_lines_end(&mut file)?;
+    file.set_len(whole)?;
+    file.seek(SeekFrom::Start(whole))?;
+    file.write_all(format!("{line}\n").as_bytes())?;
+    file.sync_data()?;
+    if is_new { sync_parent(path) } else { Ok(()) }
+}
+
+/// Returns where the last whole line ends.
+fn whole_lines_end(file: &mut File) -> io::Result<u64> {
+    const STEP: u64 = 4096;
+    let mut end = file.seek(SeekFrom::End(0))?;
+    while end > 0 {
+        let begin = end.saturating_sub(STEP);
+        let mut block = Vec::new();
+        file.seek(SeekFrom::Start(begin))?;
+        Read::by_ref(file).take(end - begin).read_to_end(&mut block)?;
+        if let Some(place) = block.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(begin + place as u64 + 1);
+        }
+        end = begin;
+    }
+    Ok(0)
+}
+
+/// Opens a lock file and locks it for this process; the lock ends with the returned file.
+///
+/// # Errors
+/// `WouldBlock` where another process holds it; otherwise the file can't be opened.
+pub fn lock(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Rewrites the content of a locked file in place: it says who holds the lock and is worth nothing after a crash.
+///
+/// # Errors
+/// The disk is full or broken.
+pub fn describe_lock(file: &mut File, text: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the files that crashes leave")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_is_cut_off_before_the_next_append() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("j");
+        append_line(&path, "one").unwrap();
+        let long = "x".repeat(10_000);
+        for torn in ["{\"torn", &long] {
+            fs::write(&path, format!("one\n{torn}")).unwrap();
+            append_line(&path, "two").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        }
+        fs::write(&path, "torn from the start").unwrap();
+        append_line(&path, "one").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
+    }
+
+    #[test]
+    fn of_writers_that_may_only_create_the_first_wins_and_nothing_stays_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("t");
+        for (number, wins) in [(1, true), (2, false)] {
+            let mut staged = Staged::create(folder.path().join(format!("tmp{number}"))).unwrap();
+            staged.write(format!("{number}").as_bytes()).unwrap();
+            staged.sync().unwrap();
+            let result = staged.commit(&target, Replace::Refused);
+            assert_eq!(
+                result.map_err(|error| error.kind()),
+                if wins { Ok(()) } else { Err(io::ErrorKind::AlreadyExists) }
+            );
+        }
+        assert_eq!(fs::read_to_string(&target).unwrap(), "1");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        replace(&target, b"3").unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "3");
+    }
+
+    #[test]
+    fn a_lock_is_held_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = lock(&path).unwrap();
+        assert_eq!(lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        lock(&path).unwrap();
+    }
+}

@@ -1,0 +1,429 @@
+//! The upload queue: told what happened and the tick, it answers what to do next.
+//!
+//! It is a cache of what the library knows and is never persisted: after a crash a scan fills it again.
+//! One gate stands before all uploads. While the store fails, it lets one try at a time through, each
+//! with another chunk; while a fact blocks it, it asks for a probe of the store and lets nothing through.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use bubbaloop_storage_schemas::{ChunkName, RecordingName, UnixNs};
+
+use super::{Tick, backoff};
+
+/// How often a dead letter is tried again by itself.
+const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How much one success adds at most to the time in which the store is known to take chunks.
+const SERVED_STEP_MAX: Duration = Duration::from_secs(60);
+
+/// Which chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChunkId {
+    /// Its recording.
+    pub recording: RecordingName,
+    /// Its name.
+    pub chunk: ChunkName,
+}
+
+/// A chunk that is to be uploaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Which.
+    pub id: ChunkId,
+    /// Its size.
+    pub size_bytes: u64,
+    /// When it was finalized: the oldest goes first.
+    pub finalized_at_ns: UnixNs,
+    /// It was finalized in this run, so its first try needs no look at the store before.
+    pub is_fresh: bool,
+}
+
+/// The settings of the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Uploads at once.
+    pub concurrency: usize,
+    /// Chunks that are held; what is over is offered again later.
+    pub chunks_max: usize,
+    /// How long a chunk may fail while the store takes others.
+    pub give_up_after: Duration,
+}
+
+/// What came of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// It waits now.
+    Queued,
+    /// It is here already: waiting, on its way, or a dead letter.
+    Known,
+    /// There is no room: offer it again when the queue has drained.
+    Full,
+}
+
+/// How a try ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The chunk is proven, or needs no upload any more.
+    Settled,
+    /// It may succeed later; the store may have said when.
+    Retry {
+        /// Not before this long.
+        after: Option<Duration>,
+        /// What went wrong.
+        message: String,
+    },
+    /// A fact stops all uploads.
+    Blocked(Block),
+    /// This chunk will not succeed until something changes; the store is fine.
+    Dead(String),
+}
+
+/// A fact that stops all uploads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Its class.
+    pub reason: String,
+    /// What a person can do.
+    pub hint: String,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Upload this chunk, then report with [`Queue::finish`]; `attempt` counts from 1.
+    Start {
+        /// The chunk.
+        item: Item,
+        /// Which try it is.
+        attempt: u32,
+    },
+    /// Probe the store, then report with [`Queue::probed`].
+    Probe,
+    /// Nothing until this tick, or until something is told.
+    WaitUntil(Tick),
+    /// Nothing until something is told.
+    Idle,
+}
+
+/// A chunk that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The chunk.
+    pub item: Item,
+    /// Why.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was tried last.
+    pub last_tried: Tick,
+}
+
+/// Where a chunk is in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage<'a> {
+    /// It waits.
+    Waiting,
+    /// It is on its way.
+    InFlight,
+    /// It was given up, for this reason.
+    Dead(&'a str),
+}
+
+/// Whether uploads go out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Gate {
+    /// They do.
+    Open,
+    /// The store fails: one try at a time, not before `until`.
+    Waiting { failures: u32, until: Tick },
+    /// A fact stops them: a probe at a time, not before `probe_at`.
+    Blocked { block: Block, probes: u32, probe_at: Tick, is_probing: bool },
+}
+
+/// How a chunk has fared.
+#[derive(Debug, Clone)]
+struct Try {
+    item: Item,
+    /// A person asked for it.
+    is_urgent: bool,
+    attempts: u32,
+    /// What [`Queue::served`] was at its first failure.
+    failing_since: Option<Duration>,
+    /// The gate's era in which the running try began: an older try's failure says nothing of the gate now.
+    era: u64,
+}
+
+impl Try {
+    const fn first(item: Item) -> Self {
+        Self { item, is_urgent: false, attempts: 0, failing_since: None, era: 0 }
+    }
+}
+
+/// The order of waiting: who was asked for by a person, then who failed least, then the oldest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    is_not_urgent: bool,
+    attempts: u32,
+    finalized_at_ns: UnixNs,
+    id: ChunkId,
+}
+
+/// The state machine. Each chunk is in at most one of waiting, in flight and dead.
+#[derive(Debug)]
+pub struct Queue {
+    limits: Limits,
+    gate: Gate,
+    era: u64,
+    order: BTreeMap<Place, ()>,
+    waiting: HashMap<ChunkId, (Place, Try)>,
+    in_flight: HashMap<ChunkId, Try>,
+    dead: BTreeMap<ChunkId, DeadLetter>,
+    /// For how long the store was seen to take chunks: an outage does not count.
+    served: Duration,
+    last_success: Option<Tick>,
+}
+
+impl Queue {
+    /// Makes an empty queue with an open gate.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            gate: Gate::Open,
+            era: 0,
+            order: BTreeMap::new(),
+            waiting: HashMap::new(),
+            in_flight: HashMap::new(),
+            dead: BTreeMap::new(),
+            served: Duration::ZERO,
+            last_success: None,
+        }
+    }
+
+    /// Takes a chunk in, unless it is here already. Idempotent.
+    pub fn offer(&mut self, item: Item) -> Offered {
+        if self.stage(&item.id).is_some() {
+            return Offered::Known;
+        }
+        if self.waiting.len() >= self.limits.chunks_max {
+            return Offered::Full;
+        }
+        self.wait(Try::first(item));
+        Offered::Queued
+    }
+
+    /// Lets the chunks of a recording (of all, without one) go first, its dead letters too.
+    pub fn urge(&mut self, recording: Option<&RecordingName>) {
+        let is_meant = |id: &ChunkId| recording.is_none_or(|recording| *recording == id.recording);
+        let dead: Vec<_> = self.dead.keys().filter(|id| is_meant(id)).cloned().collect();
+        for id in dead {
+            if let Some(letter) = self.dead.remove(&id) {
+                self.wait(Try { is_urgent: true, ..Try::first(letter.item) });
+            }
+        }
+        let waiting: Vec<_> = self.waiting.keys().filter(|id| is_meant(id)).cloned().collect();
+        for id in waiting {
+            if let Some((place, entry)) = self.waiting.remove(&id) {
+                self.order.remove(&place);
+                self.wait(Try { is_urgent: true, ..entry });
+            }
+        }
+    }
+
+    /// Forgets a chunk that waits or was given up; one that is on its way is settled by its outcome.
+    pub fn forget(&mut self, id: &ChunkId) {
+        if let Some((place, _)) = self.waiting.remove(id) {
+            self.order.remove(&place);
+        }
+        self.dead.remove(id);
+    }
+
+    /// Returns what to do next. Asked again at the same tick it may name further chunks, until
+    /// `concurrency` are on their way. Never blocks and never reads a clock.
+    pub fn next(&mut self, now: Tick) -> Next {
+        self.revive(now);
+        let slots = match &mut self.gate {
+            Gate::Open => self.limits.concurrency,
+            Gate::Blocked { is_probing: true, .. } => return Next::Idle,
+            Gate::Blocked { probe_at, .. } if now < *probe_at => return Next::WaitUntil(*probe_at),
+            Gate::Blocked { is_probing, .. } => {
+                *is_probing = true;
+                return Next::Probe;
+            }
+            Gate::Waiting { until, .. } if now < *until && !self.waiting.is_empty() => return Next::WaitUntil(*until),
+            Gate::Waiting { .. } => 1,
+        };
+        if self.in_flight.len() >= slots {
+            return Next::Idle;
+        }
+        let Some((place, ())) = self.order.pop_first() else { return self.idle() };
+        let Some((_, mut entry)) = self.waiting.remove(&place.id) else { return self.idle() };
+        entry.era = self.era;
+        entry.attempts = entry.attempts.saturating_add(1);
+        let next = Next::Start { item: entry.item.clone(), attempt: entry.attempts };
+        self.in_flight.insert(place.id, entry);
+        next
+    }
+
+    /// Tells how a started try ended. `jitter` is from 0 to 1. An id that is not on its way is passed over.
+    pub fn finish(&mut self, id: &ChunkId, outcome: Outcome, now: Tick, jitter: f64) {
+        let Some(mut entry) = self.in_flight.remove(id) else { return };
+        match outcome {
+            Outcome::Settled => self.succeeded(now),
+            Outcome::Dead(reason) => self.bury(entry, reason, now),
+            Outcome::Blocked(block) => {
+                self.wait(entry);
+                self.block(block, now);
+            }
+            Outcome::Retry { after, message } => {
+                let is_of_this_era = entry.era == self.era;
+                let since = *entry.failing_since.get_or_insert(self.served);
+                if self.served.saturating_sub(since) > self.limits.give_up_after {
+                    self.bury(entry, message, now);
+                } else {
+                    self.wait(entry);
+                }
+                if is_of_this_era {
+                    self.failed(after, now, jitter);
+                }
+            }
+        }
+    }
+
+    /// Stops all uploads because of a fact, until a probe finds it ended. Returns whether the reason is new.
+    pub fn block(&mut self, block: Block, now: Tick) -> bool {
+        let probes = match &self.gate {
+            Gate::Blocked { block: earlier, .. } if *earlier == block => return false,
+            Gate::Blocked { .. } | Gate::Open | Gate::Waiting { .. } => 0,
+        };
+        self.era += 1;
+        self.gate = Gate::Blocked { block, probes, probe_at: probe_at(probes, now), is_probing: false };
+        true
+    }
+
+    /// Tells what a probe found: nothing wrong, or what still stops uploads.
+    pub fn probed(&mut self, found: Result<(), Block>, now: Tick) {
+        let Gate::Blocked { block, probes, probe_at: at, is_probing } = &mut self.gate else { return };
+        match found {
+            Ok(()) => {
+                self.era += 1;
+                self.gate = Gate::Open;
+            }
+            Err(still) => {
+                *block = still;
+                *probes = probes.saturating_add(1);
+                *at = probe_at(*probes, now);
+                *is_probing = false;
+            }
+        }
+    }
+
+    /// Returns the fact that stops uploads, if one does.
+    pub fn blocked(&self) -> Option<&Block> {
+        match &self.gate {
+            Gate::Blocked { block, .. } => Some(block),
+            Gate::Open | Gate::Waiting { .. } => None,
+        }
+    }
+
+    /// Returns when the next try or probe is due, where one waits for a time.
+    pub fn next_try_at(&self) -> Option<Tick> {
+        match &self.gate {
+            Gate::Open => None,
+            Gate::Waiting { until, .. } => (!self.waiting.is_empty()).then_some(*until),
+            Gate::Blocked { probe_at, .. } => Some(*probe_at),
+        }
+    }
+
+    /// Returns where a chunk is.
+    pub fn stage(&self, id: &ChunkId) -> Option<Stage<'_>> {
+        if self.waiting.contains_key(id) {
+            Some(Stage::Waiting)
+        } else if self.in_flight.contains_key(id) {
+            Some(Stage::InFlight)
+        } else {
+            self.dead.get(id).map(|letter| Stage::Dead(&letter.reason))
+        }
+    }
+
+    /// Returns how many chunks wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Returns the chunks that are on their way.
+    pub fn in_flight(&self) -> impl ExactSizeIterator<Item = &Item> {
+        self.in_flight.values().map(|entry| &entry.item)
+    }
+
+    /// Returns the chunks that were given up.
+    pub fn dead_letters(&self) -> impl ExactSizeIterator<Item = &DeadLetter> {
+        self.dead.values()
+    }
+
+    fn wait(&mut self, entry: Try) {
+        let place = Place {
+            is_not_urgent: !entry.is_urgent,
+            attempts: entry.attempts,
+            finalized_at_ns: entry.item.finalized_at_ns,
+            id: entry.item.id.clone(),
+        };
+        self.order.insert(place.clone(), ());
+        self.waiting.insert(entry.item.id.clone(), (place, entry));
+    }
+
+    fn bury(&mut self, entry: Try, reason: String, now: Tick) {
+        let letter = DeadLetter { item: entry.item, reason, attempts: entry.attempts, last_tried: now };
+        self.dead.insert(letter.item.id.clone(), letter);
+    }
+
+    /// Lets dead letters wait again a day after their last try.
+    fn revive(&mut self, now: Tick) {
+        let is_due = |letter: &DeadLetter| now.since(letter.last_tried) >= DEAD_LETTER_RETRY;
+        let due: Vec<_> =
+            self.dead.values().filter(|letter| is_due(letter)).map(|letter| letter.item.id.clone()).collect();
+        for id in due {
+            if let Some(letter) = self.dead.remove(&id) {
+                self.wait(Try { attempts: letter.attempts, ..Try::first(letter.item) });
+            }
+        }
+    }
+
+    fn succeeded(&mut self, now: Tick) {
+        if let Some(last) = self.last_success.replace(now) {
+            self.served += now.since(last).min(SERVED_STEP_MAX);
+        }
+        if matches!(self.gate, Gate::Waiting { .. }) {
+            self.era += 1;
+            self.gate = Gate::Open;
+        }
+    }
+
+    fn failed(&mut self, after: Option<Duration>, now: Tick, jitter: f64) {
+        let failures = match &self.gate {
+            Gate::Open => 1,
+            Gate::Waiting { failures, .. } => failures.saturating_add(1),
+            Gate::Blocked { .. } => return,
+        };
+        let wait = backoff::delay(failures, jitter).max(after.unwrap_or_default());
+        self.era += 1;
+        self.gate = Gate::Waiting { failures, until: now.after(wait) };
+    }
+
+    fn idle(&self) -> Next {
+        match self.dead.values().map(|letter| letter.last_tried.after(DEAD_LETTER_RETRY)).min() {
+            Some(tick) => Next::WaitUntil(tick),
+            None => Next::Idle,
+        }
+    }
+}
+
+/// A probe costs little, so the first ones come sooner than the 60 seconds of a fact that lasts.
+fn probe_at(probes: u32, now: Tick) -> Tick {
+    now.after(backoff::delay(probes.saturating_add(2), 1.0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use bubbaloop_storage_schemas::Digest;
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits = Limits { concurrency: 3, chunks_max: 8, give_up_after: Duration::from_secs(100) };
+
+fn id(number: u32) -> ChunkId {
+    let digest = Digest::of(&number.to_be_bytes());
+    ChunkId { recording: "r".parse().unwrap(), chunk: ChunkName::new(number, &digest) }
+}
+
+fn item(number: u32) -> Item {
+    Item { id: id(number), size_bytes: 1, finalized_at_ns: number.into(), is_fresh: false }
+}
+
+fn at(seconds: u64) -> Tick {
+    Tick(Duration::from_secs(seconds))
+}
+
+fn queue(chunks: u32) -> Queue {
+    let mut queue = Queue::new(LIMITS);
+    for number in 0..chunks {
+        assert_eq!(queue.offer(item(number)), Offered::Queued);
+    }
+    queue
+}
+
+fn start(queue: &mut Queue, now: Tick) -> Option<u32> {
+    match queue.next(now) {
+        Next::Start { item, .. } => Some(item.id.chunk.index()),
+        Next::Probe | Next::WaitUntil(_) | Next::Idle => None,
+    }
+}
+
+fn retry() -> Outcome {
+    Outcome::Retry { after: None, message: "reset".into() }
+}
+
+fn block(reason: &str) -> Block {
+    Block { reason: reason.into(), hint: "mend it".into() }
+}
+
+#[test]
+fn the_oldest_goes_first_and_no_more_at_once_than_allowed() {
+    let mut queue = queue(5);
+    let started: Vec<_> = std::iter::from_fn(|| start(&mut queue, at(0))).collect();
+    assert_eq!(started, [0, 1, 2]);
+    queue.finish(&id(1), Outcome::Settled, at(1), 0.0);
+    assert_eq!(start(&mut queue, at(1)), Some(3));
+}
+
+#[test]
+fn a_chunk_is_taken_once_and_a_full_queue_says_so() {
+    let mut queue = queue(8);
+    assert_eq!(queue.offer(item(0)), Offered::Known);
+    assert_eq!(queue.offer(item(9)), Offered::Full);
+    assert_eq!(start(&mut queue, at(0)), Some(0));
+    assert_eq!(queue.offer(item(0)), Offered::Known);
+    queue.finish(&id(0), Outcome::Settled, at(0), 0.0);
+    assert_eq!(queue.offer(item(9)), Offered::Queued);
+}
+
+#[test]
+fn an_outage_costs_one_try_per_wait_each_with_another_chunk() {
+    let mut queue = queue(4);
+    let mut tried = Vec::new();
+    let mut waits = Vec::new();
+    let mut now = at(0);
+    for _ in 0..4 {
+        let number = start(&mut queue, now).expect("one try is due");
+        if tried.is_empty() {
+            queue.finish(&id(number), retry(), now, 1.0);
+        } else {
+            assert_eq!(start(&mut queue, now), None, "only one try at a time goes out");
+            queue.finish(&id(number), retry(), now, 1.0);
+        }
+        tried.push(number);
+        let until = queue.next_try_at().unwrap();
+        waits.push(until.since(now).as_secs());
+        now = until;
+    }
+    assert_eq!(tried, [0, 1, 2, 3]);
+    assert_eq!(waits, [0, 5, 10, 20]);
+}
+
+#[test]
+fn failures_of_tries_that_were_on_their_way_together_count_once() {
+    let mut queue = queue(3);
+    while start(&mut queue, at(0)).is_some() {}
+    for number in 0..3 {
+        queue.finish(&id(number), retry(), at(1), 1.0);
+    }
+    assert_eq!(queue.next_try_at(), Some(at(1)), "the first failure is tried again at once");
+}
+
+#[test]
+fn the_first_success_opens_the_gate_for_all() {
+    let mut queue = queue(5);
+    for now in [0, 1] {
+        let number = start(&mut queue, at(now)).unwrap();
+        queue.finish(&id(number), retry(), at(now), 1.0);
+    }
+    assert_eq!(start(&mut queue, at(5)), None, "not before its time");
+    let probe = start(&mut queue, at(6)).unwrap();
+    queue.finish(&id(probe), Outcome::Settled, at(6), 1.0);
+    assert_eq!(std::iter::from_fn(|| start(&mut queue, at(6))).count(), 3);
+}
+
+#[test]
+fn a_store_that_names_a_time_is_not_asked_before_it() {
+    let mut queue = queue(1);
+    start(&mut queue, at(0)).unwrap();
+    let outcome = Outcome::Retry { after: Some(Duration::from_secs(90)), message: "slow down".into() };
+    queue.finish(&id(0), outcome, at(0), 0.0);
+    assert_eq!(queue.next(at(89)), Next::WaitUntil(at(90)));
+    assert_eq!(start(&mut queue, at(90)), Some(0));
+}
+
+#[test]
+fn a_block_ends_by_a_probe_and_by_nothing_else() {
+    let mut queue = queue(2);
+    start(&mut queue, at(0)).unwrap();
+    queue.finish(&id(0), Outcome::Blocked(block("no_such_bucket")), at(0), 0.0);
+    assert_eq!(queue.blocked().unwrap().reason, "no_such_bucket");
+    assert_eq!(queue.next(at(4)), Next::WaitUntil(at(5)));
+    assert_eq!(queue.next(at(5)), Next::Probe);
+    assert_eq!(queue.next(at(5)), Next::Idle, "one probe at a time");
+    queue.probed(Err(block("access_denied")), at(6));
+    assert_eq!(queue.blocked().unwrap().reason, "access_denied");
+    assert_eq!(queue.next(at(16)), Next::Probe);
+    queue.probed(Ok(()), at(16));
+    assert_eq!(queue.blocked(), None);
+    assert_eq!(start(&mut queue, at(16)), Some(1), "the chunk that met the block goes behind the others");
+}
+
+#[test]
+fn a_day_offline_gives_nothing_up() {
+    let mut queue = queue(2);
+    start(&mut queue, at(0)).unwrap();
+    queue.finish(&id(0), Outcome::Settled, at(0), 0.0);
+    let mut now = at(1);
+    while now < at(24 * 60 * 60) {
+        if let Some(number) = start(&mut queue, now) {
+            queue.finish(&id(number), retry(), now, 1.0);
+        }
+        now = queue.next_try_at().unwrap_or(now).max(now.after(Duration::from_secs(1)));
+    }
+    assert_eq!(queue.dead_letters().len(), 0);
+    assert_eq!(start(&mut queue, now), Some(1));
+}
+
+#[test]
+fn a_chunk_that_fails_while_others_pass_is_given_up_and_tried_again_the_next_day() {
+    let mut queue = queue(1);
+    let mut now = at(0);
+    let mut number = 1;
+    while queue.dead_letters().len() == 0 {
+        queue.offer(item(number));
+        while let Next::Start { item, .. } = queue.next(now) {
+            let outcome = if item.id == id(0) { retry() } else { Outcome::Settled };
+            queue.finish(&item.id, outcome, now, 0.0);
+        }
+        number += 1;
+        now = now.after(Duration::from_secs(10));
+        assert!(now < at(1000), "it is never given up");
+    }
+    assert!(now > at(100), "given up before its time");
+    assert_eq!(queue.stage(&id(0)), Some(Stage::Dead("reset")));
+    assert_eq!(queue.offer(item(0)), Offered::Known);
+    while start(&mut queue, now).is_some() {}
+    assert_eq!(start(&mut queue, now.after(DEAD_LETTER_RETRY)), Some(0));
+}
+
+#[test]
+fn what_a_person_asks_for_goes_first_dead_letters_too() {
+    let mut queue = queue(1);
+    start(&mut queue, at(0)).unwrap();
+    queue.finish(&id(0), Outcome::Dead("damaged".into()), at(0), 0.0);
+    let other = Item { id: ChunkId { recording: "other".parse().unwrap(), ..id(1) }, ..item(1) };
+    queue.offer(other);
+    queue.urge(Some(&"r".parse().unwrap()));
+    assert_eq!(start(&mut queue, at(0)), Some(0));
+}
+
+#[derive(Debug, Clone)]
+enum Action {
+    Offer(u32),
+    Next,
+    Finish(u32, u8),
+    Urge,
+    Forget(u32),
+    Probed(bool),
+    Pass(u64),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        3 => (0..20_u32).prop_map(Action::Offer),
+        4 => Just(Action::Next),
+        4 => (0..20_u32, 0..4_u8).prop_map(|(number, kind)| Action::Finish(number, kind)),
+        1 => Just(Action::Urge),
+        1 => (0..20_u32).prop_map(Action::Forget),
+        1 => any::<bool>().prop_map(Action::Probed),
+        2 => (0..100_u64).prop_map(Action::Pass),
+    ]
+}
+
+/// The naive model: in which of the three places each chunk is.
+#[derive(Debug, Default)]
+struct Model {
+    waiting: BTreeSet<u32>,
+    in_flight: BTreeSet<u32>,
+    dead: BTreeSet<u32>,
+}
+
+impl Model {
+    fn places(&self) -> BTreeMap<u32, usize> {
+        let mut places = BTreeMap::new();
+        for number in self.waiting.iter().chain(&self.in_flight).chain(&self.dead) {
+            *places.entry(*number).or_default() += 1;
+        }
+        places
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_no_chunk_is_lost_doubled_or_early(actions in proptest::collection::vec(action(), 1..300)) {
+        let mut queue = Queue::new(LIMITS);
+        let mut model = Model::default();
+        let mut now = at(0);
+        for action in actions {
+            match action {
+                Action::Offer(number) => {
+                    let offered = queue.offer(item(number));
+                    let known = model.places().contains_key(&number);
+                    prop_assert_eq!(offered == Offered::Known, known);
+                    if offered == Offered::Queued {
+                        model.waiting.insert(number);
+                    }
+                }
+                Action::Next => {
+                    let not_before = queue.next_try_at();
+                    let was_failing = matches!(queue.gate, Gate::Waiting { .. });
+                    match queue.next(now) {
+                        Next::Start { item, .. } => {
+                            let number = item.id.chunk.index();
+                            prop_assert!(not_before.is_none_or(|tick| tick <= now), "started before its time");
+                            prop_assert!(queue.blocked().is_none(), "started while blocked");
+                            prop_assert!(model.waiting.remove(&number) && model.in_flight.insert(number));
+                            prop_assert!(!was_failing || model.in_flight.len() == 1, "two tries while failing");
+                        }
+                        Next::Probe => prop_assert!(queue.blocked().is_some()),
+                        Next::WaitUntil(tick) => prop_assert!(tick > now),
+                        Next::Idle => {}
+                    }
+                }
+                Action::Finish(number, kind) => {
+                    let outcome = match kind {
+                        0 => Outcome::Settled,
+                        1 => retry(),
+                        2 => Outcome::Blocked(block("fact")),
+                        _ => Outcome::Dead("bad".into()),
+                    };
+                    queue.finish(&id(number), outcome, now, 0.5);
+                    if model.in_flight.remove(&number) {
+                        match queue.stage(&id(number)) {
+                            Some(Stage::Waiting) => prop_assert!(matches!(kind, 1 | 2) && model.waiting.insert(number)),
+                            Some(Stage::Dead(_)) => prop_assert!(matches!(kind, 1 | 3) && model.dead.insert(number)),
+                            Some(Stage::InFlight) => prop_assert!(false, "still on its way"),
+                            None => prop_assert_eq!(kind, 0, "lost"),
+                        }
+                    }
+                }
+                Action::Urge => {
+                    queue.urge(None);
+                    model.waiting.append(&mut model.dead);
+                }
+                Action::Forget(number) => {
+                    queue.forget(&id(number));
+                    model.waiting.remove(&number);
+                    model.dead.remove(&number);
+                }
+                Action::Probed(is_fine) => queue.probed(if is_fine { Ok(()) } else { Err(block("fact")) }, now),
+                Action::Pass(seconds) => now = now.after(Duration::from_secs(seconds)),
+            }
+            prop_assert!(model.places().values().all(|places| *places == 1), "in two places at once");
+            prop_assert_eq!(queue.waiting(), model.waiting.len());
+            prop_assert_eq!(queue.order.len(), model.waiting.len());
+            prop_assert_eq!(queue.in_flight().len(), model.in_flight.len());
+            prop_assert_eq!(queue.dead_letters().len(), model.dead.len());
+            prop_assert!(queue.in_flight().len() <= LIMITS.concurrency);
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! A folder that behaves like an object store.
+//!
+//! ```text
+//! <root>/robot_1/drive_1/chunks/chunk-000000-1a2b3c4d.mcap   the object
+//! <root>/.bubbaloop/seals/robot_1/drive_1/chunks/….json      its seal: digest, size, mtime and inode when it was put
+//! <root>/.bubbaloop/staging/                                 what is being written; swept when the store is opened
+//! ```
+//!
+//! A seal is written before its object gets its name. One that does not fit the file is
+//! of an older version, or of a put that a crash cut short or that lost a race: the file is hashed then. So the store never
+//! tells a digest that it did not find itself.
+
+use std::{
+    fs, io,
+    ops::Range,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bubbaloop_storage_schemas::{Digest, keys::ObjectKey, limits::BLOCK_BYTES, reply::Probe};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+use super::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind};
+use crate::{
+    content::{self, ContentError, VerifiedBlocks},
+    durable::{self, Replace, Staged},
+    policy::queue::Block,
+};
+
+/// Blocks that are read ahead of whoever takes them.
+const BLOCKS_AHEAD: usize = 2;
+
+/// Largest seal that is read.
+const SEAL_BYTES_MAX: u64 = 4096;
+
+/// The store in one folder. Cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct LocalStore {
+    root: Arc<Path>,
+    staged: Arc<AtomicU64>,
+}
+
+/// What is kept beside an object.
+#[derive(Debug, Serialize, Deserialize)]
+struct Seal {
+    sha256: Digest,
+    size_bytes: u64,
+    mtime_ns: i128,
+    /// Writers that race for a name may have files of one size and, clocks being coarse, of one mtime.
+    inode: u64,
+}
+
+impl Seal {
+    fn new(digest: Digest, metadata: &fs::Metadata) -> Self {
+        Self { sha256: digest, size_bytes: metadata.len(), mtime_ns: mtime_ns(metadata), inode: metadata.ino() }
+    }
+
+    fn fits(&self, metadata: &fs::Metadata) -> bool {
+        self.size_bytes == metadata.len() && self.mtime_ns == mtime_ns(metadata) && self.inode == metadata.ino()
+    }
+}
+
+fn mtime_ns(metadata: &fs::Metadata) -> i128 {
+    i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
+}
+
+impl LocalStore {
+    /// Names the folder; nothing is touched before [`LocalStore::open`].
+    pub fn new(root: impl Into<Arc<Path>>) -> Self {
+        Self { root: root.into(), staged: Arc::default() }
+    }
+
+    /// Makes the folder ready: its last part is made, what a crash left half-written is swept.
+    ///
+    /// The folder above is never made: a mount point that is not there must not turn into a folder on the
+    /// robot's own disk.
+    ///
+    /// # Errors
+    /// `Blocked`: the folder above is not there, or it is not writable.
+    pub fn open(&self) -> Result<(), StoreError> {
+        let above_is_there = self.root.parent().is_some_and(Path::is_dir);
+        if !above_is_there {
+            return Err(self.missing());
+        }
+        let staging = self.root.join(".bubbaloop/staging");
+        durable::create_folder(&staging)
+            .and_then(|()| durable::sweep(&staging))
+            .map_err(|error| self.failed("open the store", &error))
+    }
+
+    /// Returns the file system that the folder is on; `None` while it is not there.
+    pub fn device(&self) -> Option<u64> {
+        fs::metadata(&self.root).ok().map(|metadata| metadata.dev())
+    }
+
+    fn object(&self, key: &ObjectKey) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    fn seal(&self, key: &ObjectKey) -> PathBuf {
+        self.root.join(format!(".bubbaloop/seals/{key}.json"))
+    }
+
+    fn missing(&self) -> StoreError {
+        let message = format!("the store's folder {} is not there", self.root.display());
+        let hint = format!("mount or make {}, or set local_path to another folder", self.root.display());
+        StoreError::new(StoreErrorKind::Blocked(Block { reason: "local_path_missing".into(), hint }), message)
+    }
+
+    /// The one table from the system's errors to what they mean.
+    fn failed(&self, doing: &str, error: &io::Error) -> StoreError {
+        let message = format!("can't {doing}: {error}");
+        let block = |reason: &str, hint: String| StoreErrorKind::Blocked(Block { reason: reason.into(), hint });
+        let root = self.root.display();
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound if !self.root.is_dir() => return self.missing(),
+            io::ErrorKind::PermissionDenied => block("access_denied", format!("make {root} writable for the node")),
+            io::ErrorKind::ReadOnlyFilesystem => block("access_denied", format!("mount {root} for writing")),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                block("store_full", format!("make room on the disk of {root}"))
+            }
+            io::ErrorKind::AlreadyExists => StoreErrorKind::AlreadyExists,
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::InvalidFilename => {
+                StoreErrorKind::Rejected
+            }
+            _ => StoreErrorKind::Retry { after: None },
+        };
+        StoreError::new(kind, message)
+    }
+
+    fn read_failed(&self, key: &ObjectKey, error: ContentError) -> StoreError {
+        match error {
+            ContentError::Unreadable { source, .. } => self.failed(&format!("read {key}"), &source),
+            ContentError::Gone(_) => StoreError::new(StoreErrorKind::Retry { after: None }, format!("{key} vanished")),
+            ContentError::Damaged { .. } => StoreError::new(StoreErrorKind::Corrupt, format!("object {key}: {error}")),
+        }
+    }
+
+    fn stage(&self) -> io::Result<Staged> {
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        Staged::create(self.root.join(format!(".bubbaloop/staging/{}.{number}.tmp", std::process::id())))
+    }
+
+    fn put_now(&self, key: &ObjectKey, body: &Body, mode: &PutMode) -> Result<String, StoreError> {
+        let failed = |error: io::Error| self.failed(&format!("store {key}"), &error);
+        if !self.root.is_dir() {
+            return Err(self.missing());
+        }
+        let current = if *mode == PutMode::Overwrite { None } else { self.head_now(key)? };
+        match (mode, current) {
+            (PutMode::Create, Some(_)) => return Err(failed(io::ErrorKind::AlreadyExists.into())),
+            (PutMode::Update(etag), current) if current.as_ref().map(|meta| &meta.etag) != Some(etag) => {
+                let message = format!("{key} is not the version {etag} any more");
+                return Err(StoreError::new(StoreErrorKind::Changed, message));
+            }
+            _ => {}
+        }
+        let mut staged = self.stage().map_err(failed)?;
+        match body {
+            Body::Bytes(bytes) => staged.write(bytes).map_err(failed)?,
+            Body::File { path, digest } => {
+                let mut blocks = VerifiedBlocks::open(path, Some(*digest))?;
+                while let Some(block) = blocks.next_block()? {
+                    staged.write(&block).map_err(failed)?;
+                }
+            }
+        }
+        let digest = body.digest();
+        let metadata = staged.sync().map_err(failed)?;
+        let replace = if *mode == PutMode::Create { Replace::Refused } else { Replace::Allowed };
+        self.name(key, staged, &Seal::new(digest, &metadata), replace).map_err(failed)?;
+        Ok(digest.to_string())
+    }
+
+    /// Seals what is staged and gives it its name.
+    fn name(&self, key: &ObjectKey, staged: Staged, seal: &Seal, replace: Replace) -> io::Result<()> {
+        let (object, path) = (self.object(key), self.seal(key));
+        for folder in [object.parent(), path.parent()].into_iter().flatten() {
+            durable::create_folder(folder)?;
+        }
+        durable::replace(&path, &serde_json::to_vec(seal)?)?;
+        staged.commit(&object, replace)
+    }
+
+    fn head_now(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        let path = self.object(key);
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => return Ok(None),
+            Err(error) => return Err(self.failed(&format!("look at {key}"), &error)),
+        };
+        let sealed = content::read(&self.seal(key), SEAL_BYTES_MAX)
+            .ok()
+            .and_then(|text| serde_json::from_slice::<Seal>(&text).ok())
+            .filter(|seal| seal.fits(&metadata));
+        let digest = match sealed {
+            Some(seal) => seal.sha256,
+            None => content::hash(&path).map_err(|error| self.read_failed(key, error))?.0,
+        };
+        let (size_bytes, etag) = (metadata.len(), digest.to_string());
+        Ok(Some(ObjectMeta { key: key.clone(), size_bytes, etag, digest: Some(digest) }))
+    }
+
+    /// Reads a whole object: the last block comes only when the bytes have the digest that was stored.
+    fn read_whole(
+        &self,
+        meta: &ObjectMeta,
+        blocks: &mpsc::Sender<Result<Bytes, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let failed = |error| self.read_failed(&meta.key, error);
+        let mut reader = VerifiedBlocks::open(&self.object(&meta.key), meta.digest).map_err(failed)?;
+        while let Some(block) = reader.next_block().map_err(failed)? {
+            if blocks.blocking_send(Ok(block)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_range(
+        &self,
+        meta: &ObjectMeta,
+        range: Range<u64>,
+        blocks: &mpsc::Sender<Result<Bytes, StoreError>>,
+    ) -> Result<(), StoreError> {
+        let file = content::open(&self.object(&meta.key)).map_err(|error| self.read_failed(&meta.key, error))?;
+        let end = range.end.min(meta.size_bytes);
+        let mut place = range.start;
+        while place < end {
+            let length = usize::try_from(end - place).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
+            let mut block = vec![0; length];
+            file.read_exact_at(&mut block, place)
+                .map_err(|error| self.failed(&format!("read {}", meta.key), &error))?;
+            place += length as u64;
+            if blocks.blocking_send(Ok(block.into())).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_now(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        if !self.root.is_dir() {
+            return Err(self.missing());
+        }
+        let mut keys = Vec::new();
+        self.walk(&self.root, "", prefix, &mut keys).map_err(|error| self.failed("list the store", &error))?;
+        keys.retain(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
+        keys.sort_unstable();
+        let is_last = keys.len() <= limit;
+        keys.truncate(limit);
+        let mut objects = Vec::with_capacity(keys.len());
+        for key in keys.iter().filter_map(|key| ObjectKey::from_str(key).ok()) {
+            objects.extend(self.head_now(&key)?);
+        }
+        Ok(Page { objects, next_after: keys.pop().filter(|_| !is_last) })
+    }
+
+    /// Gathers the keys of regular files, passing over folders in which no key can have the prefix.
+    fn walk(&self, folder: &Path, base: &str, prefix: &str, keys: &mut Vec<String>) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let key = format!("{base}{name}");
+            let kind = entry.file_type()?;
+            if kind.is_dir() && name != ".bubbaloop" {
+                let below = format!("{key}/");
+                if below.starts_with(prefix) || prefix.starts_with(&below) {
+                    self.walk(&entry.path(), &below, prefix, keys)?;
+                }
+            } else if kind.is_file() {
+                keys.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs blocking work of this store off the runtime's workers.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.clone();
+        spawn_blocking(move || work(&store)).await.unwrap_or_else(|error| {
+            Err(StoreError::new(StoreErrorKind::Retry { after: None }, format!("the store's worker ended: {error}")))
+        })
+    }
+}
+
+#[async_trait]
+impl ObjectStore for LocalStore {
+    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<String, StoreError> {
+        let (key, body) = (key.clone(), body.clone());
+        self.blocking(move |store| store.put_now(&key, &body, &mode)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Option<ObjectBody>, StoreError> {
+        let Some(meta) = self.head(key).await? else { return Ok(None) };
+        let (sender, receiver) = mpsc::channel(BLOCKS_AHEAD);
+        let (store, read) = (self.clone(), meta.clone());
+        spawn_blocking(move || {
+            let result = match range {
+                None => store.read_whole(&read, &sender),
+                Some(range) => store.read_range(&read, range, &sender),
+            };
+            if let Err(error) = result {
+                // A reader that is gone has no use for the error.
+                sender.blocking_send(Err(error)).ok();
+            }
+        });
+        Ok(Some(ObjectBody::new(meta, receiver)))
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        let key = key.clone();
+        self.blocking(move |store| store.head_now(&key)).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
+        self.blocking(move |store| store.list_now(&prefix, after.as_deref(), limit)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let key = key.clone();
+        self.blocking(move |store| {
+            durable::remove(&store.object(&key))
+                .and_then(|()| durable::remove(&store.seal(&key)))
+                .map_err(|error| store.failed(&format!("remove {key}"), &error))
+        })
+        .await
+    }
+
+    async fn probe(&self) -> Result<Probe, StoreError> {
+        self.blocking(|store| {
+            store.open()?;
+            let mut staged = store.stage().map_err(|error| store.failed("write to the store", &error))?;
+            staged
+                .write(b"probe")
+                .and_then(|()| staged.sync())
+                .map_err(|error| store.failed("write to the store", &error))?;
+            Ok(Probe { enforces_sha256: true, honours_create_only: true, honours_if_match: true })
+        })
+        .await
+    }
+}

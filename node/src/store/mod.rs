@@ -1,0 +1,203 @@
+//! Remote bytes: one small port, and what stands behind it.
+//!
+//! What every adapter guarantees: readers see all of an object or nothing of it; a create-only put leaves
+//! an object that is there untouched; an absent object is data, not an error; a page of a listing is
+//! ordered by key and goes on after the last key of the page before; no key leaves the store's root.
+
+use std::{ops::Range, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use bubbaloop_storage_schemas::{Digest, keys::ObjectKey, reply::Probe};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::{content::ContentError, policy::queue::Block};
+
+pub mod local;
+
+/// What is stored under a key.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// Bytes in memory: a manifest.
+    Bytes(Bytes),
+    /// A chunk's file, of which no whole copy is ever made visible unless it has this digest.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// What its bytes must hash to.
+        digest: Digest,
+    },
+}
+
+impl Body {
+    /// Returns what the bytes hash to.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Bytes(bytes) => Digest::of(bytes),
+            Self::File { digest, .. } => *digest,
+        }
+    }
+}
+
+/// Whether an object may be there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutMode {
+    /// An object that is there is left untouched: `AlreadyExists`. Compare digests before calling that a conflict.
+    Create,
+    /// An object that is there is replaced.
+    Overwrite,
+    /// Only the version with this ETag is replaced: `Changed` otherwise.
+    Update(String),
+}
+
+/// What the store says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its version.
+    pub etag: String,
+    /// Its digest as the store itself found it; `None` where it tells none.
+    pub digest: Option<Digest>,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The objects, by key. Objects whose keys are not of this project are left out.
+    pub objects: Vec<ObjectMeta>,
+    /// Hand it back as `after`; `None` at the end. It may be a key that was left out.
+    pub next_after: Option<String>,
+}
+
+/// An object that is being read, block by block.
+#[derive(Debug)]
+pub struct ObjectBody {
+    /// What the store says of it.
+    pub meta: ObjectMeta,
+    blocks: mpsc::Receiver<Result<Bytes, StoreError>>,
+}
+
+impl ObjectBody {
+    /// Wraps what an adapter reads; `blocks` ends after the last block or the first error.
+    pub const fn new(meta: ObjectMeta, blocks: mpsc::Receiver<Result<Bytes, StoreError>>) -> Self {
+        Self { meta, blocks }
+    }
+
+    /// Returns the next block; `None` at the end.
+    ///
+    /// # Errors
+    /// The store broke off, or the bytes are not those that were stored. What came before is worth nothing.
+    pub async fn next_block(&mut self) -> Result<Option<Bytes>, StoreError> {
+        self.blocks.recv().await.transpose()
+    }
+
+    /// Reads the rest into memory.
+    ///
+    /// # Errors
+    /// As [`ObjectBody::next_block`]; more than `bytes_max` is `Rejected`.
+    pub async fn collect(mut self, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        let mut bytes = Vec::new();
+        while let Some(block) = self.next_block().await? {
+            if (bytes.len() + block.len()) as u64 > bytes_max {
+                let message = format!("object {} is larger than {bytes_max} bytes", self.meta.key);
+                return Err(StoreError::new(StoreErrorKind::Rejected, message));
+            }
+            bytes.extend_from_slice(&block);
+        }
+        Ok(bytes)
+    }
+}
+
+/// What a failure means for what is done next.
+#[derive(Debug)]
+pub enum StoreErrorKind {
+    /// It may pass later; the store may have said when.
+    Retry {
+        /// Not before this long.
+        after: Option<Duration>,
+    },
+    /// A fact stops every request until it ends.
+    Blocked(Block),
+    /// This request will not pass until something changes; others may.
+    Rejected,
+    /// A create-only put found an object.
+    AlreadyExists,
+    /// An update found another version, or none.
+    Changed,
+    /// The store holds other bytes than were put there.
+    Corrupt,
+    /// The local file can't be had or has other bytes.
+    Content(ContentError),
+}
+
+/// A request to a store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct StoreError {
+    /// What it means.
+    pub kind: StoreErrorKind,
+    /// What happened to which key.
+    pub message: String,
+}
+
+impl StoreError {
+    /// Makes an error.
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<ContentError> for StoreError {
+    fn from(error: ContentError) -> Self {
+        let message = error.to_string();
+        Self { kind: StoreErrorKind::Content(error), message }
+    }
+}
+
+/// The object store.
+///
+/// No method retries: there is one retry loop, and it is not here.
+#[async_trait]
+pub trait ObjectStore: std::fmt::Debug + Send + Sync {
+    /// Stores a body and returns the new object's ETag.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells; nothing of the object is visible then.
+    ///
+    /// # Cancellation
+    /// The object may or may not be there afterwards: `head` tells.
+    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<String, StoreError>;
+
+    /// Reads an object, or a range of its bytes; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells.
+    async fn get(&self, key: &ObjectKey, range: Option<Range<u64>>) -> Result<Option<ObjectBody>, StoreError>;
+
+    /// Tells what is under a key; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells. "Not known" is an error, never "absent".
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError>;
+
+    /// Lists at most `limit` objects whose keys begin with `prefix`, after the key `after`.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells.
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
+
+    /// Removes an object. An absent one is no error.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// Finds out what the store really does, leaving nothing behind.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells: `Blocked` names what a person must mend.
+    async fn probe(&self) -> Result<Probe, StoreError>;
+}

@@ -1,0 +1,87 @@
+//! The folder that behaves like an object store.
+
+use std::{fs, sync::Arc};
+
+use bubbaloop_storage::store::{Body, ObjectStore, PutMode, StoreErrorKind, local::LocalStore};
+use bubbaloop_storage_schemas::Digest;
+
+use crate::support::conformance::{Subject, manifest_key};
+
+fn opened(root: &std::path::Path) -> LocalStore {
+    let store = LocalStore::new(root);
+    store.open().unwrap();
+    store
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_conforms() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(opened(&folder.path().join("bucket")));
+    Subject { store, files: folder.path() }.conforms().await;
+    let staged = fs::read_dir(folder.path().join("bucket/.bubbaloop/staging")).unwrap().count();
+    assert_eq!(staged, 0, "nothing half-written stays");
+}
+
+#[tokio::test]
+async fn an_object_that_rots_is_found_when_it_is_looked_at_or_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = opened(&folder.path().join("bucket"));
+    let key = manifest_key("rot");
+    store.put(&key, &Body::Bytes("right".into()), PutMode::Create).await.unwrap();
+    let path = folder.path().join("bucket").join(key.as_str());
+    let mtime = fs::metadata(&path).unwrap().modified().unwrap();
+
+    fs::write(&path, "wrong").unwrap();
+    assert_eq!(store.head(&key).await.unwrap().unwrap().digest, Some(Digest::of(b"wrong")));
+
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_modified(mtime).unwrap();
+    let error = store.get(&key, None).await.unwrap().unwrap().collect(100).await.unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::Corrupt), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_object_that_somebody_planted_is_told_by_its_own_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = opened(&folder.path().join("bucket"));
+    let key = manifest_key("planted");
+    fs::create_dir_all(folder.path().join("bucket/robot_1/planted")).unwrap();
+    fs::write(folder.path().join("bucket").join(key.as_str()), "planted").unwrap();
+    assert_eq!(store.head(&key).await.unwrap().unwrap().digest, Some(Digest::of(b"planted")));
+    let error = store.put(&key, &Body::Bytes("ours".into()), PutMode::Create).await.unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::AlreadyExists), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_not_mounted_blocks_and_is_not_made_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = folder.path().join("usb");
+    let store = LocalStore::new(mount.join("bucket"));
+    for result in [
+        store.open().map(drop),
+        store.probe().await.map(drop),
+        store.head(&manifest_key("x")).await.map(drop),
+        store.list("", None, 1).await.map(drop),
+        store.put(&manifest_key("x"), &Body::Bytes("x".into()), PutMode::Create).await.map(drop),
+    ] {
+        let StoreErrorKind::Blocked(block) = result.unwrap_err().kind else { panic!("not blocked") };
+        assert_eq!(block.reason, "local_path_missing");
+        assert!(block.hint.contains("local_path"), "{}", block.hint);
+    }
+    assert!(!mount.exists());
+
+    fs::create_dir(&mount).unwrap();
+    store.probe().await.unwrap();
+    store.put(&manifest_key("x"), &Body::Bytes("x".into()), PutMode::Create).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_crash_left_half_written_is_swept_and_never_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("bucket");
+    let store = opened(&root);
+    let left = root.join(".bubbaloop/staging/9.9.tmp");
+    fs::write(&left, "half").unwrap();
+    assert!(store.list("", None, 10).await.unwrap().objects.is_empty());
+    opened(&root);
+    assert!(!left.exists());
+}

@@ -1,0 +1,195 @@
+//! The contract of an object store: every adapter and every real server passes it.
+
+use std::{path::Path, sync::Arc};
+
+use bubbaloop_storage::{
+    content::ContentError,
+    store::{Body, ObjectStore, PutMode, StoreErrorKind},
+};
+use bubbaloop_storage_schemas::{ChunkName, Digest, MachineId, RecordingName, keys::ObjectKey, limits::BLOCK_BYTES};
+use tokio::task::JoinSet;
+
+/// A store to try, with a folder for chunk files.
+pub struct Subject<'a> {
+    pub store: Arc<dyn ObjectStore>,
+    pub files: &'a Path,
+}
+
+pub fn machine() -> MachineId {
+    "robot_1".parse().unwrap()
+}
+
+pub fn recording(name: &str) -> RecordingName {
+    name.parse().unwrap()
+}
+
+pub fn manifest_key(name: &str) -> ObjectKey {
+    ObjectKey::manifest(&machine(), &recording(name))
+}
+
+fn bytes(text: &str) -> Body {
+    Body::Bytes(text.to_owned().into())
+}
+
+fn pattern(size: usize) -> Vec<u8> {
+    (0..=250).cycle().take(size).collect()
+}
+
+impl Subject<'_> {
+    /// Runs every claim, each on keys of its own.
+    pub async fn conforms(&self) {
+        self.what_was_put_is_what_is_got().await;
+        self.what_is_absent_is_data_and_no_error().await;
+        self.create_only_leaves_what_is_there_untouched().await;
+        self.of_racing_creators_exactly_one_wins().await;
+        self.an_overwrite_is_seen_at_once().await;
+        self.an_update_replaces_only_the_version_that_it_names().await;
+        self.a_damaged_or_absent_file_never_becomes_an_object().await;
+        self.a_range_is_the_bytes_that_it_names().await;
+        self.a_listing_is_whole_ordered_and_paged().await;
+        self.a_removed_object_is_gone_and_removing_it_again_is_no_error().await;
+        self.a_probe_leaves_nothing_behind().await;
+    }
+
+    fn file(&self, name: &str, content: &[u8]) -> Body {
+        let path = self.files.join(name);
+        std::fs::write(&path, content).unwrap();
+        Body::File { path, digest: Digest::of(content) }
+    }
+
+    async fn content(&self, key: &ObjectKey) -> Vec<u8> {
+        self.store.get(key, None).await.unwrap().expect("the object is there").collect(u64::MAX).await.unwrap()
+    }
+
+    async fn what_was_put_is_what_is_got(&self) {
+        for size in [0, 1, BLOCK_BYTES, 5 * 1024 * 1024 + 1] {
+            let content = pattern(size);
+            let digest = Digest::of(&content);
+            let key = ObjectKey::chunk(&machine(), &recording("round"), ChunkName::new(0, &digest));
+            let etag = self.store.put(&key, &self.file("round", &content), PutMode::Create).await.unwrap();
+            let meta = self.store.head(&key).await.unwrap().expect("the object is there");
+            assert_eq!((meta.size_bytes, &meta.etag, &meta.key), (size as u64, &etag, &key));
+            assert!(meta.digest.is_none_or(|told| told == digest), "{size}");
+            assert_eq!(self.content(&key).await, content, "{size}");
+        }
+    }
+
+    async fn what_is_absent_is_data_and_no_error(&self) {
+        let key = manifest_key("absent");
+        assert!(self.store.head(&key).await.unwrap().is_none());
+        assert!(self.store.get(&key, None).await.unwrap().is_none());
+        assert!(self.store.list("robot_1/absent/", None, 10).await.unwrap().objects.is_empty());
+    }
+
+    async fn create_only_leaves_what_is_there_untouched(&self) {
+        let key = manifest_key("create");
+        self.store.put(&key, &bytes("first"), PutMode::Create).await.unwrap();
+        let error = self.store.put(&key, &bytes("second"), PutMode::Create).await.unwrap_err();
+        assert!(matches!(error.kind, StoreErrorKind::AlreadyExists), "{error:?}");
+        assert_eq!(self.content(&key).await, b"first");
+    }
+
+    async fn of_racing_creators_exactly_one_wins(&self) {
+        let key = manifest_key("race");
+        let mut racers = JoinSet::new();
+        for number in 0..8 {
+            let (store, key) = (Arc::clone(&self.store), key.clone());
+            racers.spawn(
+                async move { store.put(&key, &bytes(&number.to_string()), PutMode::Create).await.map(|_| number) },
+            );
+        }
+        let winners: Vec<_> = racers.join_all().await.into_iter().flatten().collect();
+        assert_eq!(winners.len(), 1);
+        assert_eq!(self.content(&key).await, winners[0].to_string().as_bytes());
+        let digest = self.store.head(&key).await.unwrap().unwrap().digest;
+        assert!(digest.is_none_or(|told| told == Digest::of(winners[0].to_string().as_bytes())));
+    }
+
+    async fn an_overwrite_is_seen_at_once(&self) {
+        let key = manifest_key("overwrite");
+        let mut etags = Vec::new();
+        for text in ["one", "two", ""] {
+            etags.push(self.store.put(&key, &bytes(text), PutMode::Overwrite).await.unwrap());
+            assert_eq!(self.content(&key).await, text.as_bytes());
+        }
+        etags.dedup();
+        assert_eq!(etags.len(), 3, "another content has another ETag");
+    }
+
+    async fn an_update_replaces_only_the_version_that_it_names(&self) {
+        let key = manifest_key("update");
+        let absent = self.store.put(&key, &bytes("x"), PutMode::Update("none".into())).await.unwrap_err();
+        assert!(matches!(absent.kind, StoreErrorKind::Changed), "{absent:?}");
+        let first = self.store.put(&key, &bytes("one"), PutMode::Create).await.unwrap();
+        self.store.put(&key, &bytes("two"), PutMode::Update(first.clone())).await.unwrap();
+        let stale = self.store.put(&key, &bytes("three"), PutMode::Update(first)).await.unwrap_err();
+        assert!(matches!(stale.kind, StoreErrorKind::Changed), "{stale:?}");
+        assert_eq!(self.content(&key).await, b"two");
+    }
+
+    async fn a_damaged_or_absent_file_never_becomes_an_object(&self) {
+        let key = manifest_key("damaged");
+        for size in [1, 3 * BLOCK_BYTES] {
+            let Body::File { path, .. } = self.file("damaged", &pattern(size)) else { unreachable!() };
+            let body = Body::File { path, digest: Digest::of(b"other") };
+            let error = self.store.put(&key, &body, PutMode::Create).await.unwrap_err();
+            assert!(matches!(error.kind, StoreErrorKind::Content(ContentError::Damaged { .. })), "{error:?}");
+        }
+        let body = Body::File { path: self.files.join("none"), digest: Digest::of(b"") };
+        let error = self.store.put(&key, &body, PutMode::Create).await.unwrap_err();
+        assert!(matches!(error.kind, StoreErrorKind::Content(ContentError::Gone(_))), "{error:?}");
+        assert!(self.store.head(&key).await.unwrap().is_none());
+    }
+
+    async fn a_range_is_the_bytes_that_it_names(&self) {
+        let content = pattern(2 * BLOCK_BYTES + 10);
+        let key = manifest_key("range");
+        self.store.put(&key, &Body::Bytes(content.clone().into()), PutMode::Create).await.unwrap();
+        for range in [0..1, 5..BLOCK_BYTES + 9, content.len() - 3..content.len()] {
+            let part = self.store.get(&key, Some(range.start as u64..range.end as u64)).await.unwrap().unwrap();
+            assert_eq!(part.collect(u64::MAX).await.unwrap(), content[range]);
+        }
+    }
+
+    async fn a_listing_is_whole_ordered_and_paged(&self) {
+        let mut keys: Vec<_> = (0..5_u32)
+            .map(|number| ChunkName::new(number, &Digest::of(&number.to_be_bytes())))
+            .map(|chunk| ObjectKey::chunk(&machine(), &recording("list"), chunk))
+            .chain(["list", "list-2"].map(manifest_key))
+            .collect();
+        for key in &keys {
+            self.store.put(key, &bytes(key.as_str()), PutMode::Create).await.unwrap();
+        }
+        keys.retain(|key| key.as_str().starts_with("robot_1/list/"));
+        keys.sort();
+        for limit in [1, 2, 6, 100] {
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = self.store.list("robot_1/list/", after.as_deref(), limit).await.unwrap();
+                assert!(page.objects.len() <= limit);
+                found.extend(page.objects.into_iter().map(|meta| meta.key));
+                after = page.next_after;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(found, keys, "pages of {limit}");
+        }
+    }
+
+    async fn a_removed_object_is_gone_and_removing_it_again_is_no_error(&self) {
+        let key = manifest_key("remove");
+        self.store.put(&key, &bytes("x"), PutMode::Create).await.unwrap();
+        for _ in 0..2 {
+            self.store.delete(&key).await.unwrap();
+            assert!(self.store.head(&key).await.unwrap().is_none());
+        }
+        self.store.put(&key, &bytes("y"), PutMode::Create).await.unwrap();
+    }
+
+    async fn a_probe_leaves_nothing_behind(&self) {
+        let before = self.store.list("", None, 1000).await.unwrap();
+        self.store.probe().await.unwrap();
+        assert_eq!(self.store.list("", None, 1000).await.unwrap(), before);
+    }
+}
