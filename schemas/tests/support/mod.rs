@@ -1,0 +1,35 @@
+//! Files that are made from the types and checked in.
+
+use std::{collections::BTreeMap, env, fs, path::Path};
+
+/// Compares a folder of this package, file by file, with what the types give; with `BLESS=1` it is made so.
+pub fn assert_checked_in(folder: &str, files: &BTreeMap<String, Vec<u8>>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let found: BTreeMap<String, Vec<u8>> = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect();
+    if env::var("BLESS").is_ok_and(|bless| bless == "1") {
+        found.keys().filter(|name| !files.contains_key(*name)).for_each(|name| {
+            fs::remove_file(folder.join(name)).unwrap();
+        });
+        files.iter().for_each(|(name, content)| fs::write(folder.join(name), content).unwrap());
+        return;
+    }
+    let names = found.keys().chain(files.keys().filter(|name| !found.contains_key(*name)));
+    let drifted: Vec<_> = names.filter(|name| found.get(*name) != files.get(*name)).collect();
+    assert!(
+        drifted.is_empty(),
+        "{drifted:?} in {} differ from the types. Where that is meant, and older readers and files still do, run \
+         `BLESS=1 cargo test -p bubbaloop-storage-schemas` and look at the difference before it is committed.",
+        folder.display()
+    );
+}
+
+/// Writes a value as it is checked in: for people, with a last newline.
+pub fn pretty<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).unwrap();
+    text.push(b'\n');
+    text
+}
