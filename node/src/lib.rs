@@ -4,5 +4,6 @@
 pub mod clock;
 pub mod content;
 pub mod durable;
+pub mod library;
 pub mod policy;
 pub mod store;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub mod backoff;
 pub mod queue;
+pub mod recording;
 
 /// Monotonic time since some start, for waiting. Never mixed with wall time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

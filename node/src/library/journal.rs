@@ -1,0 +1,164 @@
+//! `uploads.jsonl`: the authority for uploads, one JSON line per fact, append-only.
+
+use std::{collections::BTreeMap, io, path::Path};
+
+use bubbaloop_storage_schemas::{
+    ChunkName, Digest, UnixNs,
+    journal::{JournalEntry, JournalLine},
+    limits::JOURNAL_LINE_BYTES_MAX,
+    reply::Proof,
+};
+
+use crate::{
+    content::{self, ContentError},
+    durable,
+};
+
+/// Largest journal that is read: room for a line on each of a million chunks.
+const JOURNAL_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// How the upload of one chunk is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The digest that was proven.
+    pub digest: Digest,
+    /// How.
+    pub proof: Proof,
+    /// When.
+    pub at_ns: UnixNs,
+    /// The object's ETag.
+    pub etag: String,
+}
+
+/// The remote manifest that was written last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Its key.
+    pub key: String,
+    /// The digest of its text.
+    pub digest: Digest,
+    /// Its ETag.
+    pub etag: String,
+}
+
+/// What a journal says of one store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fold {
+    /// The chunks that are proven there.
+    pub marks: BTreeMap<ChunkName, Mark>,
+    /// The remote manifest that was written last.
+    pub published: Option<Published>,
+    /// Lines that can't be read, the torn last one of a crash aside.
+    pub bad_lines: usize,
+}
+
+impl Fold {
+    /// Reads a journal's text as far as it is about `store_id`. A torn last line is passed over.
+    pub fn of_text(text: &[u8], store_id: &str) -> Self {
+        let mut fold = Self::default();
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        for line in text[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice::<JournalLine>(line) {
+                Ok(line) if line.store_id == store_id => fold.add(line),
+                Ok(_) => {}
+                Err(_) => fold.bad_lines += 1,
+            }
+        }
+        fold
+    }
+
+    fn add(&mut self, line: JournalLine) {
+        match line.entry {
+            JournalEntry::Uploaded { chunk, sha256, proof, etag, .. } => {
+                self.marks.insert(chunk, Mark { digest: sha256, proof, at_ns: line.at_ns, etag });
+            }
+            JournalEntry::Gone { chunk } => {
+                self.marks.remove(&chunk);
+            }
+            JournalEntry::Published { key, sha256, etag, .. } => {
+                self.published = Some(Published { key, digest: sha256, etag });
+            }
+            JournalEntry::Unknown => {}
+        }
+    }
+}
+
+/// Reads a journal; an absent one says nothing.
+///
+/// # Errors
+/// `Unreadable`: nothing is known to be uploaded then.
+pub fn load(path: &Path, store_id: &str) -> Result<Fold, ContentError> {
+    match content::read(path, JOURNAL_BYTES_MAX) {
+        Ok(text) => Ok(Fold::of_text(&text, store_id)),
+        Err(ContentError::Gone(_)) => Ok(Fold::default()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Appends one fact, durably.
+///
+/// # Errors
+/// The disk is full or not writable: the fact is found again at the store after a restart.
+pub fn append(path: &Path, line: &JournalLine) -> io::Result<()> {
+    let text = serde_json::to_string(line)?;
+    if text.len() > JOURNAL_LINE_BYTES_MAX {
+        return Err(io::Error::other(format!("a journal line of {} bytes", text.len())));
+    }
+    durable::append_line(path, &text)
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the files that crashes leave")]
+mod tests {
+    use super::*;
+
+    fn uploaded(index: u32, store_id: &str, at_ns: UnixNs) -> JournalLine {
+        let sha256 = Digest::of(&index.to_be_bytes());
+        let chunk = ChunkName::new(index, &sha256);
+        let entry =
+            JournalEntry::Uploaded { chunk, sha256, size_bytes: 4, proof: Proof::Enforced, etag: at_ns.to_string() };
+        JournalLine { at_ns, store_id: store_id.into(), entry }
+    }
+
+    fn chunk(index: u32) -> ChunkName {
+        ChunkName::new(index, &Digest::of(&index.to_be_bytes()))
+    }
+
+    #[test]
+    fn another_bucket_means_not_uploaded_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("uploads.jsonl");
+        assert_eq!(load(&path, "a").unwrap(), Fold::default());
+        for line in [uploaded(0, "a", 1), uploaded(1, "b", 2), uploaded(0, "a", 3)] {
+            append(&path, &line).unwrap();
+        }
+        let fold = load(&path, "a").unwrap();
+        assert_eq!(fold.marks.keys().copied().collect::<Vec<_>>(), [chunk(0)]);
+        assert_eq!(fold.marks[&chunk(0)].at_ns, 3, "the later line holds");
+        assert_eq!(load(&path, "b").unwrap().marks.len(), 1);
+        assert_eq!(load(&path, "c").unwrap().marks.len(), 0);
+    }
+
+    #[test]
+    fn a_chunk_that_was_found_gone_is_not_uploaded_any_more() {
+        let gone = JournalLine { entry: JournalEntry::Gone { chunk: chunk(0) }, ..uploaded(0, "a", 2) };
+        let text = [uploaded(0, "a", 1), gone].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
+        assert!(Fold::of_text(text.as_bytes(), "a").marks.is_empty());
+    }
+
+    #[test]
+    fn a_torn_line_costs_that_line_and_garbage_is_counted() {
+        let line = serde_json::to_string(&uploaded(0, "a", 1)).unwrap();
+        let text = format!("{line}\nnot json\n{{\"at_ns\":1}}\n\n{}", &line[..20]);
+        let fold = Fold::of_text(text.as_bytes(), "a");
+        assert_eq!((fold.marks.len(), fold.bad_lines), (1, 2));
+        for end in 0..line.len() {
+            assert!(Fold::of_text(&line.as_bytes()[..end], "a").marks.is_empty());
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("uploads.jsonl");
+        std::fs::write(&path, &text).unwrap();
+        append(&path, &uploaded(1, "a", 2)).unwrap();
+        assert_eq!(load(&path, "a").unwrap().marks.len(), 2, "a line after a torn one is whole");
+    }
+}

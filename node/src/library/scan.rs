@@ -1,0 +1,301 @@
+//! Reads one recording's folder: its manifest, its chunks' files, its journal, merged.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use bubbaloop_storage_schemas::{
+    ChunkName, Digest, MachineId, RecordingName, UnixNs,
+    limits::{CHUNKS_PER_RECORDING_MAX, MANIFEST_BYTES_MAX},
+    manifest::{Checked, Indices, Manifest},
+    reply::{ChunkLocal, Proof},
+};
+
+use super::journal::{self, Fold, Published};
+use crate::{
+    content::{self, ContentError},
+    policy::recording::{self, ChunkFacts, ManifestFacts},
+};
+
+/// Where the parts of one recording are.
+#[derive(Debug, Clone)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Names the folder of a recording.
+    pub fn new(recordings: &Path, name: &RecordingName) -> Self {
+        Self(recordings.join(name.as_str()))
+    }
+
+    /// The recorder's manifest.
+    pub fn manifest(&self) -> PathBuf {
+        self.0.join("manifest.json")
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("uploads.jsonl")
+    }
+
+    /// The folder of the chunks' files.
+    pub fn chunks(&self) -> PathBuf {
+        self.0.join("chunks")
+    }
+
+    /// A chunk's file.
+    pub fn chunk(&self, name: ChunkName) -> PathBuf {
+        self.chunks().join(name.to_string())
+    }
+}
+
+/// One chunk as manifest, disk and journal tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkEntry {
+    /// Its name.
+    pub name: ChunkName,
+    /// Its digest; `None` while only the eight digits of its name are known.
+    pub digest: Option<Digest>,
+    /// The file's size; the manifest's where there is no file.
+    pub size_bytes: u64,
+    /// The first log time in it.
+    pub log_time_first_ns: Option<UnixNs>,
+    /// The last log time in it.
+    pub log_time_last_ns: Option<UnixNs>,
+    /// When its file was finalized; zero where there is none.
+    pub finalized_at_ns: UnixNs,
+    /// What decides whether it goes up.
+    pub facts: ChunkFacts,
+    /// When its upload was proven.
+    pub marked_at_ns: Option<UnixNs>,
+}
+
+/// One recording as manifest, disk and journal tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recording {
+    /// Its name.
+    pub name: RecordingName,
+    /// Whose it is: this machine's, where no readable manifest says otherwise.
+    pub machine_id: MachineId,
+    /// Its manifest.
+    pub manifest: ManifestFacts,
+    /// When it began.
+    pub started_at_ns: Option<UnixNs>,
+    /// When it ended.
+    pub ended_at_ns: Option<UnixNs>,
+    /// A person's labels.
+    pub tags: Vec<String>,
+    /// Nothing here can heal it.
+    pub is_corrupt: bool,
+    /// Its chunks, by index.
+    pub chunks: Vec<ChunkEntry>,
+    /// When its folder changed last.
+    pub touched_at_ns: UnixNs,
+    /// The remote manifest that was written last.
+    pub published: Option<Published>,
+}
+
+impl Recording {
+    /// Returns the chunks that are to go up. Another machine's never are.
+    pub fn pending(&self) -> impl Iterator<Item = &ChunkEntry> {
+        let is_ours = !matches!(self.manifest, ManifestFacts::Readable { is_ours: false, .. });
+        self.chunks.iter().filter(move |chunk| is_ours && recording::is_pending(&chunk.facts))
+    }
+
+    /// Returns one of its chunks.
+    pub fn chunk(&self, name: ChunkName) -> Option<&ChunkEntry> {
+        let place = self.chunks.binary_search_by_key(&name, |chunk| chunk.name).ok()?;
+        self.chunks.get(place)
+    }
+
+    /// Returns how many chunks no manifest names that were seen often enough to count.
+    pub fn unlisted_chunks(&self) -> usize {
+        let is_unlisted =
+            |chunk: &&ChunkEntry| !chunk.facts.is_listed && chunk.facts.sightings >= recording::SIGHTINGS_MIN;
+        self.chunks.iter().filter(is_unlisted).count()
+    }
+}
+
+fn mtime_ns(metadata: &fs::Metadata) -> UnixNs {
+    let ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    u64::try_from(ns).unwrap_or(0)
+}
+
+/// Reads a recording's folder; `None` where it is none. `earlier` is what the scan before found.
+///
+/// # Errors
+/// The folder can't be read: nothing is known of it then, which is not the same as nothing being there.
+pub fn load(
+    recordings: &Path,
+    name: &RecordingName,
+    machine_id: &MachineId,
+    store_id: &str,
+    earlier: Option<&Recording>,
+) -> Result<Option<Recording>, ContentError> {
+    let folder = Folder::new(recordings, name);
+    let unreadable = |path: PathBuf| move |source: io::Error| ContentError::Unreadable { path, source };
+    let files = chunk_files(&folder.chunks()).map_err(unreadable(folder.chunks()))?;
+    let manifest = read_manifest(&folder, name);
+    if files.is_none() && matches!(manifest, Read::Absent) {
+        return Ok(None);
+    }
+    let fold = journal::load(&folder.journal(), store_id)?;
+    let touched_at_ns = [folder.0.clone(), folder.chunks(), folder.manifest()]
+        .iter()
+        .filter_map(|path| fs::metadata(path).ok())
+        .map(|metadata| mtime_ns(&metadata))
+        .max()
+        .unwrap_or(0);
+    let mut recording = Recording {
+        name: name.clone(),
+        machine_id: machine_id.clone(),
+        manifest: ManifestFacts::Absent,
+        started_at_ns: None,
+        ended_at_ns: None,
+        tags: Vec::new(),
+        is_corrupt: false,
+        chunks: Vec::new(),
+        touched_at_ns,
+        published: None,
+    };
+    let mut chunks = BTreeMap::new();
+    match manifest {
+        Read::Absent => {}
+        Read::Refused(reasons) => recording.manifest = ManifestFacts::Refused(reasons),
+        Read::Readable(manifest, checked) => {
+            let is_ours = checked.machine_id.is_same_machine(machine_id);
+            let has_ended = manifest.ended_at_ns.is_some();
+            recording.manifest = ManifestFacts::Readable { is_ours, has_ended };
+            recording.started_at_ns = Some(manifest.started_at_ns);
+            recording.ended_at_ns = manifest.ended_at_ns;
+            recording.is_corrupt = manifest.corrupt.unwrap_or(false);
+            chunks = listed(&manifest, &checked);
+            recording.tags = manifest.tags;
+            recording.machine_id = checked.machine_id;
+        }
+    }
+    add_files(&mut chunks, files.unwrap_or_default(), earlier);
+    add_marks(&mut chunks, &fold);
+    recording.chunks = chunks.into_values().collect();
+    recording.published = fold.published;
+    Ok(Some(recording))
+}
+
+/// What stands in a recording's `manifest.json`.
+enum Read {
+    Absent,
+    Refused(Vec<String>),
+    Readable(Box<Manifest>, Checked),
+}
+
+fn read_manifest(folder: &Folder, name: &RecordingName) -> Read {
+    let text = match content::read(&folder.manifest(), MANIFEST_BYTES_MAX) {
+        Ok(text) => text,
+        Err(ContentError::Gone(_)) => return Read::Absent,
+        Err(error) => return Read::Refused(vec![error.to_string()]),
+    };
+    match Manifest::parse(&text, Indices::Contiguous) {
+        Ok((_, checked)) if checked.name != *name => {
+            Read::Refused(vec![format!("it is the manifest of {}, not of {name}", checked.name)])
+        }
+        Ok((manifest, checked)) => Read::Readable(Box::new(manifest), checked),
+        Err(reasons) => Read::Refused(reasons),
+    }
+}
+
+/// The chunks that a manifest names, not yet looked for on disk. What it says of uploads is a claim.
+fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEntry> {
+    let entry = |(chunk, claimed_at_ns): (&bubbaloop_storage_schemas::manifest::Chunk, Option<UnixNs>)| ChunkEntry {
+        name: chunk.name,
+        digest: Some(chunk.digest),
+        size_bytes: chunk.size_bytes,
+        log_time_first_ns: chunk.log_time_first_ns,
+        log_time_last_ns: chunk.log_time_last_ns,
+        finalized_at_ns: 0,
+        facts: ChunkFacts {
+            is_listed: true,
+            is_announced: false,
+            sightings: 0,
+            local: ChunkLocal::Missing,
+            proof: claimed_at_ns.map(|_| Proof::Claimed),
+        },
+        marked_at_ns: None,
+    };
+    let claims = manifest.chunks.iter().map(|chunk| chunk.uploaded_at_ns);
+    checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
+}
+
+/// The regular files with chunks' names; `None` where there is no such folder.
+fn chunk_files(folder: &Path) -> io::Result<Option<Vec<(ChunkName, fs::Metadata)>>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut files = Vec::new();
+    for entry in entries.take(CHUNKS_PER_RECORDING_MAX) {
+        let entry = entry?;
+        let Some(name) = entry.file_name().to_str().and_then(|name| ChunkName::from_str(name).ok()) else { continue };
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_file() => files.push((name, metadata)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(files))
+}
+
+fn add_files(
+    chunks: &mut BTreeMap<ChunkName, ChunkEntry>,
+    files: Vec<(ChunkName, fs::Metadata)>,
+    earlier: Option<&Recording>,
+) {
+    for (name, metadata) in files {
+        let before = earlier.and_then(|recording| recording.chunk(name));
+        let entry = chunks.entry(name).or_insert_with(|| ChunkEntry {
+            name,
+            digest: before.and_then(|before| before.digest),
+            size_bytes: 0,
+            log_time_first_ns: before.and_then(|before| before.log_time_first_ns),
+            log_time_last_ns: before.and_then(|before| before.log_time_last_ns),
+            finalized_at_ns: 0,
+            facts: ChunkFacts {
+                is_listed: false,
+                is_announced: before.is_some_and(|before| before.facts.is_announced),
+                sightings: 0,
+                local: ChunkLocal::Present,
+                proof: None,
+            },
+            marked_at_ns: None,
+        });
+        entry.size_bytes = metadata.len();
+        entry.finalized_at_ns = mtime_ns(&metadata);
+        entry.facts.sightings = before.map_or(0, |before| before.facts.sightings).saturating_add(1);
+        let is_same_file = |before: &&ChunkEntry| {
+            before.size_bytes == entry.size_bytes && before.finalized_at_ns == entry.finalized_at_ns
+        };
+        let is_still_damaged =
+            before.filter(is_same_file).is_some_and(|before| before.facts.local == ChunkLocal::Damaged);
+        entry.facts.local = if is_still_damaged { ChunkLocal::Damaged } else { ChunkLocal::Present };
+    }
+}
+
+fn add_marks(chunks: &mut BTreeMap<ChunkName, ChunkEntry>, fold: &Fold) {
+    for (name, mark) in &fold.marks {
+        let Some(entry) = chunks.get_mut(name) else { continue };
+        if entry.digest.is_none_or(|digest| digest == mark.digest) {
+            entry.digest = Some(mark.digest);
+            entry.facts.proof = Some(mark.proof);
+            entry.marked_at_ns = mark.proof.is_proven().then_some(mark.at_ns);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+#![expect(clippy::disallowed_methods, reason = "tests make the folders that recorders make")]
+
+use bubbaloop_storage_schemas::journal::{JournalEntry, JournalLine};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A library with one recording that tests write as a recorder would.
+struct Disk(TempDir);
+
+impl Disk {
+    fn new() -> Self {
+        let disk = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(disk.folder().chunks()).unwrap();
+        disk
+    }
+
+    fn folder(&self) -> Folder {
+        Folder::new(self.0.path(), &"drive".parse().unwrap())
+    }
+
+    fn chunk(&self, index: u32) -> Value {
+        let content = format!("content {index}");
+        let digest = Digest::of(content.as_bytes());
+        let name = ChunkName::new(index, &digest);
+        fs::write(self.folder().chunk(name), &content).unwrap();
+        json!({"name": name, "index": index, "size_bytes": content.len(), "sha256": digest})
+    }
+
+    fn manifest(&self, machine: &str, chunks: &[Value]) {
+        let manifest = json!({
+            "schema_version": 1, "name": "drive", "machine_id": machine, "started_at_ns": 5, "chunks": chunks
+        });
+        fs::write(self.folder().manifest(), manifest.to_string()).unwrap();
+    }
+
+    fn load(&self, earlier: Option<&Recording>) -> Recording {
+        load(self.0.path(), &"drive".parse().unwrap(), &"robot_1".parse().unwrap(), "s", earlier).unwrap().unwrap()
+    }
+}
+
+fn pending(recording: &Recording) -> Vec<u32> {
+    recording.pending().map(|chunk| chunk.name.index()).collect()
+}
+
+#[test]
+fn what_the_manifest_names_and_the_disk_has_goes_up() {
+    let disk = Disk::new();
+    let chunks = [disk.chunk(0), disk.chunk(1)];
+    disk.manifest("robot-1", &chunks);
+    fs::remove_file(disk.folder().chunks().join(chunks[1]["name"].as_str().unwrap())).unwrap();
+    let recording = disk.load(None);
+    assert_eq!(pending(&recording), [0]);
+    assert_eq!(recording.chunks[1].facts.local, ChunkLocal::Missing);
+    assert_eq!(recording.machine_id.as_str(), "robot-1", "objects are named as the manifest spells the machine");
+}
+
+#[test]
+fn a_refused_manifest_never_stops_its_chunks() {
+    for text in
+        ["{", r#"{"schema_version":9}"#, r#"{"schema_version":1,"name":"../x","machine_id":"m","started_at_ns":1}"#]
+    {
+        let disk = Disk::new();
+        disk.chunk(0);
+        fs::write(disk.folder().manifest(), text).unwrap();
+        let first = disk.load(None);
+        assert!(matches!(first.manifest, ManifestFacts::Refused(_)), "{text}");
+        assert_eq!(pending(&first), [0; 0], "a recorder may be about to name it");
+        assert_eq!(pending(&disk.load(Some(&first))), [0], "{text}");
+    }
+}
+
+#[test]
+fn a_crash_between_rename_and_manifest_hides_no_chunk() {
+    let disk = Disk::new();
+    let listed = disk.chunk(0);
+    disk.chunk(1);
+    disk.manifest("robot_1", &[listed]);
+    let first = disk.load(None);
+    assert_eq!((pending(&first), first.unlisted_chunks()), (vec![0], 0));
+    let second = disk.load(Some(&first));
+    assert_eq!((pending(&second), second.unlisted_chunks()), (vec![0, 1], 1));
+}
+
+#[test]
+fn another_machines_recording_is_left_alone() {
+    let disk = Disk::new();
+    let chunks = [disk.chunk(0)];
+    disk.manifest("robot_2", &chunks);
+    assert_eq!(pending(&disk.load(None)), [0; 0]);
+}
+
+#[test]
+fn a_recorder_that_rewrites_its_manifest_loses_no_mark() {
+    let disk = Disk::new();
+    let chunks = [disk.chunk(0), disk.chunk(1)];
+    disk.manifest("robot_1", &chunks[..1]);
+    let before = disk.load(None);
+    let chunk = &before.chunks[0];
+    let sha256 = chunk.digest.unwrap();
+    let entry = JournalEntry::Uploaded {
+        chunk: chunk.name,
+        sha256,
+        size_bytes: chunk.size_bytes,
+        proof: Proof::Enforced,
+        etag: "e".into(),
+    };
+    journal::append(&disk.folder().journal(), &JournalLine { at_ns: 7, store_id: "s".into(), entry }).unwrap();
+    disk.manifest("robot_1", &chunks);
+    let after = disk.load(Some(&before));
+    assert_eq!(pending(&after), [1]);
+    assert_eq!(after.chunks[0].marked_at_ns, Some(7));
+}
+
+#[test]
+fn a_manifest_that_says_uploaded_without_a_journal_is_a_claim() {
+    let disk = Disk::new();
+    let mut chunk = disk.chunk(0);
+    chunk["uploaded_at_ns"] = json!(9);
+    disk.manifest("robot_1", &[chunk]);
+    let recording = disk.load(None);
+    assert_eq!(recording.chunks[0].facts.proof, Some(Proof::Claimed));
+    assert_eq!(pending(&recording), [0]);
+    assert_eq!(recording.chunks[0].marked_at_ns, None);
+}
+
+#[test]
+fn only_regular_files_with_a_chunks_name_are_chunks() {
+    let disk = Disk::new();
+    let chunks = disk.folder().chunks();
+    for name in [".chunk-000001.mcap.active", "notes.txt", "chunk-1-2d711642.mcap"] {
+        fs::write(chunks.join(name), "x").unwrap();
+    }
+    fs::create_dir(chunks.join("chunk-000000-2d711642.mcap")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", chunks.join("chunk-000001-2d711642.mcap")).unwrap();
+    assert_eq!(disk.load(None).chunks, []);
+}
+
+#[test]
+fn a_folder_that_is_no_recording_is_none() {
+    let disk = Disk::new();
+    let other: RecordingName = "other".parse().unwrap();
+    let none = load(disk.0.path(), &other, &"robot_1".parse().unwrap(), "s", None).unwrap();
+    assert_eq!(none, None);
+}
