@@ -5,3 +5,4 @@
 mod house;
 mod local_store;
 mod support;
+mod sync;

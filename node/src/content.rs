@@ -38,6 +38,16 @@ pub enum ContentError {
         /// What they should hash to.
         wanted: Digest,
     },
+    /// It has other bytes than the digits in its name say, which is all that is known of it.
+    #[error("{} is damaged: its {size_bytes} bytes have digest {found}, which its name does not fit", path.display())]
+    Misnamed {
+        /// The file.
+        path: PathBuf,
+        /// How many bytes were read.
+        size_bytes: u64,
+        /// What they hash to.
+        found: Digest,
+    },
 }
 
 impl ContentError {

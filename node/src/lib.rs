@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod content;
 pub mod durable;
+pub mod engine;
 pub mod library;
 pub mod policy;
 pub mod store;

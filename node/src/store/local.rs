@@ -140,7 +140,9 @@ impl LocalStore {
         match error {
             ContentError::Unreadable { source, .. } => self.failed(&format!("read {key}"), &source),
             ContentError::Gone(_) => StoreError::new(StoreErrorKind::Retry { after: None }, format!("{key} vanished")),
-            ContentError::Damaged { .. } => StoreError::new(StoreErrorKind::Corrupt, format!("object {key}: {error}")),
+            ContentError::Damaged { .. } | ContentError::Misnamed { .. } => {
+                StoreError::new(StoreErrorKind::Corrupt, format!("object {key}: {error}"))
+            }
         }
     }
 

@@ -1,0 +1,306 @@
+//! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::PathBuf,
+    str::FromStr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bubbaloop_storage_schemas::{
+    ChunkName, Digest, MachineId, RecordingName,
+    journal::{JournalEntry, JournalLine, StoreId},
+    keys::ObjectKey,
+    reply::{ChunkLocal, Probe},
+};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::transfer::{self, Parcel, Proven, TransferError};
+use crate::{
+    clock::Clock,
+    content::{self, ContentError},
+    library::{
+        journal,
+        scan::{self, ChunkEntry, Folder, Recording},
+    },
+    policy::queue::{Block, ChunkId, Item, Limits, Next, Offered, Outcome, Queue},
+    store::{ObjectStore, StoreError, StoreErrorKind},
+};
+
+/// What a sync works with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The folder of recordings.
+    pub recordings: PathBuf,
+    /// This machine.
+    pub machine_id: MachineId,
+    /// Where chunks go.
+    pub store: Arc<dyn ObjectStore>,
+    /// Its id in the journal.
+    pub store_id: StoreId,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The library in memory, the queue, and what joins them to disk and store.
+#[derive(Debug)]
+pub struct Sync {
+    parts: Parts,
+    state: Mutex<State>,
+    /// Held while a journal is appended to: two appends to one file would cut each other's line off.
+    journals: Mutex<()>,
+    is_durable: AtomicBool,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    recordings: BTreeMap<RecordingName, Recording>,
+    probe: Option<Probe>,
+}
+
+/// What one step of [`Sync::drain`] came to.
+enum Step {
+    Started,
+    Probe,
+    Rest,
+}
+
+impl Sync {
+    /// Makes a sync that knows nothing yet.
+    pub fn new(parts: Parts, limits: Limits) -> Self {
+        let state = State { queue: Queue::new(limits), recordings: BTreeMap::new(), probe: None };
+        Self { parts, state: Mutex::new(state), journals: Mutex::new(()), is_durable: AtomicBool::new(true) }
+    }
+
+    /// A panic in another task leaves the state between two idempotent steps, so it is used on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the whole library and offers what is pending. A recording that can't be read keeps what was known of it.
+    ///
+    /// # Errors
+    /// The folder of recordings can't be read: nothing is forgotten.
+    pub fn scan(&self) -> io::Result<()> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.parts.recordings)? {
+            let name = entry?.file_name();
+            names.extend(name.to_str().and_then(|name| RecordingName::from_str(name).ok()));
+        }
+        self.state().recordings.retain(|name, _| names.contains(name));
+        for name in names {
+            if let Err(error) = self.refresh(&name) {
+                tracing::warn!(recording = %name, %error, "a recording can't be read");
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one recording and offers what is pending of it.
+    ///
+    /// # Errors
+    /// It can't be read: what was known of it stays.
+    pub fn refresh(&self, name: &RecordingName) -> Result<(), ContentError> {
+        let Parts { recordings, machine_id, store_id, .. } = &self.parts;
+        let earlier = self.state().recordings.get(name).cloned();
+        let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_ref())?;
+        let mut state = self.state();
+        let Some(recording) = loaded else {
+            state.recordings.remove(name);
+            return Ok(());
+        };
+        for chunk in recording.pending() {
+            if state.queue.offer(item(name, chunk)) == Offered::Full {
+                break;
+            }
+        }
+        state.recordings.insert(name.clone(), recording);
+        Ok(())
+    }
+
+    /// Returns what is known of a recording.
+    pub fn recording(&self, name: &RecordingName) -> Option<Recording> {
+        self.state().recordings.get(name).cloned()
+    }
+
+    /// Returns the fact that stops uploads, if one does.
+    pub fn blocked(&self) -> Option<Block> {
+        self.state().queue.blocked().cloned()
+    }
+
+    /// Returns the chunks that were given up, each with the reason.
+    pub fn dead_letters(&self) -> Vec<(ChunkId, String)> {
+        self.state().queue.dead_letters().map(|letter| (letter.item.id.clone(), letter.reason.clone())).collect()
+    }
+
+    /// Tells whether the journal gets to the disk.
+    pub fn is_durable(&self) -> bool {
+        self.is_durable.load(Ordering::Relaxed)
+    }
+
+    /// Carries out what the queue says until it has nothing to do at this tick.
+    ///
+    /// # Cancellation
+    /// Uploads under way are dropped between two idempotent steps; the next scan takes them up.
+    pub async fn drain(self: &Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        loop {
+            match self.step(&mut tasks) {
+                Step::Started => {}
+                Step::Probe => {
+                    let found = self.probe().await.map(drop);
+                    self.state().queue.probed(found, self.parts.clock.tick());
+                }
+                Step::Rest => match tasks.join_next().await {
+                    None => return,
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => tracing::error!(%error, "an upload ended abnormally"),
+                },
+            }
+        }
+    }
+
+    fn step(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Step {
+        let next = self.state().queue.next(self.parts.clock.tick());
+        match next {
+            Next::Start { item, attempt } => {
+                let sync = Arc::clone(self);
+                tasks.spawn(async move { sync.upload(item, attempt).await });
+                Step::Started
+            }
+            Next::Probe => Step::Probe,
+            Next::WaitUntil(_) | Next::Idle => Step::Rest,
+        }
+    }
+
+    async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
+        let outcome = match self.send(&item, attempt).await {
+            Ok(proven) => {
+                self.settle(item.clone(), proven).await;
+                Outcome::Settled
+            }
+            Err(error) => {
+                tracing::warn!(recording = %item.id.recording, chunk = %item.id.chunk, %error, "an upload failed");
+                self.note_damage(&item, &error);
+                error.into()
+            }
+        };
+        self.state().queue.finish(&item.id, outcome, self.parts.clock.tick(), fastrand::f64());
+    }
+
+    async fn send(&self, item: &Item, attempt: u32) -> Result<Proven, TransferError> {
+        let known = self.state().probe;
+        let probe = match known {
+            Some(probe) => probe,
+            None => self.probe().await.map_err(|block| {
+                let message = format!("the store can't be used: {}", block.hint);
+                StoreError::new(StoreErrorKind::Blocked(block), message)
+            })?,
+        };
+        let parcel = self.parcel(item, attempt).await?;
+        transfer::send(&*self.parts.store, probe, &parcel).await
+    }
+
+    /// Probes the store and remembers what was found. What is no block is taken for an unreachable store.
+    async fn probe(&self) -> Result<Probe, Block> {
+        let probe = self.parts.store.probe().await.map_err(|error| match error.kind {
+            StoreErrorKind::Blocked(block) => block,
+            _ => Block { reason: "unreachable".into(), hint: error.message },
+        })?;
+        self.state().probe = Some(probe);
+        Ok(probe)
+    }
+
+    async fn parcel(&self, item: &Item, attempt: u32) -> Result<Parcel, StoreError> {
+        let id = &item.id;
+        let gone = || StoreError::from(ContentError::Gone(self.parts.recordings.join(id.recording.as_str())));
+        let (machine_id, known) = {
+            let state = self.state();
+            let recording = state.recordings.get(&id.recording).ok_or_else(gone)?;
+            (recording.machine_id.clone(), recording.chunk(id.chunk).and_then(|chunk| chunk.digest))
+        };
+        let path = Folder::new(&self.parts.recordings, &id.recording).chunk(id.chunk);
+        let digest = match known {
+            Some(digest) => digest,
+            None => hash_named(path.clone(), id.chunk).await?,
+        };
+        let key = ObjectKey::chunk(&machine_id, &id.recording, id.chunk);
+        Ok(Parcel { path, digest, key, may_be_there: attempt > 1 || !item.is_fresh })
+    }
+
+    /// Writes the mark to the journal, then takes it into the view.
+    ///
+    /// A disk that is full loses no upload: the mark stays in memory, and after a restart the chunk is found
+    /// at the store.
+    async fn settle(self: &Arc<Self>, item: Item, proven: Proven) {
+        let sync = Arc::clone(self);
+        let written = spawn_blocking(move || sync.settle_now(&item, proven)).await;
+        if let Err(error) = written {
+            tracing::error!(%error, "writing a mark ended abnormally");
+        }
+    }
+
+    fn settle_now(&self, item: &Item, proven: Proven) {
+        let Item { id, size_bytes, .. } = item;
+        let Proven { digest, proof, etag } = proven;
+        let at_ns = self.parts.clock.wall();
+        let entry = JournalEntry::Uploaded { chunk: id.chunk, sha256: digest, size_bytes: *size_bytes, proof, etag };
+        let line = JournalLine { at_ns, store_id: self.parts.store_id.clone(), entry };
+        let journal = Folder::new(&self.parts.recordings, &id.recording).journal();
+        let result = {
+            let _one_writer = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+            journal::append(&journal, &line)
+        };
+        if let Err(error) = &result {
+            tracing::error!(recording = %id.recording, chunk = %id.chunk, %error, "the journal can't be written");
+        }
+        self.is_durable.store(result.is_ok(), Ordering::Relaxed);
+        self.change(id, |chunk| {
+            chunk.digest = Some(digest);
+            chunk.facts.proof = Some(proof);
+            chunk.marked_at_ns = Some(at_ns);
+        });
+    }
+
+    fn change(&self, id: &ChunkId, change: impl FnOnce(&mut ChunkEntry)) {
+        let mut state = self.state();
+        let Some(recording) = state.recordings.get_mut(&id.recording) else { return };
+        if let Ok(place) = recording.chunks.binary_search_by_key(&id.chunk, |chunk| chunk.name) {
+            change(&mut recording.chunks[place]);
+        }
+    }
+
+    fn note_damage(&self, item: &Item, error: &TransferError) {
+        let TransferError::Store(StoreError { kind: StoreErrorKind::Content(content), .. }) = error else { return };
+        let local = match content {
+            ContentError::Damaged { .. } | ContentError::Misnamed { .. } => ChunkLocal::Damaged,
+            ContentError::Gone(_) => ChunkLocal::Missing,
+            ContentError::Unreadable { .. } => return,
+        };
+        self.change(&item.id, |chunk| chunk.facts.local = local);
+    }
+}
+
+fn item(recording: &RecordingName, chunk: &ChunkEntry) -> Item {
+    Item {
+        id: ChunkId { recording: recording.clone(), chunk: chunk.name },
+        size_bytes: chunk.size_bytes,
+        finalized_at_ns: chunk.finalized_at_ns,
+        is_fresh: false,
+    }
+}
+
+/// Hashes a chunk of which only the name is known; bytes that do not fit the name are damaged.
+async fn hash_named(path: PathBuf, name: ChunkName) -> Result<Digest, StoreError> {
+    let hashed = spawn_blocking(move || {
+        let (found, size_bytes) = content::hash(&path)?;
+        if name.fits(&found) { Ok(found) } else { Err(ContentError::Misnamed { path, size_bytes, found }) }
+    });
+    let ended = |error| StoreError::new(StoreErrorKind::Retry { after: None }, format!("hashing ended: {error}"));
+    Ok(hashed.await.map_err(ended)??)
+}
