@@ -19,6 +19,7 @@ use bubbaloop_storage::{
 };
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, RecordingName, UnixNs,
+    codec::Format,
     keys::ObjectKey,
     reply::{ChunkLocal, Probe, Proof},
 };
@@ -240,4 +241,75 @@ async fn a_disk_that_is_not_mounted_blocks_and_heals_by_itself() {
     assert_eq!(sync.blocked(), None);
     assert!(robot.is_stored(&chunk));
     assert_eq!(sync.dead_letters(), []);
+}
+
+fn event(chunk: &Value) -> Vec<u8> {
+    json!({"recording": "drive", "machine_id": "robot-1", "chunk": chunk}).to_string().into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_finalize_event_sends_its_chunk_before_any_manifest_names_it() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    let sync = robot.started();
+    for _ in 0..3 {
+        sync.take_event(&event(&chunk), None).unwrap();
+        sync.drain().await;
+    }
+    assert!(robot.is_stored(&chunk));
+    assert_eq!(robot.puts(), 1, "an event that comes again sends nothing again");
+    robot.manifest(&[chunk]);
+    sync_once(&sync).await;
+    assert_eq!((robot.puts(), sync.refused_events().total), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_the_disk_denies_are_counted_and_send_nothing() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    let sync = robot.started();
+    let changed = |name: &str, value: Value| {
+        let mut changed = chunk.clone();
+        changed[name] = value;
+        event(&changed)
+    };
+    let foreign = event(&chunk).iter().map(|byte| if *byte == b'-' { b'+' } else { *byte }).collect::<Vec<_>>();
+    for bytes in [
+        b"garbage".to_vec(),
+        vec![b' '; 1024 * 1024],
+        changed("size_bytes", json!(299_999)),
+        changed("sha256", json!("0".repeat(64))),
+        changed("sha256", json!("0")),
+        foreign,
+        json!({"recording": "drive", "machine_id": "robot_2", "chunk": chunk}).to_string().into_bytes(),
+    ] {
+        sync.take_event(&bytes, None).unwrap_err();
+    }
+    let early = robot.chunk(1);
+    fs::remove_file(robot.recording().join("chunks").join(early["name"].as_str().unwrap())).unwrap();
+    let (refused, held) = sync.take_event(&event(&early), None).unwrap_err();
+    assert!(held.is_some(), "{refused:?}: an early event can be tried again");
+    sync.drain().await;
+    assert_eq!(robot.puts(), 0);
+    let counted = sync.refused_events();
+    assert_eq!((counted.undecodable, counted.mismatch, counted.illegal, counted.foreign), (2, 2, 2, 1));
+    assert_eq!(counted.total, 7);
+
+    robot.chunk(1);
+    sync.announce(&held.unwrap()).unwrap();
+    sync.drain().await;
+    assert!(robot.is_stored(&early));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_whose_digest_only_begins_like_the_file_stores_nothing() {
+    let robot = Robot::new();
+    let mut chunk = robot.chunk(0);
+    let digest = chunk["sha256"].as_str().unwrap();
+    chunk["sha256"] = json!(format!("{}{}", &digest[..8], "0".repeat(56)));
+    let sync = robot.started();
+    sync.take_event(&event(&chunk), Some(Format::Json)).unwrap();
+    sync.drain().await;
+    assert!(!robot.object(&chunk).exists());
+    assert_eq!(view(&sync).chunks[0].facts.local, ChunkLocal::Damaged);
 }

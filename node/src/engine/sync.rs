@@ -13,9 +13,12 @@ use std::{
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName,
+    codec::Format,
+    event::FinalizeEvent,
     journal::{JournalEntry, JournalLine, StoreId},
     keys::ObjectKey,
-    reply::{ChunkLocal, Probe},
+    limits::EVENT_BYTES_MAX,
+    reply::{ChunkLocal, Probe, RefusedEvents},
 };
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -25,9 +28,13 @@ use crate::{
     content::{self, ContentError},
     library::{
         journal,
-        scan::{self, ChunkEntry, Folder, Recording},
+        scan::{self, ChunkEntry, Folder, Look, Recording},
     },
-    policy::queue::{Block, ChunkId, Item, Limits, Next, Offered, Outcome, Queue},
+    policy::{
+        intake::{self, Announced, OnDisk, Refused},
+        queue::{Block, ChunkId, Item, Limits, Next, Offered, Outcome, Queue},
+        recording::{self, ManifestFacts},
+    },
     store::{ObjectStore, StoreError, StoreErrorKind},
 };
 
@@ -61,6 +68,7 @@ struct State {
     queue: Queue,
     recordings: BTreeMap<RecordingName, Recording>,
     probe: Option<Probe>,
+    refused: RefusedEvents,
 }
 
 /// What one step of [`Sync::drain`] came to.
@@ -73,7 +81,12 @@ enum Step {
 impl Sync {
     /// Makes a sync that knows nothing yet.
     pub fn new(parts: Parts, limits: Limits) -> Self {
-        let state = State { queue: Queue::new(limits), recordings: BTreeMap::new(), probe: None };
+        let state = State {
+            queue: Queue::new(limits),
+            recordings: BTreeMap::new(),
+            probe: None,
+            refused: RefusedEvents::default(),
+        };
         Self { parts, state: Mutex::new(state), journals: Mutex::new(()), is_durable: AtomicBool::new(true) }
     }
 
@@ -94,7 +107,7 @@ impl Sync {
         }
         self.state().recordings.retain(|name, _| names.contains(name));
         for name in names {
-            if let Err(error) = self.refresh(&name) {
+            if let Err(error) = self.refresh(&name, Look::Scan) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
         }
@@ -105,10 +118,10 @@ impl Sync {
     ///
     /// # Errors
     /// It can't be read: what was known of it stays.
-    pub fn refresh(&self, name: &RecordingName) -> Result<(), ContentError> {
+    pub fn refresh(&self, name: &RecordingName, look: Look) -> Result<(), ContentError> {
         let Parts { recordings, machine_id, store_id, .. } = &self.parts;
         let earlier = self.state().recordings.get(name).cloned();
-        let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_ref())?;
+        let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_ref(), look)?;
         let mut state = self.state();
         let Some(recording) = loaded else {
             state.recordings.remove(name);
@@ -121,6 +134,69 @@ impl Sync {
         }
         state.recordings.insert(name.clone(), recording);
         Ok(())
+    }
+
+    /// Takes in the bytes of a finalize event: what the disk confirms is queued at once.
+    ///
+    /// Idempotent. What is refused is counted, save `Missing`, which the caller may hold a while and give to
+    /// [`Sync::announce`] again before it counts it with [`Sync::refuse`].
+    ///
+    /// # Errors
+    /// Why the event is refused.
+    pub fn take_event(&self, bytes: &[u8], format: Option<Format>) -> Result<(), (Refused, Option<Announced>)> {
+        let announced = match FinalizeEvent::decode(bytes, format) {
+            _ if bytes.len() > EVENT_BYTES_MAX => Err(Refused::Undecodable),
+            Ok(event) => intake::check(&event, &self.parts.machine_id),
+            Err(_) => Err(Refused::Undecodable),
+        };
+        let announced = announced.map_err(|refused| (self.refuse(refused), None))?;
+        match self.announce(&announced) {
+            Ok(()) => Ok(()),
+            Err(Refused::Missing) => Err((Refused::Missing, Some(announced))),
+            Err(refused) => Err((self.refuse(refused), None)),
+        }
+    }
+
+    /// Queues an announced chunk if the disk confirms it. Nothing is counted.
+    ///
+    /// # Errors
+    /// Why the disk does not.
+    pub fn announce(&self, announced: &Announced) -> Result<(), Refused> {
+        let Announced { recording: name, chunk } = announced;
+        self.refresh(name, Look::Glance).map_err(|_| Refused::Missing)?;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let recording = state.recordings.get_mut(name).ok_or(Refused::Missing)?;
+        let is_foreign = matches!(recording.manifest, ManifestFacts::Readable { is_ours: false, .. });
+        let place = recording.chunks.binary_search_by_key(&chunk.name, |entry| entry.name);
+        let entry = place.ok().and_then(|place| recording.chunks.get_mut(place)).ok_or(Refused::Missing)?;
+        let disk = match entry.facts.local {
+            ChunkLocal::Missing | ChunkLocal::Evicted => OnDisk::Absent,
+            ChunkLocal::Present | ChunkLocal::Damaged => {
+                let is_other_digest = entry.digest.is_some_and(|digest| digest != chunk.digest);
+                OnDisk::Present { size_bytes: entry.size_bytes, is_other_digest, is_foreign }
+            }
+        };
+        intake::compare(chunk, disk)?;
+        entry.facts.is_announced = true;
+        entry.digest = Some(chunk.digest);
+        entry.log_time_first_ns = entry.log_time_first_ns.or(chunk.log_time_first_ns);
+        entry.log_time_last_ns = entry.log_time_last_ns.or(chunk.log_time_last_ns);
+        if recording::is_pending(&entry.facts) {
+            state.queue.offer(item(name, entry));
+        }
+        Ok(())
+    }
+
+    /// Counts a refused event.
+    pub fn refuse(&self, refused: Refused) -> Refused {
+        intake::count(&mut self.state().refused, refused);
+        refused
+    }
+
+    /// Returns how many events were refused, and why.
+    pub fn refused_events(&self) -> RefusedEvents {
+        self.state().refused
     }
 
     /// Returns what is known of a recording.

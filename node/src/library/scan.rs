@@ -124,7 +124,16 @@ fn mtime_ns(metadata: &fs::Metadata) -> UnixNs {
     u64::try_from(ns).unwrap_or(0)
 }
 
-/// Reads a recording's folder; `None` where it is none. `earlier` is what the scan before found.
+/// Why a recording's folder is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// A scan came by: a chunk that it sees has been there for another while.
+    Scan,
+    /// Something asked in between: that tells nothing of how long a chunk has been there.
+    Glance,
+}
+
+/// Reads a recording's folder; `None` where it is none. `earlier` is what was known before.
 ///
 /// # Errors
 /// The folder can't be read: nothing is known of it then, which is not the same as nothing being there.
@@ -134,6 +143,7 @@ pub fn load(
     machine_id: &MachineId,
     store_id: &str,
     earlier: Option<&Recording>,
+    look: Look,
 ) -> Result<Option<Recording>, ContentError> {
     let folder = Folder::new(recordings, name);
     let unreadable = |path: PathBuf| move |source: io::Error| ContentError::Unreadable { path, source };
@@ -177,7 +187,7 @@ pub fn load(
             recording.machine_id = checked.machine_id;
         }
     }
-    add_files(&mut chunks, files.unwrap_or_default(), earlier);
+    add_files(&mut chunks, files.unwrap_or_default(), earlier, look);
     add_marks(&mut chunks, &fold);
     recording.chunks = chunks.into_values().collect();
     recording.published = fold.published;
@@ -255,6 +265,7 @@ fn add_files(
     chunks: &mut BTreeMap<ChunkName, ChunkEntry>,
     files: Vec<(ChunkName, fs::Metadata)>,
     earlier: Option<&Recording>,
+    look: Look,
 ) {
     for (name, metadata) in files {
         let before = earlier.and_then(|recording| recording.chunk(name));
@@ -276,7 +287,8 @@ fn add_files(
         });
         entry.size_bytes = metadata.len();
         entry.finalized_at_ns = mtime_ns(&metadata);
-        entry.facts.sightings = before.map_or(0, |before| before.facts.sightings).saturating_add(1);
+        entry.facts.sightings =
+            before.map_or(0, |before| before.facts.sightings).saturating_add(u8::from(look == Look::Scan));
         let is_same_file = |before: &&ChunkEntry| {
             before.size_bytes == entry.size_bytes && before.finalized_at_ns == entry.finalized_at_ns
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub mod backoff;
+pub mod intake;
 pub mod queue;
 pub mod recording;
 

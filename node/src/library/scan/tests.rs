@@ -36,7 +36,9 @@ impl Disk {
     }
 
     fn load(&self, earlier: Option<&Recording>) -> Recording {
-        load(self.0.path(), &"drive".parse().unwrap(), &"robot_1".parse().unwrap(), "s", earlier).unwrap().unwrap()
+        load(self.0.path(), &"drive".parse().unwrap(), &"robot_1".parse().unwrap(), "s", earlier, Look::Scan)
+            .unwrap()
+            .unwrap()
     }
 }
 
@@ -141,6 +143,6 @@ fn only_regular_files_with_a_chunks_name_are_chunks() {
 fn a_folder_that_is_no_recording_is_none() {
     let disk = Disk::new();
     let other: RecordingName = "other".parse().unwrap();
-    let none = load(disk.0.path(), &other, &"robot_1".parse().unwrap(), "s", None).unwrap();
+    let none = load(disk.0.path(), &other, &"robot_1".parse().unwrap(), "s", None, Look::Scan).unwrap();
     assert_eq!(none, None);
 }
