@@ -4,5 +4,6 @@
 
 mod house;
 mod local_store;
+mod service;
 mod support;
 mod sync;

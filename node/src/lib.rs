@@ -7,4 +7,5 @@ pub mod durable;
 pub mod engine;
 pub mod library;
 pub mod policy;
+pub mod service;
 pub mod store;

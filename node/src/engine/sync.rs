@@ -18,6 +18,7 @@ use bubbaloop_storage_schemas::{
     journal::{JournalEntry, JournalLine, StoreId},
     keys::ObjectKey,
     limits::EVENT_BYTES_MAX,
+    manifest::Manifest,
     reply::{ChunkLocal, Probe, RefusedEvents},
 };
 use tokio::task::{JoinSet, spawn_blocking};
@@ -61,6 +62,7 @@ pub struct Sync {
     /// Held while a journal is appended to: two appends to one file would cut each other's line off.
     journals: Mutex<()>,
     is_durable: AtomicBool,
+    is_scanned: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,13 @@ impl Sync {
             probe: None,
             refused: RefusedEvents::default(),
         };
-        Self { parts, state: Mutex::new(state), journals: Mutex::new(()), is_durable: AtomicBool::new(true) }
+        Self {
+            parts,
+            state: Mutex::new(state),
+            journals: Mutex::new(()),
+            is_durable: AtomicBool::new(true),
+            is_scanned: AtomicBool::new(false),
+        }
     }
 
     /// A panic in another task leaves the state between two idempotent steps, so it is used on.
@@ -111,6 +119,7 @@ impl Sync {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
         }
+        self.is_scanned.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -197,6 +206,22 @@ impl Sync {
     /// Returns how many events were refused, and why.
     pub fn refused_events(&self) -> RefusedEvents {
         self.state().refused
+    }
+
+    /// Tells whether the library was read whole once.
+    pub fn is_scanned(&self) -> bool {
+        self.is_scanned.load(Ordering::Acquire)
+    }
+
+    /// Reads the view and the queue at one instant. `read` does not call this sync.
+    pub fn read<T>(&self, read: impl FnOnce(&BTreeMap<RecordingName, Recording>, &Queue) -> T) -> T {
+        let state = self.state();
+        read(&state.recordings, &state.queue)
+    }
+
+    /// Reads a recording's manifest from disk; `None` where none is readable.
+    pub fn manifest(&self, name: &RecordingName) -> Option<Manifest> {
+        scan::manifest(&self.parts.recordings, name)
     }
 
     /// Returns what is known of a recording.

@@ -194,6 +194,14 @@ pub fn load(
     Ok(Some(recording))
 }
 
+/// Reads a recording's manifest; `None` where none is readable.
+pub fn manifest(recordings: &Path, name: &RecordingName) -> Option<Manifest> {
+    match read_manifest(&Folder::new(recordings, name), name) {
+        Read::Readable(manifest, _) => Some(*manifest),
+        Read::Absent | Read::Refused(_) => None,
+    }
+}
+
 /// What stands in a recording's `manifest.json`.
 enum Read {
     Absent,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub mod backoff;
 pub mod intake;
+pub mod listing;
 pub mod queue;
 pub mod recording;
 

@@ -1,0 +1,141 @@
+//! Which recordings a list shows, and where a page ends.
+
+use bubbaloop_storage_schemas::{
+    UnixNs,
+    error::{ErrorCode, Refusal, nearest},
+    limits::PAGE_BYTES_MAX,
+    params::Params,
+    reply::{RecordingRow, RecordingState},
+};
+use serde::Serialize;
+use wildmatch::WildMatch;
+
+/// What a list is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    name: Option<WildMatch>,
+    tag: Option<String>,
+    since_ns: Option<UnixNs>,
+    until_ns: Option<UnixNs>,
+    state: Option<RecordingState>,
+}
+
+impl Filter {
+    /// Reads the filters of a `list`.
+    ///
+    /// # Errors
+    /// One of them has a wrong value.
+    pub fn of(params: &Params) -> Result<Self, Refusal> {
+        let state = params.text("state")?.map(|text| {
+            let states = || RecordingState::ALL.into_iter();
+            states().find(|state| state.name() == text).ok_or_else(|| {
+                let names = states().map(RecordingState::name).collect::<Vec<_>>();
+                let hint = match nearest(text, names.iter().copied()) {
+                    Some(name) => format!("did you mean {name}?"),
+                    None => format!("the states are {}", names.join(", ")),
+                };
+                Refusal::new(ErrorCode::InvalidParams, "state: there is no such state").hint(hint)
+            })
+        });
+        Ok(Self {
+            name: params.text("name")?.map(WildMatch::new),
+            tag: params.text("tag")?.map(str::to_owned),
+            since_ns: params.time("since")?.map(|time| time.0),
+            until_ns: params.time("until")?.map(|time| time.0),
+            state: state.transpose()?,
+        })
+    }
+
+    /// Tells whether a recording is shown. One of which no times are known passes no filter of time.
+    pub fn admits(&self, row: &RecordingRow) -> bool {
+        let went_on_since = |since| match (row.started_at_ns, row.ended_at_ns) {
+            (_, Some(ended)) => ended >= since,
+            (started, None) => started.is_some(),
+        };
+        self.name.as_ref().is_none_or(|name| name.matches(&row.recording))
+            && self.tag.as_ref().is_none_or(|tag| row.tags.contains(tag))
+            && self.state.is_none_or(|state| state == row.state)
+            && self.since_ns.is_none_or(went_on_since)
+            && self.until_ns.is_none_or(|until| row.started_at_ns.is_some_and(|started| started <= until))
+    }
+}
+
+/// Takes the rows of one page: at most `limit`, and no more than a reply has room for, but always one.
+///
+/// Returns them with whether there are more.
+pub fn page<T: Serialize>(rows: impl IntoIterator<Item = T>, limit: usize) -> (Vec<T>, bool) {
+    let mut taken = Vec::new();
+    let mut left_bytes = PAGE_BYTES_MAX;
+    for row in rows {
+        let row_bytes = serde_json::to_vec(&row).map_or(PAGE_BYTES_MAX, |text| text.len());
+        if taken.len() == limit || (row_bytes > left_bytes && !taken.is_empty()) {
+            return (taken, true);
+        }
+        left_bytes = left_bytes.saturating_sub(row_bytes);
+        taken.push(row);
+    }
+    (taken, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use bubbaloop_storage_schemas::reply::UploadState;
+
+    use super::*;
+
+    fn row() -> RecordingRow {
+        RecordingRow {
+            recording: "drive_1".into(),
+            machine_id: "m".into(),
+            state: RecordingState::Ended,
+            corrupt: false,
+            upload: UploadState::None,
+            chunks: 0,
+            uploaded_chunks: 0,
+            size_bytes: 0,
+            uploaded_bytes: 0,
+            started_at: None,
+            started_at_ns: Some(100),
+            ended_at: None,
+            ended_at_ns: Some(200),
+            tags: vec!["rain".into()],
+            reason: None,
+        }
+    }
+
+    fn admits(name: &str, value: &str) -> bool {
+        Filter::of(&Params::default().with(name, value)).unwrap().admits(&row())
+    }
+
+    #[test]
+    fn every_filter_narrows() {
+        for (name, yes, no) in [
+            ("name", "drive_*", "dive*"),
+            ("name", "drive_?", "drive"),
+            ("tag", "rain", "rai"),
+            ("state", "ended", "recording"),
+            ("since", "200", "201"),
+            ("until", "100", "99"),
+        ] {
+            assert!(admits(name, yes), "{name}={yes}");
+            assert!(!admits(name, no), "{name}={no}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_none_is_answered_with_the_nearest() {
+        let refusal = Filter::of(&Params::default().with("state", "endet")).unwrap_err();
+        assert_eq!(refusal.hint.as_deref(), Some("did you mean ended?"));
+    }
+
+    #[test]
+    fn a_page_ends_at_its_limit_or_where_a_reply_is_full() {
+        assert_eq!(page(0..3, 3), (vec![0, 1, 2], false));
+        assert_eq!(page(0..4, 3), (vec![0, 1, 2], true));
+        let large = || "x".repeat(PAGE_BYTES_MAX / 2);
+        let (taken, more) = page((0..5).map(|_| large()), 100);
+        assert_eq!((taken.len(), more), (1, true));
+        let (taken, more) = page([large() + &large() + "x"], 100);
+        assert_eq!((taken.len(), more), (1, false), "a page is never empty while there are rows");
+    }
+}

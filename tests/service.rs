@@ -1,0 +1,128 @@
+//! What the verbs answer, on real files.
+
+use std::{fs, sync::Arc};
+
+use bubbaloop_storage::{clock::Clock, engine::sync::Sync, library::identity::Identity, service::Service};
+use bubbaloop_storage_schemas::{ErrorCode, error::Refusal, keys::Space, params::Params, reply::Reply};
+use serde_json::{Value, json};
+
+use crate::support::robot::{Robot, sync_once};
+
+fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
+    let identity = Identity { machine_id: "robot_1".parse().unwrap(), library_id: "l".into() };
+    let clock: Arc<dyn Clock> = Arc::<crate::support::robot::MovedClock>::clone(&robot.clock);
+    Service { identity, sync: Arc::clone(sync), clock }
+}
+
+fn json_of(reply: Result<Reply, Refusal>) -> Value {
+    serde_json::to_value(reply.unwrap()).unwrap()
+}
+
+fn info(recording: &str) -> Params {
+    Params::default().with("recording", recording)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn list_and_info_agree_on_what_is_uploaded() {
+    let robot = Robot::new();
+    let chunks = [robot.chunk(0), robot.chunk(1)];
+    robot.manifest(&chunks);
+    let sync = robot.started();
+    let service = service(&robot, &sync);
+
+    let early = service.list(&Params::default()).unwrap_err();
+    assert_eq!((early.code, early.retryable), (ErrorCode::Unavailable, true), "never a part as if it were all");
+
+    sync.scan().unwrap();
+    let row = &json_of(service.list(&Params::default()))["recordings"][0];
+    assert_eq!(
+        (&row["recording"], &row["state"], &row["upload"]),
+        (&json!("drive"), &json!("recording"), &json!("none"))
+    );
+
+    sync.drain().await;
+    let list = json_of(service.list(&Params::default()));
+    assert_eq!(
+        (&list["machine_id"], &list["verb"], &list["next_after"]),
+        (&json!("robot_1"), &json!("list"), &json!(null))
+    );
+    let row = &list["recordings"][0];
+    assert_eq!(
+        (&row["upload"], &row["chunks"], &row["uploaded_bytes"]),
+        (&json!("complete"), &json!(2), &json!(600_000))
+    );
+
+    let info = json_of(service.info(&info("drive")));
+    assert_eq!(info["upload"], row["upload"]);
+    assert_eq!(info["schema_version"], 1, "the manifest's other fields are told");
+    for (told, chunk) in info["chunks"].as_array().unwrap().iter().zip(&chunks) {
+        assert_eq!(told["sha256"], chunk["sha256"]);
+        assert_eq!(
+            (&told["upload"], &told["proof"], &told["local"]),
+            (&json!("uploaded"), &json!("enforced"), &json!("present"))
+        );
+        assert!(told["uploaded_at_ns"].is_u64() && told["uploaded_at"].is_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_hand_back_their_last_row_until_nothing_is_left() {
+    let robot = Robot::new();
+    let chunks: Vec<_> = (0..5).map(|index| robot.chunk(index)).collect();
+    robot.manifest(&chunks);
+    let sync = robot.started();
+    sync_once(&sync).await;
+    let service = service(&robot, &sync);
+    let (mut found, mut params) = (Vec::new(), info("drive").with("limit", 2));
+    loop {
+        let page = json_of(service.info(&params));
+        found.extend(page["chunks"].as_array().unwrap().iter().map(|chunk| chunk["index"].as_u64().unwrap()));
+        match &page["next_after"] {
+            Value::Null => break,
+            after => params = params.with("after", after.clone()),
+        }
+    }
+    assert_eq!(found, [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_manifest_is_told_with_its_reason_and_its_chunks_go_up() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    fs::write(robot.recording().join("manifest.json"), r#"{"schema_version": 2}"#).unwrap();
+    let sync = robot.started();
+    sync_once(&sync).await;
+    sync_once(&sync).await;
+    let row = &json_of(service(&robot, &sync).list(&Params::default()))["recordings"][0];
+    assert_eq!((&row["state"], &row["upload"]), (&json!("invalid"), &json!("complete")));
+    assert!(row["reason"].as_str().unwrap().contains("schema_version"), "{row}");
+    assert!(robot.is_stored(&chunk));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_questions_are_answered_with_what_to_ask() {
+    let robot = Robot::new();
+    let sync = robot.started();
+    sync_once(&sync).await;
+    let service = service(&robot, &sync);
+    for (reply, code, hint) in [
+        (service.info(&Params::default()), ErrorCode::InvalidParams, "list tells the names"),
+        (service.info(&info("driv")), ErrorCode::NotFound, "did you mean drive?"),
+        (service.info(&info("../../x")), ErrorCode::InvalidParams, "list tells"),
+        (service.info(&info("drive").with("after", "7")), ErrorCode::InvalidParams, "hand back next_after"),
+        (service.info(&info("drive").with("limt", 1)), ErrorCode::InvalidParams, "did you mean limit?"),
+        (service.list(&Params::default().with("state", "endet")), ErrorCode::InvalidParams, "did you mean ended?"),
+    ] {
+        let refusal = reply.unwrap_err();
+        assert_eq!(refusal.code, code, "{refusal}");
+        assert!(refusal.hint.as_deref().unwrap_or_default().contains(hint), "{refusal:?}");
+    }
+}
+
+#[test]
+fn help_names_the_key_of_every_verb_in_the_space_that_asked() {
+    let robot = Robot::new();
+    let help = json_of(Ok(service(&robot, &robot.started()).help(Space::Global)));
+    let keys: Vec<_> = help["verbs"].as_array().unwrap().iter().map(|verb| verb["key"].as_str().unwrap()).collect();
+    assert!(keys.contains(&"bubbaloop/global/robot_1/storage/list"), "{keys:?}");
+}

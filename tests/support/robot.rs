@@ -1,0 +1,143 @@
+//! A machine with a recorder and a store in a folder.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bubbaloop_storage::{
+    clock::{Clock, SystemClock},
+    engine::sync::{Parts, Sync},
+    policy::{Tick, queue::Limits},
+    store::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, local::LocalStore},
+};
+use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, reply::Probe};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const LIMITS: Limits = Limits { concurrency: 4, chunks_max: 1000, give_up_after: Duration::from_secs(43_200) };
+
+/// The machine's clock, moved on by hand.
+#[derive(Debug)]
+pub struct MovedClock(SystemClock, Mutex<Duration>);
+
+impl Clock for MovedClock {
+    fn tick(&self) -> Tick {
+        self.0.tick().after(*self.1.lock().unwrap())
+    }
+
+    fn wall(&self) -> UnixNs {
+        self.0.wall()
+    }
+}
+
+/// The local store with its puts counted.
+#[derive(Debug)]
+pub struct CountedStore(LocalStore, AtomicUsize);
+
+#[async_trait::async_trait]
+impl ObjectStore for CountedStore {
+    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<String, StoreError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.put(key, body, mode).await
+    }
+
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<Option<ObjectBody>, StoreError> {
+        self.0.get(key, range).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        self.0.head(key).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
+        self.0.list(prefix, after, limit).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.0.delete(key).await
+    }
+
+    async fn probe(&self) -> Result<Probe, StoreError> {
+        self.0.probe().await
+    }
+}
+
+/// A machine with a recorder and a store in a folder.
+pub struct Robot {
+    pub folder: TempDir,
+    pub clock: Arc<MovedClock>,
+    store: Arc<CountedStore>,
+}
+
+impl Robot {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("recordings/drive/chunks")).unwrap();
+        let store = Arc::new(CountedStore(LocalStore::new(folder.path().join("mnt/bucket")), AtomicUsize::new(0)));
+        fs::create_dir(folder.path().join("mnt")).unwrap();
+        Self { folder, clock: Arc::new(MovedClock(SystemClock::start(), Mutex::default())), store }
+    }
+
+    /// A node that knows nothing yet: as after a crash.
+    pub fn started(&self) -> Arc<Sync> {
+        let parts = Parts {
+            recordings: self.folder.path().join("recordings"),
+            machine_id: "robot_1".parse().unwrap(),
+            store: Arc::<CountedStore>::clone(&self.store),
+            store_id: "s".into(),
+            clock: Arc::<MovedClock>::clone(&self.clock),
+        };
+        Arc::new(Sync::new(parts, LIMITS))
+    }
+
+    pub fn recording(&self) -> PathBuf {
+        self.folder.path().join("recordings/drive")
+    }
+
+    pub fn chunk(&self, index: u32) -> Value {
+        let content = vec![u8::try_from(index).unwrap(); 300_000];
+        let digest = Digest::of(&content);
+        let name = ChunkName::new(index, &digest);
+        fs::write(self.recording().join("chunks").join(name.to_string()), &content).unwrap();
+        json!({"name": name, "index": index, "size_bytes": content.len(), "sha256": digest})
+    }
+
+    pub fn manifest(&self, chunks: &[Value]) {
+        let manifest = json!({
+            "schema_version": 1, "name": "drive", "machine_id": "robot_1", "started_at_ns": 5, "chunks": chunks
+        });
+        fs::write(self.recording().join("manifest.json"), manifest.to_string()).unwrap();
+    }
+
+    pub fn object(&self, chunk: &Value) -> PathBuf {
+        self.folder.path().join("mnt/bucket/robot_1/drive/chunks").join(chunk["name"].as_str().unwrap())
+    }
+
+    pub fn is_stored(&self, chunk: &Value) -> bool {
+        fs::read(self.object(chunk)).is_ok_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
+    }
+
+    pub fn puts(&self) -> usize {
+        self.store.1.load(Ordering::Relaxed)
+    }
+
+    pub fn pass(&self, time: Duration) {
+        *self.clock.1.lock().unwrap() += time;
+    }
+}
+
+/// One scan, and all that it finds to do.
+pub async fn sync_once(sync: &Arc<Sync>) {
+    sync.scan().unwrap();
+    sync.drain().await;
+}
