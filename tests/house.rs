@@ -10,14 +10,8 @@ const ROWS: [&[&str]; 5] =
     [&["policy"], &["clock", "content", "durable"], &["store", "library", "config"], &["engine"], &["service"]];
 
 /// What only one room may name.
-const OWNED: [(&str, &str); 6] = [
-    ("aws_", "store"),
-    ("zenoh::", "bus"),
-    ("zenoh_ext::", "bus"),
-    ("clap::", "cli"),
-    ("SystemTime::now", "clock"),
-    ("Instant::now", "clock"),
-];
+const OWNED: [(&str, &str); 5] =
+    [("aws_", "store"), ("zenoh", "bus"), ("clap::", "cli"), ("SystemTime::now", "clock"), ("Instant::now", "clock")];
 
 /// What policy, which decides, may not name.
 const NOT_IN_POLICY: [&str; 6] = ["async ", ".await", "std::fs", "std::io", "std::net", "tokio"];

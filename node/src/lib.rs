@@ -1,6 +1,7 @@
 //! The storage node: gets finished recording chunks from a robot's disk to the object store, and
 //! answers for it on the Zenoh bus. `ARCHITECTURE.md` beside this crate tells how the rooms fit.
 
+pub mod bus;
 pub mod clock;
 pub mod content;
 pub mod durable;

@@ -1,0 +1,160 @@
+//! What a query asks of this node, told from its key alone. Pure.
+//!
+//! A wild query reaches a node in both of its spaces and must be answered, and act, once: the short space
+//! is silent where the global one answers.
+
+use bubbaloop_storage_schemas::{
+    MachineId, Role, Verb,
+    error::{ErrorCode, Refusal, nearest},
+    keys::{self, Space},
+};
+use zenoh_keyexpr::keyexpr;
+
+/// What is done with a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: another space or nobody answers.
+    Silent,
+    /// The verb is run.
+    Run(Verb),
+    /// The help is given and nothing is started: the query meets several verbs.
+    Help,
+    /// It is refused.
+    Refuse(Refusal),
+}
+
+/// The verb keys of one node in both spaces.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    machine: MachineId,
+    keys: Vec<(Verb, String, String)>,
+}
+
+impl Dispatch {
+    /// Builds the keys of a machine.
+    pub fn new(machine: &MachineId) -> Self {
+        let key = |space, verb| keys::verb(space, machine, verb);
+        let keys = Verb::ALL.map(|verb| (verb, key(Space::Short, verb), key(Space::Global, verb)));
+        Self { machine: machine.clone(), keys: keys.into() }
+    }
+
+    /// Decides what is done with a query that reached the queryable of `space`.
+    pub fn decide(&self, space: Space, query: &keyexpr) -> Decision {
+        let meets = |key: &str| keyexpr::new(key).is_ok_and(|key| query.intersects(key));
+        let own = |(_, short, global): &(Verb, String, String)| match space {
+            Space::Short => meets(short),
+            Space::Global => meets(global),
+        };
+        let members: Vec<_> = self.keys.iter().filter(|keys| own(keys)).collect();
+        if space == Space::Short && members.iter().any(|(_, _, global)| meets(global)) {
+            return Decision::Silent;
+        }
+        match members.as_slice() {
+            [] => self.none(space, query),
+            [(verb, ..)] => one(*verb, query),
+            _ => Decision::Help,
+        }
+    }
+
+    fn none(&self, space: Space, query: &keyexpr) -> Decision {
+        if is_wild(query) {
+            return Decision::Silent;
+        }
+        let asked = query.as_str().rsplit('/').next().unwrap_or_default();
+        let names = Verb::ALL.iter().map(|verb| verb.name());
+        let hint = match nearest(asked, names) {
+            Some(name) => format!("did you mean {}/{name}?", keys::root(space, &self.machine)),
+            None => format!("ask {} for the verbs", keys::verb(space, &self.machine, Verb::Help)),
+        };
+        Decision::Refuse(Refusal::new(ErrorCode::NotFound, "there is no such verb").hint(hint))
+    }
+}
+
+fn is_wild(query: &keyexpr) -> bool {
+    query.as_str().contains('*')
+}
+
+/// A verb that acts is run only where it is named; one that removes only where the machine is named too.
+fn one(verb: Verb, query: &keyexpr) -> Decision {
+    let is_named = query.as_str().rsplit('/').next() == Some(verb.name());
+    let may_run = match verb.role() {
+        Role::Viewer => true,
+        Role::Operator => is_named,
+        Role::Admin => is_named && !is_wild(query),
+    };
+    if may_run {
+        return Decision::Run(verb);
+    }
+    let refusal = Refusal::new(ErrorCode::InvalidParams, format!("{verb} acts, and was met by a pattern only"));
+    Decision::Refuse(refusal.hint(format!("name it: a key that ends in /{verb}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decide(space: Space, query: &str) -> Decision {
+        Dispatch::new(&"robot_1".parse().unwrap()).decide(space, keyexpr::new(query).unwrap())
+    }
+
+    #[test]
+    fn a_verb_that_is_named_is_run_in_the_space_that_was_asked() {
+        for query in ["bubbaloop/robot_1/storage/list", "bubbaloop/*/storage/list"] {
+            assert_eq!(decide(Space::Short, query), Decision::Run(Verb::List), "{query}");
+        }
+        for query in ["bubbaloop/global/robot_1/storage/upload", "bubbaloop/*/*/storage/upload"] {
+            assert_eq!(decide(Space::Global, query), Decision::Run(Verb::Upload), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_meets_both_spaces_is_answered_once() {
+        for (query, global) in [
+            ("bubbaloop/**/storage/list", Decision::Run(Verb::List)),
+            ("bubbaloop/**/upload", Decision::Run(Verb::Upload)),
+            ("bubbaloop/**", Decision::Help),
+            ("**", Decision::Help),
+        ] {
+            assert_eq!(decide(Space::Short, query), Decision::Silent, "{query}");
+            assert_eq!(decide(Space::Global, query), global, "{query}");
+        }
+    }
+
+    #[test]
+    fn several_verbs_are_answered_with_help_and_start_nothing() {
+        for query in ["bubbaloop/robot_1/storage/**", "bubbaloop/*/storage/*", "bubbaloop/robot_1/storage/$*s$*"] {
+            assert_eq!(decide(Space::Short, query), Decision::Help, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_may_look_and_may_not_act() {
+        assert_eq!(decide(Space::Short, "bubbaloop/robot_1/storage/l$*"), Decision::Run(Verb::List));
+        let Decision::Refuse(refusal) = decide(Space::Short, "bubbaloop/robot_1/storage/upl$*") else {
+            panic!("a pattern acted")
+        };
+        assert_eq!(refusal.code, ErrorCode::InvalidParams);
+    }
+
+    #[test]
+    fn a_key_that_is_no_verb_is_answered_with_the_nearest() {
+        for (query, part) in [
+            ("bubbaloop/robot_1/storage/lst", "storage/list"),
+            ("bubbaloop/robot_1/storage", "storage/help"),
+            ("bubbaloop/robot_1/storage/list/x", "storage/help"),
+        ] {
+            let Decision::Refuse(refusal) = decide(Space::Short, query) else { panic!("{query}") };
+            assert_eq!(refusal.code, ErrorCode::NotFound);
+            assert!(refusal.hint.as_deref().unwrap_or_default().contains(part), "{query}: {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_wild_query_for_something_else_gets_silence() {
+        for query in ["bubbaloop/**/manifest", "bubbaloop/**/health", "bubbaloop/robot_1/storage/events/**"] {
+            for space in Space::ALL {
+                assert_eq!(decide(space, query), Decision::Silent, "{query}");
+            }
+        }
+    }
+}
