@@ -1,8 +1,11 @@
 //! The main job on real files: what a recorder finalizes gets to the store, proven, once.
 
-use std::{fs, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
-use bubbaloop_storage::{engine::sync::Sync, library::scan::Recording};
+use bubbaloop_storage::{
+    engine::sync::{Sync, Timers},
+    library::scan::Recording,
+};
 use bubbaloop_storage_schemas::{
     RecordingName,
     codec::Format,
@@ -11,6 +14,9 @@ use bubbaloop_storage_schemas::{
 use serde_json::{Value, json};
 
 use crate::support::robot::{Robot, sync_once};
+
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(5);
 
 fn view(sync: &Sync) -> Recording {
     sync.recording(&"drive".parse::<RecordingName>().unwrap()).unwrap()
@@ -177,4 +183,43 @@ async fn an_event_whose_digest_only_begins_like_the_file_stores_nothing() {
     sync.drain().await;
     assert!(!robot.object(&chunk).exists());
     assert_eq!(view(&sync).chunks[0].facts.local, ChunkLocal::Damaged);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_sync_takes_up_what_comes_and_ends_when_told() {
+    let robot = Robot::new();
+    let first = robot.chunk(0);
+    robot.manifest(std::slice::from_ref(&first));
+    let sync = robot.started();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn({
+        let sync = Arc::clone(&sync);
+        let every = Duration::from_millis(20);
+        let timers = Timers { rescan_open: every, rescan_all: every, shutdown_grace: Duration::from_secs(5) };
+        async move { sync.run(timers, async { stopped.await.unwrap_or_default() }).await }
+    });
+    until(|| robot.is_stored(&first)).await;
+
+    let announced = robot.chunk(1);
+    sync.take_event(&event(&announced), None).unwrap();
+    until(|| robot.is_stored(&announced)).await;
+
+    let unannounced = robot.chunk(2);
+    robot.manifest(&[first, announced, unannounced.clone()]);
+    until(|| robot.is_stored(&unannounced)).await;
+
+    stop.send(()).unwrap();
+    tokio::time::timeout(Duration::from_secs(10), running).await.unwrap().unwrap();
+    assert_eq!(robot.puts(), 3);
+    assert_eq!(view(&robot.started_and_scanned()).pending().count(), 0, "every mark is in the journal");
+}
+
+/// Waits for a condition, with a deadline.
+async fn until(condition: impl Fn() -> bool) {
+    let poll = async {
+        while !condition() {
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), poll).await.expect("the condition holds in time");
 }

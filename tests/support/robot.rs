@@ -100,6 +100,13 @@ impl Robot {
         Arc::new(Sync::new(parts, LIMITS))
     }
 
+    /// A node that has read the library and sent nothing.
+    pub fn started_and_scanned(&self) -> Arc<Sync> {
+        let sync = self.started();
+        sync.scan().unwrap();
+        sync
+    }
+
     pub fn recording(&self) -> PathBuf {
         self.folder.path().join("recordings/drive")
     }

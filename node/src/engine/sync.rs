@@ -4,11 +4,13 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::PathBuf,
+    pin::pin,
     str::FromStr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bubbaloop_storage_schemas::{
@@ -21,7 +23,10 @@ use bubbaloop_storage_schemas::{
     manifest::Manifest,
     reply::{ChunkLocal, Probe, RefusedEvents},
 };
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
+};
 
 use super::transfer::{self, Parcel, Proven, TransferError};
 use crate::{
@@ -32,6 +37,7 @@ use crate::{
         scan::{self, ChunkEntry, Folder, Look, Recording},
     },
     policy::{
+        Tick,
         intake::{self, Announced, OnDisk, Refused},
         queue::{Block, ChunkId, Item, Limits, Next, Offered, Outcome, Queue},
         recording::{self, ManifestFacts},
@@ -63,6 +69,8 @@ pub struct Sync {
     journals: Mutex<()>,
     is_durable: AtomicBool,
     is_scanned: AtomicBool,
+    /// Wakes the running sync when something was queued.
+    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -73,11 +81,24 @@ struct State {
     refused: RefusedEvents,
 }
 
-/// What one step of [`Sync::drain`] came to.
-enum Step {
-    Started,
-    Probe,
-    Rest,
+/// How often the running sync looks, and how long it may take to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Timers {
+    /// Between looks at recordings that go on.
+    pub rescan_open: Duration,
+    /// Between looks at the whole library.
+    pub rescan_all: Duration,
+    /// For what is on its way when it ends.
+    pub shutdown_grace: Duration,
+}
+
+/// The shortest wait of the running sync: a timer that is just due does not spin it.
+const WAKE_MIN: Duration = Duration::from_millis(1);
+
+fn told(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "an upload ended abnormally");
+    }
 }
 
 impl Sync {
@@ -95,6 +116,7 @@ impl Sync {
             journals: Mutex::new(()),
             is_durable: AtomicBool::new(true),
             is_scanned: AtomicBool::new(false),
+            changed: Notify::new(),
         }
     }
 
@@ -114,13 +136,24 @@ impl Sync {
             names.extend(name.to_str().and_then(|name| RecordingName::from_str(name).ok()));
         }
         self.state().recordings.retain(|name, _| names.contains(name));
+        self.scan_each(names);
+        self.is_scanned.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Reads the recordings that may still change and offers what is pending.
+    fn scan_open(&self) {
+        let is_open = |recording: &&Recording| recording::is_open(&recording.manifest);
+        let names: Vec<_> = self.state().recordings.values().filter(is_open).map(|found| found.name.clone()).collect();
+        self.scan_each(names);
+    }
+
+    fn scan_each(&self, names: Vec<RecordingName>) {
         for name in names {
             if let Err(error) = self.refresh(&name, Look::Scan) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
         }
-        self.is_scanned.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// Reads one recording and offers what is pending of it.
@@ -193,6 +226,7 @@ impl Sync {
         entry.log_time_last_ns = entry.log_time_last_ns.or(chunk.log_time_last_ns);
         if recording::is_pending(&entry.facts) {
             state.queue.offer(item(name, entry));
+            self.changed.notify_one();
         }
         Ok(())
     }
@@ -244,6 +278,53 @@ impl Sync {
         self.is_durable.load(Ordering::Relaxed)
     }
 
+    /// Runs until `stop`: scans the library, takes up what is told meanwhile, uploads. Then what is on its way may
+    /// end within the grace; what does not is dropped, which is always safe.
+    pub async fn run(self: &Arc<Self>, timers: Timers, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut tasks = JoinSet::new();
+        let mut scan: Option<JoinHandle<()>> = None;
+        let (mut open_at, mut all_at) = (Tick::default(), Tick::default());
+        loop {
+            let now = self.parts.clock.tick();
+            if now >= open_at {
+                if scan.as_ref().is_none_or(JoinHandle::is_finished) {
+                    scan = Some(self.spawn_scan(now >= all_at));
+                    all_at = if now >= all_at { now.after(timers.rescan_all) } else { all_at };
+                }
+                open_at = now.after(timers.rescan_open);
+            }
+            let next = self.start_all(&mut tasks);
+            let wake = next.map_or(open_at, |next| next.min(open_at)).since(now).max(WAKE_MIN);
+            tokio::select! {
+                () = &mut stop => break,
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => told(ended),
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(wake) => {}
+            }
+        }
+        let drained = async {
+            while let Some(ended) = tasks.join_next().await {
+                told(ended);
+            }
+        };
+        if tokio::time::timeout(timers.shutdown_grace, drained).await.is_err() {
+            tracing::warn!("uploads are cut off: they go on at the next start");
+        }
+    }
+
+    fn spawn_scan(self: &Arc<Self>, all: bool) -> JoinHandle<()> {
+        let sync = Arc::clone(self);
+        spawn_blocking(move || {
+            if !all {
+                sync.scan_open();
+            } else if let Err(error) = sync.scan() {
+                tracing::warn!(%error, "the folder of recordings can't be read");
+            }
+            sync.changed.notify_one();
+        })
+    }
+
     /// Carries out what the queue says until it has nothing to do at this tick.
     ///
     /// # Cancellation
@@ -251,31 +332,28 @@ impl Sync {
     pub async fn drain(self: &Arc<Self>) {
         let mut tasks = JoinSet::new();
         loop {
-            match self.step(&mut tasks) {
-                Step::Started => {}
-                Step::Probe => {
-                    let found = self.probe().await.map(drop);
-                    self.state().queue.probed(found, self.parts.clock.tick());
-                }
-                Step::Rest => match tasks.join_next().await {
-                    None => return,
-                    Some(Ok(())) => {}
-                    Some(Err(error)) => tracing::error!(%error, "an upload ended abnormally"),
-                },
+            self.start_all(&mut tasks);
+            match tasks.join_next().await {
+                None => return,
+                Some(ended) => told(ended),
             }
         }
     }
 
-    fn step(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Step {
-        let next = self.state().queue.next(self.parts.clock.tick());
-        match next {
-            Next::Start { item, attempt } => {
-                let sync = Arc::clone(self);
-                tasks.spawn(async move { sync.upload(item, attempt).await });
-                Step::Started
-            }
-            Next::Probe => Step::Probe,
-            Next::WaitUntil(_) | Next::Idle => Step::Rest,
+    /// Starts all that the queue names now, and returns until when it has nothing more, where it knows.
+    fn start_all(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
+        loop {
+            let next = self.state().queue.next(self.parts.clock.tick());
+            let sync = Arc::clone(self);
+            match next {
+                Next::Start { item, attempt } => tasks.spawn(async move { sync.upload(item, attempt).await }),
+                Next::Probe => tasks.spawn(async move {
+                    let found = sync.probe().await.map(drop);
+                    sync.state().queue.probed(found, sync.parts.clock.tick());
+                }),
+                Next::WaitUntil(tick) => return Some(tick),
+                Next::Idle => return None,
+            };
         }
     }
 
