@@ -114,6 +114,26 @@ async fn a_disk_that_is_not_mounted_blocks_and_heals_by_itself() {
     assert_eq!(sync.dead_letters(), []);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_cant_be_written_stops_no_upload_and_loses_no_mark_in_memory() {
+    let robot = Robot::new();
+    let chunks = [robot.chunk(0), robot.chunk(1)];
+    robot.manifest(&chunks[..1]);
+    fs::create_dir(robot.recording().join("uploads.jsonl")).unwrap();
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert!(!sync.is_durable());
+    robot.manifest(&chunks);
+    sync_once(&sync).await;
+    assert!(chunks.iter().all(|chunk| robot.is_stored(chunk)));
+    assert_eq!((robot.puts(), view(&sync).pending().count()), (2, 0));
+
+    fs::remove_dir(robot.recording().join("uploads.jsonl")).unwrap();
+    let restarted = robot.started();
+    sync_once(&restarted).await;
+    assert_eq!((robot.puts(), restarted.is_durable()), (2, true), "a restart finds the chunks at the store");
+}
+
 fn event(chunk: &Value) -> Vec<u8> {
     json!({"recording": "drive", "machine_id": "robot-1", "chunk": chunk}).to_string().into_bytes()
 }

@@ -165,10 +165,13 @@ impl Sync {
         let earlier = self.state().recordings.get(name).cloned();
         let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_ref(), look)?;
         let mut state = self.state();
-        let Some(recording) = loaded else {
+        let Some(mut recording) = loaded else {
             state.recordings.remove(name);
             return Ok(());
         };
+        if let Some(known) = state.recordings.get(name) {
+            recording.keep_from(known);
+        }
         for chunk in recording.pending() {
             if state.queue.offer(item(name, chunk)) == Offered::Full {
                 break;
@@ -186,11 +189,9 @@ impl Sync {
     /// # Errors
     /// Why the event is refused.
     pub fn take_event(&self, bytes: &[u8], format: Option<Format>) -> Result<(), (Refused, Option<Announced>)> {
-        let announced = match FinalizeEvent::decode(bytes, format) {
-            _ if bytes.len() > EVENT_BYTES_MAX => Err(Refused::Undecodable),
-            Ok(event) => intake::check(&event, &self.parts.machine_id),
-            Err(_) => Err(Refused::Undecodable),
-        };
+        let decoded = if bytes.len() > EVENT_BYTES_MAX { None } else { FinalizeEvent::decode(bytes, format).ok() };
+        let announced =
+            decoded.ok_or(Refused::Undecodable).and_then(|event| intake::check(&event, &self.parts.machine_id));
         let announced = announced.map_err(|refused| (self.refuse(refused), None))?;
         match self.announce(&announced) {
             Ok(()) => Ok(()),

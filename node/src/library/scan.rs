@@ -111,6 +111,21 @@ impl Recording {
         self.chunks.get(place)
     }
 
+    /// Keeps what `known` has and the disk does not tell: marks of which the journal line could not be written
+    /// or was written after the journal was read, and announcements that came meanwhile.
+    pub fn keep_from(&mut self, known: &Self) {
+        for chunk in &mut self.chunks {
+            let Some(before) = known.chunk(chunk.name) else { continue };
+            chunk.facts.is_announced |= before.facts.is_announced;
+            let is_same = chunk.digest.is_none() || before.digest.is_none() || chunk.digest == before.digest;
+            if is_same && chunk.marked_at_ns.is_none() && before.marked_at_ns.is_some() {
+                chunk.digest = before.digest;
+                chunk.facts.proof = before.facts.proof;
+                chunk.marked_at_ns = before.marked_at_ns;
+            }
+        }
+    }
+
     /// Returns how many chunks no manifest names that were seen often enough to count.
     pub fn unlisted_chunks(&self) -> usize {
         let is_unlisted =
@@ -152,7 +167,11 @@ pub fn load(
     if files.is_none() && matches!(manifest, Read::Absent) {
         return Ok(None);
     }
-    let fold = journal::load(&folder.journal(), store_id)?;
+    // Without its journal nothing is known to be uploaded, and the store tells each chunk again: no upload stops.
+    let fold = journal::load(&folder.journal(), store_id).unwrap_or_else(|error| {
+        tracing::warn!(recording = %name, %error, "the journal can't be read");
+        Fold::default()
+    });
     let touched_at_ns = [folder.0.clone(), folder.chunks(), folder.manifest()]
         .iter()
         .filter_map(|path| fs::metadata(path).ok())
