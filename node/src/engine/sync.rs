@@ -14,7 +14,7 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::{
-    ChunkName, Digest, MachineId, RecordingName,
+    ChunkName, Digest, MachineId, RecordingName, UnixNs,
     codec::Format,
     event::FinalizeEvent,
     journal::{JournalEntry, JournalLine, StoreId},
@@ -64,6 +64,7 @@ pub struct Parts {
 #[derive(Debug)]
 pub struct Sync {
     parts: Parts,
+    started_at_ns: UnixNs,
     state: Mutex<State>,
     /// Held while a journal is appended to: two appends to one file would cut each other's line off.
     journals: Mutex<()>,
@@ -111,6 +112,7 @@ impl Sync {
             refused: RefusedEvents::default(),
         };
         Self {
+            started_at_ns: parts.clock.wall(),
             parts,
             state: Mutex::new(state),
             journals: Mutex::new(()),
@@ -173,7 +175,7 @@ impl Sync {
             recording.keep_from(known);
         }
         for chunk in recording.pending() {
-            if state.queue.offer(item(name, chunk)) == Offered::Full {
+            if state.queue.offer(item(name, chunk, self.started_at_ns)) == Offered::Full {
                 break;
             }
         }
@@ -226,7 +228,7 @@ impl Sync {
         entry.log_time_first_ns = entry.log_time_first_ns.or(chunk.log_time_first_ns);
         entry.log_time_last_ns = entry.log_time_last_ns.or(chunk.log_time_last_ns);
         if recording::is_pending(&entry.facts) {
-            state.queue.offer(item(name, entry));
+            state.queue.offer(item(name, entry, self.started_at_ns));
             self.changed.notify_one();
         }
         Ok(())
@@ -466,12 +468,13 @@ impl Sync {
     }
 }
 
-fn item(recording: &RecordingName, chunk: &ChunkEntry) -> Item {
+/// A chunk that was finalized since the run started can't have been sent by an earlier one.
+fn item(recording: &RecordingName, chunk: &ChunkEntry, started_at_ns: UnixNs) -> Item {
     Item {
         id: ChunkId { recording: recording.clone(), chunk: chunk.name },
         size_bytes: chunk.size_bytes,
         finalized_at_ns: chunk.finalized_at_ns,
-        is_fresh: false,
+        is_fresh: chunk.finalized_at_ns >= started_at_ns,
     }
 }
 

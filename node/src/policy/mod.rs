@@ -5,6 +5,7 @@ use std::time::Duration;
 pub mod backoff;
 pub mod intake;
 pub mod listing;
+pub mod manifest;
 pub mod queue;
 pub mod recording;
 

@@ -1,0 +1,120 @@
+//! The remote manifest: it names only chunks that are there, and it only grows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bubbaloop_storage_schemas::{
+    UnixNs,
+    manifest::{Manifest, ManifestChunk},
+};
+
+/// How the upload of a chunk is recorded in a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uploaded {
+    /// When it was proven.
+    pub at_ns: UnixNs,
+    /// The object's ETag.
+    pub etag: String,
+}
+
+/// Returns the manifest that may stand in the store: `local` with the chunks that are proven there, and no others.
+///
+/// `uploaded` is by chunk name.
+pub fn remote(local: &Manifest, uploaded: &BTreeMap<String, Uploaded>) -> Manifest {
+    let mark = |chunk: &ManifestChunk| {
+        let mark = uploaded.get(&chunk.name)?;
+        let (uploaded_at_ns, remote_etag) = (Some(mark.at_ns), Some(mark.etag.clone()));
+        Some(ManifestChunk { uploaded_at_ns, remote_etag, ..chunk.clone() })
+    };
+    Manifest { chunks: local.chunks.iter().filter_map(mark).collect(), ..local.clone() }
+}
+
+/// What is done with a manifest that stands under the name already.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Merged {
+    /// It is of the same capture: this one names the chunks of both.
+    Same(Box<Manifest>),
+    /// It is of another capture, or contradicts ours: ours goes under a name of its own and leaves it alone.
+    NameTaken,
+}
+
+/// Joins our remote manifest with the one in the store. No chunk that either names is lost.
+pub fn merge(ours: &Manifest, theirs: &Manifest) -> Merged {
+    let capture = |manifest: &Manifest| (manifest.name.clone(), manifest.machine_id.clone(), manifest.started_at_ns);
+    if capture(ours) != capture(theirs) {
+        return Merged::NameTaken;
+    }
+    let known: BTreeSet<_> = ours.chunks.iter().map(|chunk| &chunk.name).collect();
+    let more = theirs.chunks.iter().filter(|chunk| !known.contains(&chunk.name));
+    let mut chunks: Vec<_> = ours.chunks.iter().chain(more).cloned().collect();
+    chunks.sort_by_key(|chunk| chunk.index);
+    if chunks.windows(2).any(|pair| pair[0].index == pair[1].index) {
+        return Merged::NameTaken;
+    }
+    Merged::Same(Box::new(Manifest { chunks, ..ours.clone() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use bubbaloop_storage_schemas::{ChunkName, Digest, manifest::Indices};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn chunk(index: u32) -> ManifestChunk {
+        let digest = Digest::of(&index.to_be_bytes());
+        let name = ChunkName::new(index, &digest).to_string();
+        ManifestChunk { name, index, size_bytes: 4, sha256: digest.to_string(), ..ManifestChunk::default() }
+    }
+
+    fn manifest(indices: impl IntoIterator<Item = u32>) -> Manifest {
+        let head = serde_json::json!({
+            "schema_version": 1, "name": "r", "machine_id": "m", "started_at_ns": 5, "tags": ["a"], "more": {"x": 1}
+        });
+        let head: Manifest = serde_json::from_value(head).unwrap();
+        Manifest { chunks: indices.into_iter().map(chunk).collect(), ..head }
+    }
+
+    fn indices(manifest: &Manifest) -> Vec<u32> {
+        manifest.chunks.iter().map(|chunk| chunk.index).collect()
+    }
+
+    #[test]
+    fn only_what_is_proven_is_named_and_all_else_is_kept() {
+        let local = manifest(0..3);
+        let mark = Uploaded { at_ns: 7, etag: "e".into() };
+        let uploaded = BTreeMap::from([(chunk(0).name, mark.clone()), (chunk(2).name, mark)]);
+        let remote = remote(&local, &uploaded);
+        assert_eq!(indices(&remote), [0, 2]);
+        assert_eq!((remote.chunks[1].uploaded_at_ns, remote.chunks[1].remote_etag.as_deref()), (Some(7), Some("e")));
+        assert_eq!((&remote.tags, &remote.other), (&local.tags, &local.other));
+        assert!(remote.check(Indices::Rising).is_ok());
+    }
+
+    #[test]
+    fn another_capture_of_the_name_is_left_alone() {
+        let other = Manifest { started_at_ns: 6, ..manifest(0..2) };
+        assert_eq!(merge(&manifest(0..1), &other), Merged::NameTaken);
+    }
+
+    #[test]
+    fn manifests_that_give_one_index_to_two_chunks_are_not_joined() {
+        let mut theirs = manifest([0]);
+        theirs.chunks[0].name = ChunkName::new(0, &Digest::of(b"twin")).to_string();
+        assert_eq!(merge(&manifest([0]), &theirs), Merged::NameTaken);
+    }
+
+    proptest! {
+        #[test]
+        fn a_join_names_what_either_names_and_doing_it_again_changes_nothing(
+            ours in proptest::collection::btree_set(0..30_u32, 0..10),
+            theirs in proptest::collection::btree_set(0..30_u32, 0..10),
+        ) {
+            let all: Vec<_> = ours.union(&theirs).copied().collect();
+            let (ours, theirs) = (manifest(ours), manifest(theirs));
+            let Merged::Same(joined) = merge(&ours, &theirs) else { panic!("one capture") };
+            prop_assert_eq!(indices(&joined), all);
+            prop_assert!(joined.check(Indices::Rising).is_ok());
+            prop_assert_eq!(merge(&joined, &theirs), Merged::Same(joined.clone()));
+        }
+    }
+}
