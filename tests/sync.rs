@@ -193,16 +193,21 @@ async fn events_that_the_disk_denies_are_counted_and_send_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_whose_digest_only_begins_like_the_file_stores_nothing() {
+async fn an_event_whose_digest_only_begins_like_the_file_is_refused_and_holds_nothing_back() {
     let robot = Robot::new();
-    let mut chunk = robot.chunk(0);
+    let chunk = robot.chunk(0);
+    let mut lie = chunk.clone();
     let digest = chunk["sha256"].as_str().unwrap();
-    chunk["sha256"] = json!(format!("{}{}", &digest[..8], "0".repeat(56)));
+    lie["sha256"] = json!(format!("{}{}", &digest[..8], "0".repeat(56)));
     let sync = robot.started();
-    sync.take_event(&event(&chunk), Some(Format::Json)).unwrap();
+    sync.take_event(&event(&lie), Some(Format::Json)).unwrap();
     sync.drain().await;
     assert!(!robot.object(&chunk).exists());
-    assert_eq!(view(&sync).chunks[0].facts.local, ChunkLocal::Damaged);
+    assert_eq!((sync.refused_events().mismatch, sync.dead_letters().len()), (1, 0));
+
+    robot.manifest(std::slice::from_ref(&chunk));
+    sync_once(&sync).await;
+    assert!(robot.is_stored(&chunk));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::PathBuf,
     pin::pin,
@@ -132,7 +132,7 @@ impl Sync {
     /// # Errors
     /// The folder of recordings can't be read: nothing is forgotten.
     pub fn scan(&self) -> io::Result<()> {
-        let mut names = Vec::new();
+        let mut names = BTreeSet::new();
         for entry in fs::read_dir(&self.parts.recordings)? {
             let name = entry?.file_name();
             names.extend(name.to_str().and_then(|name| RecordingName::from_str(name).ok()));
@@ -150,7 +150,7 @@ impl Sync {
         self.scan_each(names);
     }
 
-    fn scan_each(&self, names: Vec<RecordingName>) {
+    fn scan_each(&self, names: impl IntoIterator<Item = RecordingName>) {
         for name in names {
             if let Err(error) = self.refresh(&name, Look::Scan) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
@@ -368,6 +368,13 @@ impl Sync {
             }
             Err(error) => {
                 tracing::warn!(recording = %item.id.recording, chunk = %item.id.chunk, %error, "an upload failed");
+                if self.was_misled(&item, &error) {
+                    self.refuse(Refused::Mismatch);
+                    let mut state = self.state();
+                    let (now, reason) = (self.parts.clock.tick(), error.to_string());
+                    state.queue.finish(&item.id, Outcome::Dead(reason), now, 0.0);
+                    return state.queue.forget(&item.id);
+                }
                 self.note_damage(&item, &error);
                 error.into()
             }
@@ -455,6 +462,24 @@ impl Sync {
         if let Ok(place) = recording.chunks.binary_search_by_key(&id.chunk, |chunk| chunk.name) {
             change(&mut recording.chunks[place]);
         }
+    }
+
+    /// Tells whether the file is sound and only an event named a digest for it that it does not have. The event's
+    /// word is taken back: the file goes up as any other that no manifest names.
+    fn was_misled(&self, item: &Item, error: &TransferError) -> bool {
+        let TransferError::Store(StoreError { kind: StoreErrorKind::Content(content), .. }) = error else {
+            return false;
+        };
+        let ContentError::Damaged { found, .. } = content else { return false };
+        let mut was_misled = false;
+        self.change(&item.id, |chunk| {
+            was_misled = !chunk.facts.is_listed && chunk.facts.is_announced && chunk.name.fits(found);
+            if was_misled {
+                chunk.digest = None;
+                chunk.facts.is_announced = false;
+            }
+        });
+        was_misled
     }
 
     fn note_damage(&self, item: &Item, error: &TransferError) {

@@ -317,7 +317,9 @@ fn add_files(
         entry.facts.sightings =
             before.map_or(0, |before| before.facts.sightings).saturating_add(u8::from(look == Look::Scan));
         let is_same_file = |before: &&ChunkEntry| {
-            before.size_bytes == entry.size_bytes && before.finalized_at_ns == entry.finalized_at_ns
+            before.digest == entry.digest
+                && before.size_bytes == entry.size_bytes
+                && before.finalized_at_ns == entry.finalized_at_ns
         };
         let is_still_damaged =
             before.filter(is_same_file).is_some_and(|before| before.facts.local == ChunkLocal::Damaged);
