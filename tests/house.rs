@@ -10,8 +10,15 @@ const ROWS: [&[&str]; 5] =
     [&["policy"], &["clock", "content", "durable"], &["store", "library", "config"], &["engine"], &["service"]];
 
 /// What only one room may name.
-const OWNED: [(&str, &str); 5] =
-    [("aws_", "store"), ("zenoh", "bus"), ("clap::", "cli"), ("SystemTime::now", "clock"), ("Instant::now", "clock")];
+const OWNED: [(&str, &str); 7] = [
+    ("aws_", "store"),
+    ("zenoh::", "bus"),
+    ("zenoh_ext", "bus"),
+    ("zenoh_keyexpr", "bus"),
+    ("clap::", "cli"),
+    ("SystemTime::now", "clock"),
+    ("Instant::now", "clock"),
+];
 
 /// What policy, which decides, may not name.
 const NOT_IN_POLICY: [&str; 6] = ["async ", ".await", "std::fs", "std::io", "std::net", "tokio"];

@@ -2,16 +2,26 @@
 
 use std::{fs, sync::Arc};
 
-use bubbaloop_storage::{clock::Clock, engine::sync::Sync, library::identity::Identity, service::Service};
+use bubbaloop_storage::{
+    clock::Clock,
+    engine::{jobs::Jobs, sync::Sync},
+    service::{Service, Setup},
+};
 use bubbaloop_storage_schemas::{ErrorCode, error::Refusal, keys::Space, params::Params, reply::Reply};
 use serde_json::{Value, json};
 
-use crate::support::robot::{Robot, sync_once};
+use crate::support::robot::{MovedClock, Robot, sync_once};
 
 fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
-    let identity = Identity { machine_id: "robot_1".parse().unwrap(), library_id: "l".into() };
-    let clock: Arc<dyn Clock> = Arc::<crate::support::robot::MovedClock>::clone(&robot.clock);
-    Service { identity, sync: Arc::clone(sync), clock }
+    let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
+    let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), Arc::clone(&clock));
+    let setup = Setup {
+        recordings: robot.folder.path().join("recordings"),
+        backend: Some("local".into()),
+        store_id: Some("s".into()),
+        ..Setup::default()
+    };
+    Service::new(robot.identity(), Arc::clone(sync), jobs, clock, setup)
 }
 
 fn json_of(reply: Result<Reply, Refusal>) -> Value {

@@ -55,6 +55,8 @@ pub enum JournalEntry {
         recording: RecordingName,
         /// The digest of the written text.
         sha256: Digest,
+        /// The digest of the text that this library wanted, before chunks that stood there only were joined to it.
+        wanted: Digest,
         /// The object's ETag.
         etag: String,
     },

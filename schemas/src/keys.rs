@@ -57,6 +57,14 @@ pub fn event(space: Space, machine: &MachineId, kind: &str) -> String {
     format!("{}/events/{kind}", root(space, machine))
 }
 
+/// Returns the key expression of a node's events; `None` stands for all machines.
+pub fn events_of(space: Space, machine: Option<&MachineId>) -> String {
+    match machine {
+        Some(machine) => format!("{}/events/*", root(space, machine)),
+        None => format!("{}/*/storage/events/*", space.base()),
+    }
+}
+
 /// Returns the key of the node's liveliness token.
 pub fn liveliness(space: Space, machine: &MachineId) -> String {
     format!("{}/liveliness", root(space, machine))

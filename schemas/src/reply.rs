@@ -525,6 +525,8 @@ pub struct JobReply {
     pub state: JobState,
     /// How far it is.
     pub progress: Progress,
+    /// What holds it back now; it goes on by itself when that ends.
+    pub blocked: Option<Blocked>,
     /// What came of it; null until it ends.
     pub result: Option<UploadResult>,
     /// Why it failed; null otherwise.

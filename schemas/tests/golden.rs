@@ -121,6 +121,7 @@ fn cases() -> Vec<Case> {
                 key: "robot_1/drive_1/manifest.json".into(),
                 recording: "drive_1".parse().unwrap(),
                 sha256: digest,
+                wanted: digest,
                 etag,
             }),
         ),
@@ -469,6 +470,7 @@ fn job_reply() -> JobReply {
         recording: Some("drive_1".parse().unwrap()),
         state: JobState::Failed,
         progress: Progress { chunks_done: 2, chunks_total: 2, bytes_done: 18_874_368, bytes_total: 18_874_368 },
+        blocked: None,
         result: Some(UploadResult { uploaded_chunks: 1, failed_chunks: 1 }),
         error: Some(refusal()),
     }

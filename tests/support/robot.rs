@@ -12,7 +12,11 @@ use std::{
 
 use bubbaloop_storage::{
     clock::{Clock, SystemClock},
-    engine::sync::{Parts, Sync},
+    engine::{
+        facts::Facts,
+        sync::{Parts, Sync},
+    },
+    library::identity::Identity,
     policy::{Tick, queue::Limits},
     store::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, local::LocalStore},
 };
@@ -36,14 +40,16 @@ impl Clock for MovedClock {
     }
 }
 
-/// The local store with its puts counted.
+/// The local store with its puts of chunks counted.
 #[derive(Debug)]
 pub struct CountedStore(LocalStore, AtomicUsize);
 
 #[async_trait::async_trait]
 impl ObjectStore for CountedStore {
     async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<String, StoreError> {
-        self.1.fetch_add(1, Ordering::Relaxed);
+        if key.as_str().contains("/chunks/") {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
         self.0.put(key, body, mode).await
     }
 
@@ -72,10 +78,16 @@ impl ObjectStore for CountedStore {
     }
 }
 
+fn identity() -> Identity {
+    Identity { machine_id: "robot_1".parse().unwrap(), library_id: "l".into() }
+}
+
 /// A machine with a recorder and a store in a folder.
 pub struct Robot {
     pub folder: TempDir,
     pub clock: Arc<MovedClock>,
+    pub facts: Arc<Facts>,
+    pub auto_upload: bool,
     store: Arc<CountedStore>,
 }
 
@@ -85,7 +97,9 @@ impl Robot {
         fs::create_dir_all(folder.path().join("recordings/drive/chunks")).unwrap();
         let store = Arc::new(CountedStore(LocalStore::new(folder.path().join("mnt/bucket")), AtomicUsize::new(0)));
         fs::create_dir(folder.path().join("mnt")).unwrap();
-        Self { folder, clock: Arc::new(MovedClock(SystemClock::start(), Mutex::default())), store }
+        let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default()));
+        let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
+        Self { folder, clock, facts, auto_upload: true, store }
     }
 
     /// A node that knows nothing yet: as after a crash.
@@ -96,6 +110,8 @@ impl Robot {
             store: Arc::<CountedStore>::clone(&self.store),
             store_id: "s".into(),
             clock: Arc::<MovedClock>::clone(&self.clock),
+            facts: Arc::clone(&self.facts),
+            auto_upload: self.auto_upload,
         };
         Arc::new(Sync::new(parts, LIMITS))
     }
@@ -105,6 +121,10 @@ impl Robot {
         let sync = self.started();
         sync.scan().unwrap();
         sync
+    }
+
+    pub fn identity(&self) -> Identity {
+        identity()
     }
 
     pub fn recording(&self) -> PathBuf {

@@ -17,10 +17,15 @@ pub enum Decision {
     Silent,
     /// The verb is run.
     Run(Verb),
-    /// The help is given and nothing is started: the query meets several verbs.
-    Help,
+    /// The help is given, on the key of this verb, and nothing is started: the query meets several verbs.
+    Help(Verb),
     /// It is refused.
-    Refuse(Refusal),
+    Refuse {
+        /// The verb that it meets, if it meets one.
+        verb: Option<Verb>,
+        /// Why.
+        refusal: Refusal,
+    },
 }
 
 /// The verb keys of one node in both spaces.
@@ -52,7 +57,11 @@ impl Dispatch {
         match members.as_slice() {
             [] => self.none(space, query),
             [(verb, ..)] => one(*verb, query),
-            _ => Decision::Help,
+            // A reply's key must meet the query, and the help's own may not.
+            [(first, ..), ..] => {
+                let has_help = members.iter().any(|(verb, ..)| *verb == Verb::Help);
+                Decision::Help(if has_help { Verb::Help } else { *first })
+            }
         }
     }
 
@@ -66,7 +75,8 @@ impl Dispatch {
             Some(name) => format!("did you mean {}/{name}?", keys::root(space, &self.machine)),
             None => format!("ask {} for the verbs", keys::verb(space, &self.machine, Verb::Help)),
         };
-        Decision::Refuse(Refusal::new(ErrorCode::NotFound, "there is no such verb").hint(hint))
+        let refusal = Refusal::new(ErrorCode::NotFound, "there is no such verb").hint(hint);
+        Decision::Refuse { verb: None, refusal }
     }
 }
 
@@ -86,7 +96,8 @@ fn one(verb: Verb, query: &keyexpr) -> Decision {
         return Decision::Run(verb);
     }
     let refusal = Refusal::new(ErrorCode::InvalidParams, format!("{verb} acts, and was met by a pattern only"));
-    Decision::Refuse(refusal.hint(format!("name it: a key that ends in /{verb}")))
+    let refusal = refusal.hint(format!("name it: a key that ends in /{verb}"));
+    Decision::Refuse { verb: Some(verb), refusal }
 }
 
 #[cfg(test)]
@@ -112,8 +123,8 @@ mod tests {
         for (query, global) in [
             ("bubbaloop/**/storage/list", Decision::Run(Verb::List)),
             ("bubbaloop/**/upload", Decision::Run(Verb::Upload)),
-            ("bubbaloop/**", Decision::Help),
-            ("**", Decision::Help),
+            ("bubbaloop/**", Decision::Help(Verb::Help)),
+            ("**", Decision::Help(Verb::Help)),
         ] {
             assert_eq!(decide(Space::Short, query), Decision::Silent, "{query}");
             assert_eq!(decide(Space::Global, query), global, "{query}");
@@ -122,15 +133,19 @@ mod tests {
 
     #[test]
     fn several_verbs_are_answered_with_help_and_start_nothing() {
-        for query in ["bubbaloop/robot_1/storage/**", "bubbaloop/*/storage/*", "bubbaloop/robot_1/storage/$*s$*"] {
-            assert_eq!(decide(Space::Short, query), Decision::Help, "{query}");
+        for (query, key) in [
+            ("bubbaloop/robot_1/storage/**", Verb::Help),
+            ("bubbaloop/*/storage/*", Verb::Help),
+            ("bubbaloop/robot_1/storage/$*s$*", Verb::List),
+        ] {
+            assert_eq!(decide(Space::Short, query), Decision::Help(key), "{query}");
         }
     }
 
     #[test]
     fn a_pattern_may_look_and_may_not_act() {
         assert_eq!(decide(Space::Short, "bubbaloop/robot_1/storage/l$*"), Decision::Run(Verb::List));
-        let Decision::Refuse(refusal) = decide(Space::Short, "bubbaloop/robot_1/storage/upl$*") else {
+        let Decision::Refuse { refusal, .. } = decide(Space::Short, "bubbaloop/robot_1/storage/upl$*") else {
             panic!("a pattern acted")
         };
         assert_eq!(refusal.code, ErrorCode::InvalidParams);
@@ -143,7 +158,7 @@ mod tests {
             ("bubbaloop/robot_1/storage", "storage/help"),
             ("bubbaloop/robot_1/storage/list/x", "storage/help"),
         ] {
-            let Decision::Refuse(refusal) = decide(Space::Short, query) else { panic!("{query}") };
+            let Decision::Refuse { refusal, .. } = decide(Space::Short, query) else { panic!("{query}") };
             assert_eq!(refusal.code, ErrorCode::NotFound);
             assert!(refusal.hint.as_deref().unwrap_or_default().contains(part), "{query}: {refusal:?}");
         }

@@ -1,3 +1,66 @@
-//! The Zenoh edge. What is here so far decides what a query asks for; sessions come next.
+//! The Zenoh edge: the session, what is asked over it, what is heard and told on it, and the client that the
+//! command line uses.
 
+pub mod client;
 pub mod dispatch;
+mod events;
+mod finalize;
+mod queries;
+mod request;
+pub mod session;
+
+use std::sync::Arc;
+
+use bubbaloop_storage_schemas::keys::{self, Space};
+use zenoh::{Session, liveliness::LivelinessToken};
+
+use self::{finalize::Listening, queries::Answering};
+use crate::{clock::Clock, engine::facts::Facts, engine::sync::Sync, service::Service};
+
+/// The node can't join the bus.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}: {source}")]
+pub struct BusError {
+    doing: String,
+    source: zenoh::Error,
+}
+
+impl BusError {
+    fn new(doing: impl Into<String>) -> impl FnOnce(zenoh::Error) -> Self {
+        move |source| Self { doing: doing.into(), source }
+    }
+}
+
+/// What a node is on the bus. Dropped, it answers and hears no more.
+#[derive(Debug)]
+pub struct Presence {
+    _answering: Vec<Answering>,
+    _listening: Vec<Listening>,
+    _tokens: Vec<LivelinessToken>,
+}
+
+impl Presence {
+    /// Answers queries, hears finalize events, tells facts, and shows that the node is alive, in both spaces.
+    ///
+    /// # Errors
+    /// Zenoh refuses a declaration.
+    pub async fn declare(
+        session: &Session,
+        service: Arc<Service>,
+        sync: Arc<Sync>,
+        facts: &Facts,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BusError> {
+        let machine = service.identity().machine_id.clone();
+        events::tell(session.clone(), machine.clone(), facts.listen());
+        let listening = finalize::listen(session, &machine, sync, clock).await?;
+        let answering = queries::answer(session, service).await?;
+        let mut tokens = Vec::new();
+        for space in Space::ALL {
+            let key = keys::liveliness(space, &machine);
+            let token = session.liveliness().declare_token(key).await;
+            tokens.push(token.map_err(BusError::new("can't show that the node is alive"))?);
+        }
+        Ok(Self { _answering: answering, _listening: listening, _tokens: tokens })
+    }
+}

@@ -1,4 +1,6 @@
 //! The hands: carries out what policy decides, on the library's files and the store's objects.
 
+pub mod facts;
+pub mod jobs;
 pub mod sync;
 pub mod transfer;

@@ -49,6 +49,11 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// Reads the identity of a home; `None` where there is none that can be used.
+    pub fn load(home: &Path) -> Option<Self> {
+        serde_json::from_slice(&content::read(&home.join("storage/identity.json"), FILE_BYTES_MAX).ok()?).ok()
+    }
+
     /// Reads the identity of a home, or makes it from `machine_id`.
     ///
     /// # Errors

@@ -37,6 +37,8 @@ pub struct Published {
     pub key: String,
     /// The digest of its text.
     pub digest: Digest,
+    /// The digest of the text that this library wanted; another one where more chunks stood there already.
+    pub wanted: Digest,
     /// Its ETag.
     pub etag: String,
 }
@@ -75,8 +77,8 @@ impl Fold {
             JournalEntry::Gone { chunk } => {
                 self.marks.remove(&chunk);
             }
-            JournalEntry::Published { key, sha256, etag, .. } => {
-                self.published = Some(Published { key, digest: sha256, etag });
+            JournalEntry::Published { key, sha256, wanted, etag, .. } => {
+                self.published = Some(Published { key, digest: sha256, wanted, etag });
             }
             JournalEntry::Unknown => {}
         }

@@ -7,6 +7,19 @@
 //! <home>/storage/                               identity and lock
 //! ```
 
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
+
+use bubbaloop_storage_schemas::UnixNs;
+
+pub mod disk;
+pub mod fold;
 pub mod identity;
 pub mod journal;
 pub mod scan;
+pub mod unmanaged;
+
+/// Returns when a file changed last; zero before 1970.
+fn mtime_ns(metadata: &Metadata) -> UnixNs {
+    let ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    u64::try_from(ns).unwrap_or(0)
+}

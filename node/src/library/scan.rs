@@ -15,10 +15,16 @@ use bubbaloop_storage_schemas::{
     reply::{ChunkLocal, Proof},
 };
 
-use super::journal::{self, Fold, Published};
+use super::{
+    journal::{self, Fold, Published},
+    mtime_ns,
+};
 use crate::{
     content::{self, ContentError},
-    policy::recording::{self, ChunkFacts, ManifestFacts},
+    policy::{
+        manifest::Uploaded,
+        recording::{self, ChunkFacts, ManifestFacts},
+    },
 };
 
 /// Where the parts of one recording are.
@@ -71,6 +77,8 @@ pub struct ChunkEntry {
     pub facts: ChunkFacts,
     /// When its upload was proven.
     pub marked_at_ns: Option<UnixNs>,
+    /// The ETag of the object that was proven.
+    pub etag: Option<Box<str>>,
 }
 
 /// One recording as manifest, disk and journal tell it.
@@ -96,13 +104,85 @@ pub struct Recording {
     pub touched_at_ns: UnixNs,
     /// The remote manifest that was written last.
     pub published: Option<Published>,
+    /// What its folder looked like when it was read.
+    pub fingerprint: Fingerprint,
+    /// Its manifest says of every proven chunk what the journal says.
+    pub is_folded: bool,
+}
+
+/// What a recording's folder looks like from outside: as long as it is the same, nothing needs to be read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fingerprint([Option<(u64, UnixNs, u64)>; 4]);
+
+impl Fingerprint {
+    fn of(folder: &Folder) -> Self {
+        let paths = [folder.0.clone(), folder.chunks(), folder.manifest(), folder.journal()];
+        Self(paths.map(|path| {
+            let metadata = fs::symlink_metadata(path).ok()?;
+            Some((metadata.ino(), mtime_ns(&metadata), metadata.len()))
+        }))
+    }
+
+    /// Tells whether a recording's folder looks like this now.
+    pub fn is_of(&self, recordings: &Path, name: &RecordingName) -> bool {
+        Self::of(&Folder::new(recordings, name)) == *self
+    }
+
+    /// When folder, chunks or manifest changed last; the journal is our own and does not count.
+    fn touched_at_ns(&self) -> UnixNs {
+        self.0[..3].iter().flatten().map(|(_, mtime_ns, _)| *mtime_ns).max().unwrap_or(0)
+    }
+
+    /// A change within a file system clock's grain of the reading may show the same mtime.
+    fn is_settled(&self, now_ns: UnixNs) -> bool {
+        self.0.iter().flatten().all(|(_, mtime_ns, _)| mtime_ns.saturating_add(GRAIN_NS) < now_ns)
+    }
+}
+
+/// The coarsest file system clock that is met: FAT's two seconds.
+const GRAIN_NS: u64 = 2_000_000_000;
+
+/// A recording as it was just read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The merged view.
+    pub recording: Recording,
+    /// Its manifest, where one is readable.
+    pub manifest: Option<Box<Manifest>>,
 }
 
 impl Recording {
     /// Returns the chunks that are to go up. Another machine's never are.
     pub fn pending(&self) -> impl Iterator<Item = &ChunkEntry> {
-        let is_ours = !matches!(self.manifest, ManifestFacts::Readable { is_ours: false, .. });
+        let is_ours = self.is_ours();
         self.chunks.iter().filter(move |chunk| is_ours && recording::is_pending(&chunk.facts))
+    }
+
+    /// Tells whether it is this machine's, as far as is known.
+    pub const fn is_ours(&self) -> bool {
+        !matches!(self.manifest, ManifestFacts::Readable { is_ours: false, .. })
+    }
+
+    /// Tells whether nothing will be added to it: it names an end, or was interrupted. `now_ns` is wall time.
+    pub const fn has_ended(&self, now_ns: UnixNs) -> bool {
+        match self.manifest {
+            ManifestFacts::Readable { has_ended: true, .. } => true,
+            ManifestFacts::Readable { .. } | ManifestFacts::Absent | ManifestFacts::Refused(_) => {
+                recording::is_still(self.touched_at_ns, now_ns)
+            }
+        }
+    }
+
+    /// Tells whether all of its chunks are proven in the store.
+    pub fn is_proven_whole(&self) -> bool {
+        self.chunks.iter().all(|chunk| chunk.facts.proof.is_some_and(Proof::is_proven))
+    }
+
+    /// Tells whether its marks may be folded into its manifest: it is ours, has ended, and
+    /// nothing waits.
+    pub fn is_foldable(&self) -> bool {
+        let is_ended = matches!(self.manifest, ManifestFacts::Readable { is_ours: true, has_ended: true });
+        is_ended && !self.is_folded && self.published.is_some() && self.pending().next().is_none()
     }
 
     /// Returns one of its chunks.
@@ -122,8 +202,31 @@ impl Recording {
                 chunk.digest = before.digest;
                 chunk.facts.proof = before.facts.proof;
                 chunk.marked_at_ns = before.marked_at_ns;
+                chunk.etag.clone_from(&before.etag);
             }
         }
+    }
+
+    /// Returns what its folder must look like for nothing to be read again; `None` where something in it waits for
+    /// another look. `now_ns` is wall time.
+    ///
+    /// A damaged file may be mended in place, which its folder does not show.
+    pub fn settled(&self, now_ns: UnixNs) -> Option<Fingerprint> {
+        let waits = |chunk: &ChunkEntry| {
+            chunk.facts.local == ChunkLocal::Damaged
+                || (!chunk.facts.is_listed && chunk.facts.sightings < recording::SIGHTINGS_MIN)
+        };
+        let is_settled = self.fingerprint.is_settled(now_ns) && !self.chunks.iter().any(waits);
+        is_settled.then(|| self.fingerprint.clone())
+    }
+
+    /// Returns the chunks that are proven in the store, by name, as a manifest records them.
+    pub fn uploaded(&self) -> BTreeMap<String, Uploaded> {
+        let mark = |chunk: &ChunkEntry| {
+            let (at_ns, etag) = (chunk.marked_at_ns?, chunk.etag.as_deref()?.to_owned());
+            chunk.facts.proof.is_some_and(Proof::is_proven).then(|| (chunk.name.to_string(), Uploaded { at_ns, etag }))
+        };
+        self.chunks.iter().filter_map(mark).collect()
     }
 
     /// Returns how many chunks no manifest names that were seen often enough to count.
@@ -132,11 +235,6 @@ impl Recording {
             |chunk: &&ChunkEntry| !chunk.facts.is_listed && chunk.facts.sightings >= recording::SIGHTINGS_MIN;
         self.chunks.iter().filter(is_unlisted).count()
     }
-}
-
-fn mtime_ns(metadata: &fs::Metadata) -> UnixNs {
-    let ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    u64::try_from(ns).unwrap_or(0)
 }
 
 /// Why a recording's folder is read.
@@ -159,8 +257,10 @@ pub fn load(
     store_id: &str,
     earlier: Option<&Recording>,
     look: Look,
-) -> Result<Option<Recording>, ContentError> {
+) -> Result<Option<Loaded>, ContentError> {
     let folder = Folder::new(recordings, name);
+    // Taken before the reading: a change meanwhile shows as one later.
+    let fingerprint = Fingerprint::of(&folder);
     let unreadable = |path: PathBuf| move |source: io::Error| ContentError::Unreadable { path, source };
     let files = chunk_files(&folder.chunks()).map_err(unreadable(folder.chunks()))?;
     let manifest = read_manifest(&folder, name);
@@ -172,12 +272,6 @@ pub fn load(
         tracing::warn!(recording = %name, %error, "the journal can't be read");
         Fold::default()
     });
-    let touched_at_ns = [folder.0.clone(), folder.chunks(), folder.manifest()]
-        .iter()
-        .filter_map(|path| fs::metadata(path).ok())
-        .map(|metadata| mtime_ns(&metadata))
-        .max()
-        .unwrap_or(0);
     let mut recording = Recording {
         name: name.clone(),
         machine_id: machine_id.clone(),
@@ -187,9 +281,12 @@ pub fn load(
         tags: Vec::new(),
         is_corrupt: false,
         chunks: Vec::new(),
-        touched_at_ns,
+        touched_at_ns: fingerprint.touched_at_ns(),
         published: None,
+        fingerprint,
+        is_folded: false,
     };
+    let mut readable = None;
     let mut chunks = BTreeMap::new();
     match manifest {
         Read::Absent => {}
@@ -202,15 +299,25 @@ pub fn load(
             recording.ended_at_ns = manifest.ended_at_ns;
             recording.is_corrupt = manifest.corrupt.unwrap_or(false);
             chunks = listed(&manifest, &checked);
-            recording.tags = manifest.tags;
+            recording.tags.clone_from(&manifest.tags);
             recording.machine_id = checked.machine_id;
+            readable = Some(manifest);
         }
     }
     add_files(&mut chunks, files.unwrap_or_default(), earlier, look);
     add_marks(&mut chunks, &fold);
     recording.chunks = chunks.into_values().collect();
     recording.published = fold.published;
-    Ok(Some(recording))
+    recording.is_folded = readable.as_ref().is_some_and(|manifest| is_folded(manifest, &recording.uploaded()));
+    Ok(Some(Loaded { recording, manifest: readable }))
+}
+
+fn is_folded(manifest: &Manifest, uploaded: &BTreeMap<String, Uploaded>) -> bool {
+    manifest.chunks.iter().all(|chunk| {
+        uploaded.get(&chunk.name).is_none_or(|mark| {
+            chunk.uploaded_at_ns == Some(mark.at_ns) && chunk.remote_etag.as_deref() == Some(mark.etag.as_str())
+        })
+    })
 }
 
 /// Reads a recording's manifest; `None` where none is readable.
@@ -260,6 +367,7 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
             proof: claimed_at_ns.map(|_| Proof::Claimed),
         },
         marked_at_ns: None,
+        etag: None,
     };
     let claims = manifest.chunks.iter().map(|chunk| chunk.uploaded_at_ns);
     checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
@@ -311,6 +419,7 @@ fn add_files(
                 proof: None,
             },
             marked_at_ns: None,
+            etag: None,
         });
         entry.size_bytes = metadata.len();
         entry.finalized_at_ns = mtime_ns(&metadata);
@@ -334,6 +443,7 @@ fn add_marks(chunks: &mut BTreeMap<ChunkName, ChunkEntry>, fold: &Fold) {
             entry.digest = Some(mark.digest);
             entry.facts.proof = Some(mark.proof);
             entry.marked_at_ns = mark.proof.is_proven().then_some(mark.at_ns);
+            entry.etag = mark.proof.is_proven().then(|| mark.etag.clone().into());
         }
     }
 }

@@ -6,7 +6,9 @@ pub mod backoff;
 pub mod intake;
 pub mod listing;
 pub mod manifest;
+pub mod publish;
 pub mod queue;
+pub mod rate;
 pub mod recording;
 
 /// Monotonic time since some start, for waiting. Never mixed with wall time.

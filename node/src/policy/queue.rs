@@ -292,6 +292,36 @@ impl Queue {
         }
     }
 
+    /// Tells whether a request that is no chunk's may go out: the one gate stands before it too, and chunks go first.
+    pub fn admits_other(&self, now: Tick) -> bool {
+        match &self.gate {
+            Gate::Open => true,
+            Gate::Waiting { until, .. } => now >= *until && self.in_flight.is_empty() && self.waiting.is_empty(),
+            Gate::Blocked { .. } => false,
+        }
+    }
+
+    /// Returns from when on requests may go out; `None` while a fact stops them.
+    pub fn opens_at(&self) -> Option<Tick> {
+        match &self.gate {
+            Gate::Open => Some(Tick::default()),
+            Gate::Waiting { until, .. } => Some(*until),
+            Gate::Blocked { .. } => None,
+        }
+    }
+
+    /// Tells how a request that is no chunk's ended, so that the gate learns from it as from a chunk's.
+    pub fn finish_other(&mut self, outcome: &Outcome, now: Tick, jitter: f64) {
+        match outcome {
+            Outcome::Settled => self.succeeded(now),
+            Outcome::Dead(_) => {}
+            Outcome::Blocked(block) => {
+                self.block(block.clone(), now);
+            }
+            Outcome::Retry { after, .. } => self.failed(*after, now, jitter),
+        }
+    }
+
     /// Stops all uploads because of a fact, until a probe finds it ended. Returns whether the reason is new.
     pub fn block(&mut self, block: Block, now: Tick) -> bool {
         let probes = match &self.gate {

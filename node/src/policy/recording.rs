@@ -57,14 +57,18 @@ pub fn state(facts: &Facts<'_>) -> (RecordingState, Option<String>) {
         }
         ManifestFacts::Readable { has_ended: true, .. } => (RecordingState::Ended, None),
         ManifestFacts::Readable { has_ended: false, .. } => {
-            let still_ns = facts.now_ns.saturating_sub(facts.touched_at_ns);
-            if u128::from(still_ns) >= STILL_MAX.as_nanos() {
+            if is_still(facts.touched_at_ns, facts.now_ns) {
                 (RecordingState::Interrupted, Some("it has no end and its folder has been still for a day".into()))
             } else {
                 (RecordingState::Recording, None)
             }
         }
     }
+}
+
+/// Tells whether a folder has been still so long that nobody records into it any more.
+pub const fn is_still(touched_at_ns: UnixNs, now_ns: UnixNs) -> bool {
+    now_ns.saturating_sub(touched_at_ns) as u128 >= STILL_MAX.as_nanos()
 }
 
 /// Tells whether a recording's folder may still change, so that it is looked at often.
@@ -87,10 +91,14 @@ pub struct ChunkFacts {
     pub proof: Option<Proof>,
 }
 
+/// Tells whether a chunk is complete: a manifest or an event names it, or it has been there long enough.
+pub const fn is_finalized(chunk: &ChunkFacts) -> bool {
+    chunk.is_listed || chunk.is_announced || chunk.sightings >= SIGHTINGS_MIN
+}
+
 /// Tells whether a chunk of a recording that is not foreign is to be uploaded.
 pub fn is_pending(chunk: &ChunkFacts) -> bool {
-    let is_finalized = chunk.is_listed || chunk.is_announced || chunk.sightings >= SIGHTINGS_MIN;
-    is_finalized && chunk.local == ChunkLocal::Present && !chunk.proof.is_some_and(Proof::is_proven)
+    is_finalized(chunk) && chunk.local == ChunkLocal::Present && !chunk.proof.is_some_and(Proof::is_proven)
 }
 
 /// Returns how much of a recording is proven.

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::{content::ContentError, policy::queue::Block};
 
 pub mod local;
+pub mod unset;
 
 /// What is stored under a key.
 #[derive(Debug, Clone)]

@@ -39,6 +39,7 @@ impl Disk {
         load(self.0.path(), &"drive".parse().unwrap(), &"robot_1".parse().unwrap(), "s", earlier, Look::Scan)
             .unwrap()
             .unwrap()
+            .recording
     }
 }
 
@@ -144,5 +145,26 @@ fn a_folder_that_is_no_recording_is_none() {
     let disk = Disk::new();
     let other: RecordingName = "other".parse().unwrap();
     let none = load(disk.0.path(), &other, &"robot_1".parse().unwrap(), "s", None, Look::Scan).unwrap();
-    assert_eq!(none, None);
+    assert!(none.is_none());
+}
+
+#[test]
+fn a_folder_that_is_as_it_was_is_not_read_again() {
+    let disk = Disk::new();
+    let chunks = [disk.chunk(0)];
+    disk.manifest("robot_1", &chunks);
+    let read = disk.load(None);
+    let later_ns = read.touched_at_ns + 10 * GRAIN_NS;
+    let is_unchanged =
+        |read: &Recording, now_ns| read.settled(now_ns).is_some_and(|settled| settled.is_of(disk.0.path(), &read.name));
+    assert!(is_unchanged(&read, later_ns));
+    assert!(!is_unchanged(&read, read.touched_at_ns), "a change within the clock's grain may not show");
+    disk.chunk(1);
+    assert!(!is_unchanged(&read, later_ns));
+    let read = disk.load(Some(&read));
+    assert!(!is_unchanged(&read, later_ns), "a chunk that no manifest names waits for a second look");
+    let read = disk.load(Some(&read));
+    assert!(is_unchanged(&read, later_ns));
+    disk.manifest("robot_1", &[]);
+    assert!(!is_unchanged(&read, later_ns));
 }

@@ -137,6 +137,25 @@ fn a_block_ends_by_a_probe_and_by_nothing_else() {
 }
 
 #[test]
+fn what_is_no_chunk_stands_before_the_same_gate() {
+    let mut queue = queue(0);
+    assert!(queue.admits_other(at(0)));
+    for _ in 0..2 {
+        queue.finish_other(&retry(), at(0), 1.0);
+    }
+    assert!(!queue.admits_other(at(4)));
+    assert!(queue.admits_other(at(5)));
+    queue.offer(item(0));
+    assert!(!queue.admits_other(at(5)), "chunks go first");
+    assert_eq!(start(&mut queue, at(5)), Some(0));
+    queue.finish(&id(0), Outcome::Settled, at(5), 1.0);
+    assert!(queue.admits_other(at(5)));
+    queue.finish_other(&Outcome::Blocked(block("access_denied")), at(6), 1.0);
+    assert!(!queue.admits_other(at(1000)));
+    assert_eq!(queue.blocked().unwrap().reason, "access_denied");
+}
+
+#[test]
 fn a_day_offline_gives_nothing_up() {
     let mut queue = queue(2);
     start(&mut queue, at(0)).unwrap();

@@ -1,28 +1,24 @@
-//! One method per verb: the only door to the engine. It does not know who asks.
-
-use std::sync::Arc;
+//! What `list` and `info` answer.
 
 use bubbaloop_storage_schemas::{
     ChunkName, Verb,
     error::{ErrorCode, Refusal, nearest},
-    keys::{self, Space},
     limits::INFO_FIELDS_BYTES_MAX,
     manifest::Manifest,
     params::Params,
     reply::{
-        ChunkRow, ChunkUpload, HelpReply, InfoReply, ListReply, OtherField, ParameterHelp, Proof, RecordingRow, Reply,
-        ReplyHead, VerbHelp,
+        ChunkRow, ChunkUpload, InfoReply, ListReply, OtherField, Proof, RecordingRow, RecordingState, Reply,
+        UploadState,
     },
     time::twin,
 };
 use serde_json::{Map, Value};
 
+use super::Service;
 use crate::{
-    clock::Clock,
-    engine::sync::Sync,
     library::{
-        identity::Identity,
         scan::{ChunkEntry, Recording},
+        unmanaged::Unmanaged,
     },
     policy::{
         listing::{self, Filter},
@@ -31,43 +27,7 @@ use crate::{
     },
 };
 
-/// Answers for one library.
-#[derive(Debug, Clone)]
-pub struct Service {
-    /// Whose.
-    pub identity: Identity,
-    /// The engine.
-    pub sync: Arc<Sync>,
-    /// Tells the time.
-    pub clock: Arc<dyn Clock>,
-}
-
 impl Service {
-    fn head(&self, verb: Verb) -> ReplyHead {
-        let Identity { machine_id, library_id } = self.identity.clone();
-        ReplyHead { machine_id, library_id, verb }
-    }
-
-    /// Tells what can be asked, with the keys of one space.
-    pub fn help(&self, space: Space) -> Reply {
-        let parameters = |verb: Verb| {
-            let help = |param: &bubbaloop_storage_schemas::verb::Param| ParameterHelp {
-                name: param.name.into(),
-                kind: param.kind,
-                summary: param.summary.into(),
-            };
-            verb.parameters().iter().map(help).collect()
-        };
-        let verbs = Verb::ALL.map(|verb| VerbHelp {
-            name: verb,
-            key: keys::verb(space, &self.identity.machine_id, verb),
-            role: verb.role(),
-            summary: verb.summary().into(),
-            parameters: parameters(verb),
-        });
-        Reply::Help(HelpReply { head: self.head(Verb::Help), verbs: verbs.into() })
-    }
-
     /// Lists the recordings, page by page.
     ///
     /// # Errors
@@ -77,15 +37,14 @@ impl Service {
         let (filter, limit) = (Filter::of(params)?, params.limit()?);
         let after = params.text("after")?;
         self.scanned()?;
-        let rows = self.sync.read(|recordings, _| {
-            let rows = recordings
-                .values()
-                .filter(|recording| after.is_none_or(|after| recording.name.as_str() > after))
-                .map(|recording| self.row(recording))
-                .filter(|row| filter.admits(row));
-            listing::page(rows, limit)
+        let is_after = |name: &str| after.is_none_or(|after| name > after);
+        let others = self.sync.unmanaged();
+        let others = others.iter().filter(|(name, _)| is_after(name)).map(|(name, it)| self.unmanaged_row(name, it));
+        let (recordings, has_more) = self.sync.read(|recordings, _| {
+            let ours = recordings.values().filter(|recording| is_after(recording.name.as_str()));
+            let rows = merged(ours.map(|recording| self.row(recording)), others);
+            listing::page(rows.filter(|row| filter.admits(row)), limit)
         });
-        let (recordings, has_more) = rows;
         let next_after = recordings.last().filter(|_| has_more).map(|row| row.recording.clone());
         Ok(Reply::List(ListReply { head: self.head(Verb::List), recordings, next_after }))
     }
@@ -118,7 +77,13 @@ impl Service {
             Some((self.row(recording), listing::page(rows, limit)))
         });
         let Some((row, (chunks, has_more))) = found else {
-            return Err(self.no_such(name.as_str()));
+            return match self.sync.unmanaged().get(name.as_str()) {
+                Some(found) => {
+                    let row = self.unmanaged_row(name.as_str(), found);
+                    Ok(Reply::Info(Box::new(self.info_reply(row, Vec::new(), false, Fields::default()))))
+                }
+                None => Err(self.no_such(name.as_str())),
+            };
         };
         let fields = self.sync.manifest(&name).map(Fields::of).unwrap_or_default();
         Ok(Reply::Info(Box::new(self.info_reply(row, chunks, has_more, fields))))
@@ -150,7 +115,7 @@ impl Service {
         }
     }
 
-    fn scanned(&self) -> Result<(), Refusal> {
+    pub(super) fn scanned(&self) -> Result<(), Refusal> {
         if self.sync.is_scanned() {
             return Ok(());
         }
@@ -159,13 +124,33 @@ impl Service {
         Err(Refusal::new(ErrorCode::Unavailable, message).hint("ask again in a moment"))
     }
 
-    fn no_such(&self, name: &str) -> Refusal {
+    pub(super) fn no_such(&self, name: &str) -> Refusal {
         let names = self.sync.read(|recordings, _| recordings.keys().map(ToString::to_string).collect::<Vec<_>>());
         let hint = match nearest(name, names.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {near}?"),
             None => "list tells the names of the recordings".into(),
         };
         Refusal::new(ErrorCode::NotFound, format!("there is no recording {name}")).hint(hint)
+    }
+
+    fn unmanaged_row(&self, name: &str, found: &Unmanaged) -> RecordingRow {
+        RecordingRow {
+            recording: name.to_owned(),
+            machine_id: self.identity.machine_id.to_string(),
+            state: RecordingState::Unmanaged,
+            corrupt: false,
+            upload: UploadState::None,
+            chunks: found.files,
+            uploaded_chunks: 0,
+            size_bytes: found.size_bytes,
+            uploaded_bytes: 0,
+            started_at: None,
+            started_at_ns: None,
+            ended_at: None,
+            ended_at_ns: None,
+            tags: Vec::new(),
+            reason: Some(format!("it is {}, not a recording with chunks/ and manifest.json", found.layout)),
+        }
     }
 
     fn row(&self, recording: &Recording) -> RecordingRow {
@@ -196,6 +181,19 @@ impl Service {
             reason,
         }
     }
+}
+
+/// Merges two sequences of rows that are each in the order of their names.
+fn merged(
+    ours: impl Iterator<Item = RecordingRow>,
+    others: impl Iterator<Item = RecordingRow>,
+) -> impl Iterator<Item = RecordingRow> {
+    let (mut ours, mut others) = (ours.peekable(), others.peekable());
+    std::iter::from_fn(move || match (ours.peek(), others.peek()) {
+        (Some(a), Some(b)) if b.recording < a.recording => others.next(),
+        (Some(_), _) => ours.next(),
+        (None, _) => others.next(),
+    })
 }
 
 /// A manifest's fields that `info` tells beside its own.

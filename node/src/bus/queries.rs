@@ -1,0 +1,166 @@
+//! Answering queries: receiving only ever fills a bounded queue, and each query gets one terminal reply.
+
+use std::{sync::Arc, thread};
+
+use bubbaloop_storage_schemas::{
+    Role, Verb,
+    codec::Format,
+    error::{ErrorCode, Refusal},
+    keys::{self, Space},
+    limits::{QUERIES_AT_WORK_MAX, QUERIES_RECEIVED_MAX, QUERIES_WAITING_MAX},
+    reply::Reply,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use zenoh::{
+    Session, Wait,
+    query::{Query, Queryable},
+};
+
+use super::{
+    BusError,
+    dispatch::{Decision, Dispatch},
+    request::{self, Request},
+};
+use crate::service::{Answer, Pending, Service};
+
+/// The queryable of one space.
+pub(super) type Answering = Queryable<()>;
+
+/// Declares both queryables and starts answering. It ends when they are dropped.
+pub(super) async fn answer(session: &Session, service: Arc<Service>) -> Result<Vec<Answering>, BusError> {
+    let (sender, received) = mpsc::channel(QUERIES_RECEIVED_MAX);
+    let mut queryables = Vec::new();
+    for space in Space::ALL {
+        let (sender, service) = (sender.clone(), Arc::clone(&service));
+        let key = keys::all(space, &service.identity().machine_id);
+        let queryable = session.declare_queryable(&key).callback(move |query| {
+            if let Err(full) = sender.try_send((space, query)) {
+                let (_, query) = full.into_inner();
+                refuse(&service, &query, None, busy(), Format::Json);
+            }
+        });
+        queryables.push(queryable.await.map_err(BusError::new(format!("can't answer on {key}")))?);
+    }
+    let desk = Desk {
+        dispatch: Dispatch::new(&service.identity().machine_id),
+        service,
+        at_work: Arc::new(Semaphore::new(QUERIES_AT_WORK_MAX)),
+        waiting: Arc::new(Semaphore::new(QUERIES_WAITING_MAX)),
+        runtime: Handle::current(),
+    };
+    let run = thread::Builder::new().name("queries".into()).spawn(move || desk.run(received));
+    run.map_err(|error| BusError { doing: "can't start answering".into(), source: error.into() })?;
+    Ok(queryables)
+}
+
+fn busy() -> Refusal {
+    let refusal = Refusal::new(ErrorCode::Limit, format!("{QUERIES_AT_WORK_MAX} queries are at work"));
+    refusal.hint("ask again in a moment")
+}
+
+/// Sends a refusal. That the asker is gone is no error.
+fn refuse(service: &Service, query: &Query, verb: Option<Verb>, refusal: Refusal, format: Format) {
+    let bytes = request::encode_refusal(service.identity(), verb.map(Verb::name), refusal, format);
+    if let Err(error) = query.reply_err(bytes).encoding(format.encoding()).wait() {
+        tracing::debug!(%error, "a refusal can't be sent");
+    }
+}
+
+/// Sends a reply on the node's own key of a verb, which the query is known to meet.
+fn reply(service: &Service, query: &Query, (space, verb): (Space, Verb), reply: &Reply, format: Format) {
+    let key = keys::verb(space, &service.identity().machine_id, verb);
+    match request::encode(reply, format) {
+        Ok(bytes) => {
+            if let Err(error) = query.reply(key, bytes).encoding(format.encoding()).wait() {
+                tracing::debug!(%error, %verb, "a reply can't be sent");
+            }
+        }
+        Err(refusal) => refuse(service, query, Some(verb), refusal, format),
+    }
+}
+
+/// Takes up one query after the other, on a thread of its own: sending may block on a slow asker.
+struct Desk {
+    dispatch: Dispatch,
+    service: Arc<Service>,
+    at_work: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    runtime: Handle,
+}
+
+impl Desk {
+    fn run(self, mut received: mpsc::Receiver<(Space, Query)>) {
+        while let Some((space, query)) = received.blocking_recv() {
+            let decision = self.dispatch.decide(space, query.key_expr());
+            if decision == Decision::Silent {
+                continue;
+            }
+            match Arc::clone(&self.at_work).try_acquire_owned() {
+                Err(_) => refuse(&self.service, &query, None, busy(), Request::of(&query).format),
+                Ok(permit) => {
+                    let work =
+                        Work { service: Arc::clone(&self.service), waiting: Arc::clone(&self.waiting), space, query };
+                    let runtime = self.runtime.clone();
+                    self.runtime.spawn_blocking(move || work.run(decision, permit, &runtime));
+                }
+            }
+        }
+    }
+}
+
+/// One query at work.
+struct Work {
+    service: Arc<Service>,
+    waiting: Arc<Semaphore>,
+    space: Space,
+    query: Query,
+}
+
+impl Work {
+    fn run(self, decision: Decision, permit: OwnedSemaphorePermit, runtime: &Handle) {
+        let Request { params, format } = Request::of(&self.query);
+        let (service, query) = (&self.service, &self.query);
+        let verb = match decision {
+            Decision::Silent => return,
+            Decision::Help(key) => {
+                return reply(service, query, (self.space, key), &service.help(self.space), format);
+            }
+            Decision::Refuse { verb, refusal } => return refuse(service, query, verb, refusal, format),
+            Decision::Run(verb) => verb,
+        };
+        let answer = params.and_then(|params| {
+            if verb.role() != Role::Viewer {
+                tracing::info!(%verb, parameters = ?params.to_fields(), "asked for");
+            }
+            let _runtime = runtime.enter();
+            service.ask(verb, self.space, &params)
+        });
+        match answer {
+            Err(refusal) => refuse(service, query, Some(verb), refusal, format),
+            Ok(Answer::Now(answer)) => reply(service, query, (self.space, verb), &answer, format),
+            Ok(Answer::Later(pending)) => {
+                drop(permit);
+                self.wait(verb, pending, format, runtime);
+            }
+        }
+    }
+
+    /// Replies when the job ends, without a work slot; where too many wait already, with the job's state now.
+    fn wait(self, verb: Verb, pending: Pending, format: Format, runtime: &Handle) {
+        let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
+            let answer = Reply::Job(pending.reply_now());
+            return reply(&self.service, &self.query, (self.space, verb), &answer, format);
+        };
+        let blocking = runtime.clone();
+        runtime.spawn(async move {
+            let answer = Reply::Job(pending.reply().await);
+            blocking.spawn_blocking(move || {
+                reply(&self.service, &self.query, (self.space, verb), &answer, format);
+                drop(permit);
+            });
+        });
+    }
+}

@@ -1,0 +1,165 @@
+//! What the command line takes.
+
+use std::{path::PathBuf, time::Duration};
+
+use bubbaloop_storage_schemas::{MachineId, RecordingName, Verb, params::Params};
+use clap::{Args, Parser, Subcommand};
+
+/// Gets finished recording chunks from this robot's disk to the object store, and answers for it on the Zenoh bus.
+#[derive(Debug, Parser)]
+#[command(name = "bubbaloop-storage", version, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What goes before or after any verb.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Global {
+    /// The folder that holds recordings and settings [default: $BUBBALOOP_HOME, else ~/.bubbaloop]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) home: Option<PathBuf>,
+    /// Set a key of [storage], for example --set zenoh.mode=client
+    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = setting)]
+    pub(super) set: Vec<(String, String)>,
+    /// Ask the node of this machine; '*' asks every machine [default: the node of this home]
+    #[arg(long, global = true, value_name = "NAME", value_parser = machine)]
+    pub(super) machine: Option<Asked>,
+    /// Print the reply as JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// How long to wait for an answer
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Duration,
+}
+
+/// Which nodes are asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    One(MachineId),
+    All,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the node
+    Serve,
+    /// Show the whole way from a recorder to the store, with a real node in a temporary folder
+    Demo(Demo),
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Demo {
+    /// End when all is shown, instead of waiting for questions
+    #[arg(long)]
+    pub(super) no_wait: bool,
+    /// How many chunks the recorder writes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(super) chunks: u32,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum Ask {
+    /// The recordings of a machine
+    List {
+        /// Only names that match this glob (* and ?)
+        #[arg(long)]
+        name: Option<String>,
+        /// Only recordings with this tag
+        #[arg(long)]
+        tag: Option<String>,
+        /// Only recordings that were going on at or after this time
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Only recordings that began at or before this time
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+        /// Only recordings in this state
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// One recording and its chunks
+    Info {
+        /// The recording's name
+        recording: RecordingName,
+    },
+    /// What is safe, what is at risk and what holds uploads back
+    Status,
+    /// Send now what is known of a recording
+    Upload {
+        /// The recording's name
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        recording: Option<RecordingName>,
+        /// Every recording of the machine
+        #[arg(long)]
+        all: bool,
+        /// How long to wait for the end; the upload goes on after it
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
+    },
+}
+
+impl Ask {
+    /// Returns the bus verb and its parameters.
+    pub(super) fn request(&self) -> (Verb, Params) {
+        let given = |params: Params, name: &str, value: Option<&String>| match value {
+            Some(value) => params.with(name, value.clone()),
+            None => params,
+        };
+        let none = Params::default();
+        match self {
+            Self::List { name, tag, since, until, state } => {
+                let pairs = [("name", name), ("tag", tag), ("since", since), ("until", until), ("state", state)];
+                let params = pairs.iter().fold(none, |params, (name, value)| given(params, name, value.as_ref()));
+                (Verb::List, params)
+            }
+            Self::Info { recording } => (Verb::Info, none.with("recording", recording.as_str())),
+            Self::Status => (Verb::Status, none),
+            Self::Upload { recording: Some(recording), .. } => {
+                (Verb::Upload, none.with("recording", recording.as_str()))
+            }
+            Self::Upload { recording: None, .. } => (Verb::Upload, none.with("all", true)),
+        }
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn machine(text: &str) -> Result<Asked, String> {
+    match text {
+        "*" => Ok(Asked::All),
+        _ => {
+            text.parse().map(Asked::One).map_err(|error: bubbaloop_storage_schemas::names::NameError| error.to_string())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_goes_with_any_verb_goes_before_or_after_it() {
+        for line in [["x", "--json", "status"], ["x", "status", "--json"]] {
+            assert!(Cli::try_parse_from(line).unwrap().global.json);
+        }
+        let cli = Cli::try_parse_from(["x", "info", "drive_1", "--machine", "*"]).unwrap();
+        assert_eq!(cli.global.machine, Some(Asked::All));
+        assert!(Cli::try_parse_from(["x", "info", "../../x"]).is_err());
+        assert!(Cli::try_parse_from(["x", "upload"]).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! Asking a node and showing what it answers.
+
+use std::{path::Path, time::Duration};
+
+use bubbaloop_storage_schemas::{
+    MachineId, Verb,
+    error::{ErrorCode, ErrorReply},
+    params::Params,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Exit,
+    args::{Ask, Asked, Global},
+    failed, note, result, table,
+};
+use crate::{
+    bus::client::{Client, Told},
+    config::Config,
+    library::identity::{HomeLock, Identity},
+};
+
+/// Between two questions for an upload that goes on.
+const UPLOAD_WAIT: Duration = Duration::from_secs(2);
+
+/// Pages of a list or of a recording's chunks that are put together; more are cut off and told.
+const PAGES_MAX: usize = 1000;
+
+/// A client, and whom it asks.
+struct Asker {
+    client: Client,
+    machine: Option<MachineId>,
+    timeout: Duration,
+}
+
+/// Asks a verb of the node of this home, of another machine, or of all of them.
+pub(super) async fn run(home: &Path, global: &Global, ask: &Ask) -> Exit {
+    let config = Config::load(home, &global.set);
+    let holder = HomeLock::holder(home).filter(|_| HomeLock::take(home).is_err());
+    let mut endpoints: Vec<_> = holder.iter().flat_map(|holder| holder.endpoints.clone()).collect();
+    endpoints.extend(config.settings.zenoh.connect.iter().cloned());
+    let machine = match &global.machine {
+        Some(Asked::All) => None,
+        Some(Asked::One(machine)) => Some(machine.clone()),
+        None => match holder.map(|holder| holder.machine_id).or_else(|| Identity::load(home).map(|it| it.machine_id)) {
+            Some(machine) => Some(machine),
+            None => {
+                let message = format!("no node was ever started in {}", home.display());
+                failed(&message, Some("start one with `bubbaloop-storage serve`, or name another with --machine"));
+                return Exit::NoAnswer;
+            }
+        },
+    };
+    let client = match Client::connect(&config.settings.zenoh, &endpoints).await {
+        Ok(client) => client,
+        Err(_) => {
+            let message = format!("nothing answers on {}", endpoints.join(", "));
+            failed(&message, Some("is the node running? start it with `bubbaloop-storage serve`"));
+            return Exit::NoAnswer;
+        }
+    };
+    let asker = Asker { client, machine, timeout: global.timeout };
+    let told = match ask {
+        Ask::Upload { wait, .. } => asker.upload(ask, *wait).await,
+        Ask::List { .. } | Ask::Info { .. } | Ask::Status => asker.pages(ask).await,
+    };
+    match told {
+        Ok(told) => show(ask, global, told),
+        Err(error) => failed(&error.to_string(), None),
+    }
+}
+
+impl Asker {
+    async fn ask(&self, verb: Verb, params: &Params, wait: Duration) -> Result<Vec<Told>, crate::bus::BusError> {
+        self.client.ask(self.machine.as_ref(), verb, params, self.timeout + wait).await
+    }
+
+    /// Asks for every page and puts each machine's together.
+    async fn pages(&self, ask: &Ask) -> Result<Vec<Told>, crate::bus::BusError> {
+        let (verb, params) = ask.request();
+        let mut whole = Vec::new();
+        for first in self.ask(verb, &params, Duration::ZERO).await? {
+            let Ok(mut first) = first else {
+                whole.push(first);
+                continue;
+            };
+            let machine: Option<MachineId> = first["machine_id"].as_str().and_then(|id| id.parse().ok());
+            let rows = if verb == Verb::List { "recordings" } else { "chunks" };
+            for page in 1.. {
+                let after = first["next_after"].take();
+                if after.is_null() {
+                    break;
+                }
+                if page == PAGES_MAX {
+                    note(format_args!("only the first {PAGES_MAX} pages are shown"));
+                    break;
+                }
+                let params = params.clone().with("after", after);
+                let more = self.client.ask(machine.as_ref(), verb, &params, self.timeout).await?;
+                let Some(Ok(mut more)) = more.into_iter().next() else { break };
+                first["next_after"] = more["next_after"].take();
+                if let (Some(all), Some(more)) = (first[rows].as_array_mut(), more[rows].as_array_mut()) {
+                    all.append(more);
+                }
+            }
+            whole.push(Ok(first));
+        }
+        Ok(whole)
+    }
+
+    /// Asks for an upload until it ends or the time is up; asking again joins it.
+    async fn upload(&self, ask: &Ask, wait: Option<Duration>) -> Result<Vec<Told>, crate::bus::BusError> {
+        let (verb, params) = ask.request();
+        let mut left = wait.unwrap_or(Duration::MAX);
+        let mut shown = String::new();
+        loop {
+            let step = left.min(UPLOAD_WAIT);
+            left -= step;
+            let params = params.clone().with("wait", json!(step.as_secs_f64()));
+            let told = self.ask(verb, &params, step).await?;
+            let goes_on =
+                |told: &Told| told.as_ref().is_ok_and(|job| ["queued", "running"].contains(&text(job, "state")));
+            if left.is_zero() || !told.iter().any(goes_on) {
+                return Ok(told);
+            }
+            let line = told.iter().filter_map(|told| told.as_ref().ok()).map(table::job_line).collect::<Vec<_>>();
+            let line = line.join("\n");
+            if line != shown {
+                note(format_args!("{line}"));
+                shown = line;
+            }
+        }
+    }
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn show(ask: &Ask, global: &Global, told: Vec<Told>) -> Exit {
+    if told.is_empty() {
+        let whom = match &global.machine {
+            Some(Asked::One(machine)) => format!("the node of {machine}"),
+            Some(Asked::All) | None => "any node".into(),
+        };
+        failed(&format!("no answer from {whom} within {}", humantime::format_duration(global.timeout)), None);
+        note(format_args!("hint: is it running and on this bus? an access rule that denies looks the same"));
+        return Exit::NoAnswer;
+    }
+    let (replies, refused): (Vec<_>, Vec<_>) = told.into_iter().partition(Result::is_ok);
+    let replies: Vec<_> = replies.into_iter().filter_map(Result::ok).collect();
+    let refused: Vec<_> = refused.into_iter().filter_map(Result::err).collect();
+    let is_fleet = global.machine == Some(Asked::All);
+    if global.json {
+        show_json(is_fleet, &replies, &refused);
+    } else {
+        show_text(ask, is_fleet, &replies);
+    }
+    let mut exit = Exit::Done;
+    for refusal in &refused {
+        let whom = if is_fleet { format!("{}: ", refusal.machine_id) } else { String::new() };
+        failed(&format!("{whom}{}", refusal.refusal.message), refusal.refusal.hint.as_deref());
+        exit = exit.max(exit_of(refusal));
+    }
+    let has_failed = replies.iter().any(|reply| ["failed", "cancelled"].contains(&text(reply, "state")));
+    if has_failed && matches!(ask, Ask::Upload { .. }) { exit.max(Exit::Failed) } else { exit }
+}
+
+fn exit_of(refusal: &ErrorReply) -> Exit {
+    match refusal.refusal.code {
+        ErrorCode::InvalidParams => Exit::Usage,
+        ErrorCode::NotFound => Exit::NotFound,
+        ErrorCode::Conflict
+        | ErrorCode::Corrupt
+        | ErrorCode::Denied
+        | ErrorCode::Unavailable
+        | ErrorCode::Limit
+        | ErrorCode::Internal => Exit::Failed,
+    }
+}
+
+/// One object for one node; for the fleet an array, a refusal being an object with its code.
+fn show_json(is_fleet: bool, replies: &[Value], refused: &[ErrorReply]) {
+    let refused = refused.iter().map(|refusal| json!(refusal));
+    if is_fleet {
+        let all: Vec<_> = replies.iter().cloned().chain(refused).collect();
+        return result(format_args!("{:#}", json!(all)));
+    }
+    for reply in replies.iter().cloned().chain(refused) {
+        result(format_args!("{reply:#}"));
+    }
+}
+
+fn show_text(ask: &Ask, is_fleet: bool, replies: &[Value]) {
+    if let Ask::List { .. } = ask {
+        return result(format_args!("{}", table::recordings(replies, is_fleet)));
+    }
+    for reply in replies {
+        let text = match ask {
+            Ask::Info { .. } => table::recording(reply),
+            Ask::Status => table::status(reply),
+            Ask::Upload { .. } => table::job_line(reply),
+            Ask::List { .. } => continue,
+        };
+        result(format_args!("{text}"));
+    }
+}

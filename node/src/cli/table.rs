@@ -1,0 +1,181 @@
+//! Replies as people read them.
+
+use std::{fmt::Write, time::Duration};
+
+use bytesize::ByteSize;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value;
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or("-")
+}
+
+fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or_default()
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).to_string()
+}
+
+/// A time to the second: what follows is noise for people.
+fn time(value: &Value, name: &str) -> String {
+    match value[name].as_str() {
+        Some(text) => text.split('.').next().unwrap_or(text).trim_end_matches('Z').replace('T', " "),
+        None => "-".into(),
+    }
+}
+
+fn rows(rows: &Value) -> &[Value] {
+    rows.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(head.iter().map(|text| text.to_uppercase()).collect::<Vec<_>>());
+    table
+}
+
+/// The recordings of one machine, or of several with a column for them.
+pub(super) fn recordings(replies: &[Value], is_fleet: bool) -> String {
+    let mut head = vec!["recording", "state", "uploaded", "size", "started (UTC)", "tags", "reason"];
+    if is_fleet {
+        head.insert(0, "machine");
+    }
+    let mut table = table(&head);
+    let mut is_empty = true;
+    for reply in replies {
+        for row in rows(&reply["recordings"]) {
+            let tags: Vec<_> = rows(&row["tags"]).iter().filter_map(Value::as_str).collect();
+            let mut cells = vec![
+                text(row, "recording").to_owned(),
+                text(row, "state").to_owned() + if row["corrupt"] == true { ", corrupt" } else { "" },
+                format!("{}/{}", number(row, "uploaded_chunks"), number(row, "chunks")),
+                size(number(row, "size_bytes")),
+                time(row, "started_at"),
+                tags.join(" "),
+                row["reason"].as_str().unwrap_or_default().to_owned(),
+            ];
+            if is_fleet {
+                cells.insert(0, text(reply, "machine_id").to_owned());
+            }
+            table.add_row(cells);
+            is_empty = false;
+        }
+    }
+    if is_empty { "no recordings".into() } else { table.trim_fmt() }
+}
+
+/// One recording and its chunks.
+pub(super) fn recording(reply: &Value) -> String {
+    let mut out = format!(
+        "{} of {}: {}, {}/{} chunks uploaded, {} of {}\n",
+        text(reply, "recording"),
+        text(reply, "recording_machine_id"),
+        text(reply, "state"),
+        number(reply, "uploaded_chunks"),
+        number(reply, "chunk_count"),
+        size(number(reply, "uploaded_bytes")),
+        size(number(reply, "size_bytes")),
+    );
+    if let Some(reason) = reply["reason"].as_str() {
+        writeln!(out, "reason: {reason}").ok();
+    }
+    writeln!(out, "from {} to {} (UTC)\n", time(reply, "started_at"), time(reply, "ended_at")).ok();
+    let mut table = table(&["chunk", "size", "here", "upload", "proof", "uploaded (UTC)", "reason"]);
+    for chunk in rows(&reply["chunks"]) {
+        table.add_row(vec![
+            text(chunk, "name").to_owned(),
+            size(number(chunk, "size_bytes")),
+            text(chunk, "local").to_owned(),
+            text(chunk, "upload").to_owned(),
+            text(chunk, "proof").to_owned(),
+            time(chunk, "uploaded_at"),
+            chunk["reason"].as_str().unwrap_or_default().to_owned(),
+        ]);
+    }
+    out + &table.trim_fmt()
+}
+
+/// What is safe, first of all.
+pub(super) fn status(reply: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        writeln!(out, "{name:<16} {value}").ok();
+    };
+    line("machine", text(reply, "machine_id").to_owned());
+    let at_risk = number(reply, "at_risk_chunks");
+    line("safe", if reply["safe"] == true { "yes".into() } else { "NO".into() });
+    if at_risk > 0 {
+        let since = time(reply, "oldest_at_risk_at");
+        let bytes = size(number(reply, "at_risk_bytes"));
+        line("at risk", format!("{at_risk} chunks, {bytes}, the oldest since {since} UTC"));
+    }
+    if reply["paused"].is_object() {
+        line("paused", "by a person".into());
+    }
+    if reply["blocked"].is_object() {
+        let blocked = &reply["blocked"];
+        line("blocked", format!("{}: {}", text(blocked, "reason"), text(blocked, "hint")));
+    }
+    let queue = &reply["queue"];
+    let in_flight = format!("{} on their way ({})", number(queue, "in_flight"), size(number(queue, "in_flight_bytes")));
+    line("queue", format!("{} waiting, {in_flight}", number(queue, "waiting")));
+    if let Some(millis) = queue["next_try_in_ms"].as_u64() {
+        let seconds = Duration::from_secs(millis.div_ceil(1000));
+        line("next try", format!("in {}", humantime::format_duration(seconds)));
+    }
+    line("upload rate", format!("{}/s", size(number(reply, "upload_rate_bytes_per_s"))));
+    line("dead letters", number(reply, "dead_letters").to_string());
+    line("refused events", refused(&reply["refused_events"]));
+    let store = &reply["store"];
+    let same_disk = if store["same_disk"] == true { ", on the library's own disk: nothing in it is safe" } else { "" };
+    line("store", format!("{} {}{same_disk}", text(store, "backend"), text(store, "store_id")));
+    if let Some(free) = reply["disk_free_bytes"].as_u64() {
+        let full = reply["disk_full_in_s"].as_u64().map(Duration::from_secs);
+        let full = full.map(|full| format!(", full in {}", humantime::format_duration(full))).unwrap_or_default();
+        line("disk", format!("{} free{full}", size(free)));
+    }
+    if reply["durable"] == false {
+        line("durable", "NO: the node's own records don't get to the disk".into());
+    }
+    for problem in rows(&reply["config_problems"]) {
+        let place = format!("{} ({})", text(problem, "key"), text(problem, "source"));
+        line("wrong setting", format!("{place}: {}; {}", text(problem, "message"), text(problem, "hint")));
+    }
+    line("version", format!("{}, since {} UTC", text(reply, "version"), time(reply, "started_at")));
+    out.trim_end().to_owned()
+}
+
+fn refused(events: &Value) -> String {
+    let kinds = ["foreign", "illegal", "missing", "mismatch", "undecodable"];
+    let told: Vec<_> = kinds
+        .iter()
+        .filter(|kind| number(events, kind) > 0)
+        .map(|kind| format!("{} {kind}", number(events, kind)))
+        .collect();
+    if told.is_empty() { "0".into() } else { format!("{}: {}", number(events, "total"), told.join(", ")) }
+}
+
+/// A job in a line or two.
+pub(super) fn job_line(reply: &Value) -> String {
+    let progress = &reply["progress"];
+    let what = reply["recording"].as_str().unwrap_or("all recordings");
+    let mut out = format!(
+        "upload of {what} on {}: {}, {}/{} chunks, {} of {}",
+        text(reply, "machine_id"),
+        text(reply, "state"),
+        number(progress, "chunks_done"),
+        number(progress, "chunks_total"),
+        size(number(progress, "bytes_done")),
+        size(number(progress, "bytes_total")),
+    );
+    if reply["blocked"].is_object() {
+        write!(out, "\nblocked: {}: {}", text(&reply["blocked"], "reason"), text(&reply["blocked"], "hint")).ok();
+    }
+    if reply["error"].is_object() {
+        write!(out, "\n{}", text(&reply["error"], "message")).ok();
+    }
+    out
+}

@@ -1,0 +1,98 @@
+use super::*;
+
+fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Config {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let flags: Vec<_> = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Config::of(Path::new("/home"), Some(file), &env, &flags)
+}
+
+fn source(config: &Config, key: &str) -> String {
+    config.listed.iter().find(|setting| setting.key == key).unwrap().source.clone()
+}
+
+#[test]
+fn without_any_source_the_defaults_hold_and_nothing_is_uploaded() {
+    let config = load("", &[], &[]);
+    assert_eq!(config.problems, []);
+    let Settings { store, recordings_dir, concurrency, give_up_after, zenoh, .. } = config.settings;
+    assert_eq!((store, concurrency), (StoreSettings::Unset, 4));
+    assert_eq!(recordings_dir, Path::new("/home/recordings"));
+    assert_eq!(give_up_after, Duration::from_secs(12 * 3600));
+    assert_eq!(zenoh.connect, ["tcp/127.0.0.1:7447"]);
+    assert!(zenoh.explicit.is_empty() && zenoh.multicast && !zenoh.is_client);
+}
+
+#[test]
+fn later_sources_win_and_each_value_names_its_own() {
+    let file = "[other]\nx = 1\n[storage]\nbackend = \"local\"\nlocal_path = \"bucket\"\nconcurrency = 2\n[storage.zenoh]\nmode = \"client\"\n";
+    let env = [
+        ("BUBBALOOP_STORAGE_CONCURRENCY", "3"),
+        ("BUBBALOOP_STORAGE_ZENOH__CONNECT", "[\"tcp/10.0.0.1:7447\"]"),
+        ("BUBBALOOP_STORAGE_RESCAN_INTERVAL", "5"),
+        ("BUBBALOOP_MACHINE_ID", "robot-7"),
+    ];
+    let config = load(file, &env, &[("concurrency", "8"), ("auto_upload", "false")]);
+    assert_eq!(config.problems, []);
+    assert_eq!(config.settings.store, StoreSettings::Local { path: "/home/bucket".into() });
+    assert_eq!((config.settings.concurrency, config.settings.auto_upload), (8, false));
+    assert_eq!(config.settings.rescan_interval, Duration::from_secs(5));
+    assert_eq!(config.settings.machine_id.as_ref().unwrap().as_str(), "robot_7");
+    assert!(config.settings.zenoh.is_client);
+    assert_eq!(config.settings.zenoh.connect, ["tcp/10.0.0.1:7447"]);
+    for (key, wanted) in [
+        ("concurrency", "--set concurrency"),
+        ("rescan_interval", "BUBBALOOP_STORAGE_RESCAN_INTERVAL"),
+        ("zenoh.connect", "BUBBALOOP_STORAGE_ZENOH__CONNECT"),
+        ("zenoh.mode", "/home/config.toml"),
+        ("give_up_after", "default"),
+    ] {
+        assert_eq!(source(&config, key), wanted);
+    }
+}
+
+#[test]
+fn all_problems_are_told_at_once_and_the_rest_holds() {
+    let file = "[storage]\nconcurency = 2\nconcurrency = 0\nrescan_interval = \"soon\"\nauto_upload = \"maybe\"\n\
+                give_up_after = \"3h\"\nmachine_id = \"a/b\"\n[storage.zenoh]\nmode = \"router\"\nlisten = [\"7448\"]\n";
+    let config = load(file, &[("BUBBALOOP_STORAGE_ZENOH__MULTICASTS", "x")], &[]);
+    let told: Vec<_> = config.problems.iter().map(|problem| problem.key.as_str()).collect();
+    for key in [
+        "concurency",
+        "concurrency",
+        "rescan_interval",
+        "auto_upload",
+        "machine_id",
+        "zenoh.mode",
+        "zenoh.listen",
+        "zenoh.multicasts",
+    ] {
+        assert!(told.contains(&key), "{key}: {told:?}");
+    }
+    assert_eq!(told.len(), 8);
+    assert_eq!(config.problems[0].hint, "did you mean concurrency?");
+    assert_eq!(config.settings.give_up_after, Duration::from_secs(3 * 3600));
+    assert_eq!(config.settings.concurrency, 4);
+}
+
+#[test]
+fn a_wrong_store_section_uploads_nowhere_and_says_so() {
+    for file in [
+        "[storage]\nbackend = \"locl\"\nlocal_path = \"x\"",
+        "[storage]\nbackend = \"local\"",
+        "[storage]\nbackend = \"local\"\nlocal_path = 7",
+        "[storage\nbackend = \"local\"",
+        "storage = 3",
+    ] {
+        let config = load(file, &[], &[]);
+        assert!(matches!(config.settings.store, StoreSettings::Invalid(_)), "{file}: {:?}", config.settings.store);
+        assert!(!config.problems.is_empty(), "{file}");
+    }
+}
+
+#[test]
+fn names_that_are_all_digits_stay_text() {
+    let config = load("[storage]\nmachine_id = 7", &[], &[]);
+    assert_eq!(config.settings.machine_id.unwrap().as_str(), "7");
+    let config = load("", &[("BUBBALOOP_MACHINE_ID", "007")], &[]);
+    assert_eq!(config.settings.machine_id.unwrap().as_str(), "007");
+}

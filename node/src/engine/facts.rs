@@ -1,0 +1,51 @@
+//! What changed, told to whoever listens: each fact once, in order, with its number in this run.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bubbaloop_storage_schemas::{
+    event::{EventHead, Fact, StorageEvent},
+    limits::FACTS_BUFFERED_MAX,
+};
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::{clock::Clock, library::identity::Identity};
+
+/// Tells what changed. Telling never waits: a listener that is too slow misses facts and learns how many.
+#[derive(Debug)]
+pub struct Facts {
+    identity: Identity,
+    boot_id: String,
+    clock: Arc<dyn Clock>,
+    /// Held while a fact is told, so that numbers rise in the order of telling.
+    seq: Mutex<u64>,
+    listeners: broadcast::Sender<StorageEvent>,
+}
+
+impl Facts {
+    /// Begins a run of the node.
+    pub fn new(identity: Identity, clock: Arc<dyn Clock>) -> Self {
+        let boot_id = Uuid::new_v4().simple().to_string();
+        let (listeners, _) = broadcast::channel(FACTS_BUFFERED_MAX);
+        Self { identity, boot_id, clock, seq: Mutex::new(0), listeners }
+    }
+
+    /// Tells one fact.
+    pub fn tell(&self, fact: Fact) {
+        let mut seq = self.seq.lock().unwrap_or_else(PoisonError::into_inner);
+        *seq += 1;
+        let head = EventHead {
+            library_id: self.identity.library_id.clone(),
+            boot_id: self.boot_id.clone(),
+            seq: *seq,
+            at_ns: self.clock.wall(),
+        };
+        // Nobody listening is no error.
+        self.listeners.send(StorageEvent { head, machine_id: self.identity.machine_id.clone(), fact }).ok();
+    }
+
+    /// Listens from now on.
+    pub fn listen(&self) -> broadcast::Receiver<StorageEvent> {
+        self.listeners.subscribe()
+    }
+}

@@ -1,0 +1,322 @@
+//! What comes in: scans of the library, finalize events, and what a person asks to be sent.
+
+use std::{collections::BTreeSet, fs, io, path::Path, str::FromStr, sync::atomic::Ordering};
+
+use bubbaloop_storage_schemas::{
+    ChunkName, RecordingName, UnixNs,
+    codec::Format,
+    event::FinalizeEvent,
+    limits::EVENT_BYTES_MAX,
+    reply::{ChunkLocal, Proof, RefusedEvents},
+};
+
+use super::{State, Sync, publish};
+use crate::{
+    content::ContentError,
+    library::{
+        disk,
+        scan::{self, ChunkEntry, Loaded, Look, Recording},
+        unmanaged::{self, AllUnmanaged},
+    },
+    policy::{
+        intake::{self, Announced, OnDisk, Refused},
+        queue::{ChunkId, Item, Offered, Stage},
+        recording::{self, ManifestFacts},
+    },
+};
+
+/// How a chunk stands that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is proven in the store.
+    Proven,
+    /// It waits or is on its way.
+    Waiting,
+    /// It can't be sent as it is.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Its local bytes are damaged or missing.
+        is_corrupt: bool,
+    },
+}
+
+/// A chunk that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errand {
+    /// Which.
+    pub id: ChunkId,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// The folders and files under the folder of recordings.
+struct Entries {
+    names: BTreeSet<RecordingName>,
+    /// Folders that may be another tool's.
+    folders: BTreeSet<String>,
+    unmanaged: AllUnmanaged,
+}
+
+impl Entries {
+    fn read(recordings: &Path) -> io::Result<Self> {
+        let mut found = Self { names: BTreeSet::new(), folders: BTreeSet::new(), unmanaged: AllUnmanaged::new() };
+        for entry in fs::read_dir(recordings)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !entry.file_type()?.is_dir() {
+                unmanaged::add_file(&mut found.unmanaged, &entry)?;
+                continue;
+            }
+            found.names.extend(RecordingName::from_str(&name).ok());
+            found.folders.insert(name);
+        }
+        Ok(found)
+    }
+}
+
+impl Sync {
+    /// Reads the whole library and offers what is pending. A recording that can't be read keeps what was known of it;
+    /// one whose folder is as it was is not read again.
+    ///
+    /// # Errors
+    /// The folder of recordings can't be read: nothing is forgotten.
+    pub fn scan(&self) -> io::Result<()> {
+        let Entries { names, folders, mut unmanaged } = Entries::read(&self.parts.recordings)?;
+        let free_bytes = disk::free_bytes(&self.parts.recordings);
+        {
+            let mut state = self.state();
+            let State { recordings, publisher, filling, .. } = &mut *state;
+            for name in recordings.keys().filter(|name| !names.contains(*name)) {
+                publisher.forget(name);
+            }
+            recordings.retain(|name, _| names.contains(name));
+            if let Ok(free_bytes) = free_bytes {
+                filling.sample(free_bytes, self.parts.clock.tick());
+            }
+        }
+        self.scan_each(names);
+        let known: BTreeSet<_> = self.state().recordings.keys().map(ToString::to_string).collect();
+        for name in folders.difference(&known) {
+            if let Err(error) = unmanaged::add_folder(&mut unmanaged, &self.parts.recordings.join(name), name) {
+                tracing::warn!(folder = name, %error, "a folder under the recordings can't be read");
+            }
+        }
+        self.state().unmanaged = unmanaged;
+        self.is_scanned.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Reads the recordings that may still change and offers what is pending.
+    pub(super) fn scan_open(&self) {
+        let is_open = |recording: &&Recording| recording::is_open(&recording.manifest);
+        let names: Vec<_> = self.state().recordings.values().filter(is_open).map(|found| found.name.clone()).collect();
+        self.scan_each(names);
+    }
+
+    fn scan_each(&self, names: impl IntoIterator<Item = RecordingName>) {
+        for name in names {
+            let now_ns = self.parts.clock.wall();
+            let settled = self.state().recordings.get(&name).and_then(|known| known.settled(now_ns));
+            if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, &name)) {
+                self.offer_pending(&mut self.state(), &name);
+                self.fold(&name);
+            } else if let Err(error) = self.refresh(&name, Look::Scan) {
+                tracing::warn!(recording = %name, %error, "a recording can't be read");
+            }
+        }
+    }
+
+    /// Reads one recording and offers what is pending of it.
+    ///
+    /// # Errors
+    /// It can't be read: what was known of it stays.
+    pub fn refresh(&self, name: &RecordingName, look: Look) -> Result<(), ContentError> {
+        let earlier = self.state().recordings.get(name).cloned();
+        let super::Parts { recordings, machine_id, store_id, .. } = &self.parts;
+        let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_ref(), look)?;
+        let mut state = self.state();
+        let Some(Loaded { mut recording, manifest }) = loaded else {
+            state.recordings.remove(name);
+            state.publisher.forget(name);
+            return Ok(());
+        };
+        if let Some(known) = state.recordings.get(name) {
+            recording.keep_from(known);
+        }
+        if manifest.is_some_and(|manifest| publish::is_due(&recording, &manifest)) {
+            state.publisher.want(name, self.parts.clock.tick());
+        }
+        state.recordings.insert(name.clone(), recording);
+        self.offer_pending(&mut state, name);
+        Ok(())
+    }
+
+    /// Offers what is pending of a recording, where uploads go by themselves or somebody asked for it.
+    fn offer_pending(&self, state: &mut State, name: &RecordingName) {
+        let State { recordings, queue, asked, .. } = state;
+        let Some(recording) = recordings.get(name) else { return };
+        if !self.parts.auto_upload && !asked.contains(name) {
+            return;
+        }
+        let mut is_anything_pending = false;
+        for chunk in recording.pending() {
+            is_anything_pending = true;
+            if queue.offer(self.item(name, chunk)) == Offered::Full {
+                break;
+            }
+        }
+        if !is_anything_pending {
+            asked.remove(name);
+        }
+    }
+
+    /// A chunk that was finalized since the run started can't have been sent by an earlier one.
+    fn item(&self, recording: &RecordingName, chunk: &ChunkEntry) -> Item {
+        Item {
+            id: ChunkId { recording: recording.clone(), chunk: chunk.name },
+            size_bytes: chunk.size_bytes,
+            finalized_at_ns: chunk.finalized_at_ns,
+            is_fresh: chunk.finalized_at_ns >= self.started_at_ns,
+        }
+    }
+
+    /// Takes in the bytes of a finalize event: what the disk confirms is queued at once.
+    ///
+    /// Idempotent. What is refused is counted, save `Missing`, which the caller may hold a while and give to
+    /// [`Sync::announce`] again before it counts it with [`Sync::refuse`].
+    ///
+    /// # Errors
+    /// Why the event is refused.
+    pub fn take_event(&self, bytes: &[u8], format: Option<Format>) -> Result<(), (Refused, Option<Announced>)> {
+        let decoded = if bytes.len() > EVENT_BYTES_MAX { None } else { FinalizeEvent::decode(bytes, format).ok() };
+        let announced =
+            decoded.ok_or(Refused::Undecodable).and_then(|event| intake::check(&event, &self.parts.machine_id));
+        let announced = announced.map_err(|refused| (self.refuse(refused), None))?;
+        match self.announce(&announced) {
+            Ok(()) => Ok(()),
+            Err(Refused::Missing) => Err((Refused::Missing, Some(announced))),
+            Err(refused) => Err((self.refuse(refused), None)),
+        }
+    }
+
+    /// Queues an announced chunk if the disk confirms it. Nothing is counted.
+    ///
+    /// # Errors
+    /// Why the disk does not.
+    pub fn announce(&self, announced: &Announced) -> Result<(), Refused> {
+        let Announced { recording: name, chunk } = announced;
+        if self.is_proven(name, chunk) {
+            return Ok(());
+        }
+        // An early event is looked at again and again: that must not read the whole recording each time.
+        if !self.has_file(name, chunk.name) {
+            return Err(Refused::Missing);
+        }
+        self.refresh(name, Look::Glance).map_err(|_| Refused::Missing)?;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let recording = state.recordings.get_mut(name).ok_or(Refused::Missing)?;
+        let is_foreign = matches!(recording.manifest, ManifestFacts::Readable { is_ours: false, .. });
+        let place = recording.chunks.binary_search_by_key(&chunk.name, |entry| entry.name);
+        let entry = place.ok().and_then(|place| recording.chunks.get_mut(place)).ok_or(Refused::Missing)?;
+        let disk = match entry.facts.local {
+            ChunkLocal::Missing | ChunkLocal::Evicted => OnDisk::Absent,
+            ChunkLocal::Present | ChunkLocal::Damaged => {
+                let is_other_digest = entry.digest.is_some_and(|digest| digest != chunk.digest);
+                OnDisk::Present { size_bytes: entry.size_bytes, is_other_digest, is_foreign }
+            }
+        };
+        intake::compare(chunk, disk)?;
+        entry.facts.is_announced = true;
+        entry.digest = Some(chunk.digest);
+        entry.log_time_first_ns = entry.log_time_first_ns.or(chunk.log_time_first_ns);
+        entry.log_time_last_ns = entry.log_time_last_ns.or(chunk.log_time_last_ns);
+        if recording::is_pending(&entry.facts) && self.parts.auto_upload {
+            let item = self.item(name, entry);
+            state.queue.offer(item);
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Tells whether an announced chunk is in the store already: an event that comes again costs no look at the disk.
+    fn is_proven(&self, name: &RecordingName, chunk: &bubbaloop_storage_schemas::manifest::Chunk) -> bool {
+        let state = self.state();
+        let entry = state.recordings.get(name).and_then(|recording| recording.chunk(chunk.name));
+        entry.is_some_and(|entry| entry.digest == Some(chunk.digest) && entry.facts.proof.is_some_and(Proof::is_proven))
+    }
+
+    fn has_file(&self, name: &RecordingName, chunk: ChunkName) -> bool {
+        fs::symlink_metadata(scan::Folder::new(&self.parts.recordings, name).chunk(chunk)).is_ok()
+    }
+
+    /// Counts a refused event.
+    pub fn refuse(&self, refused: Refused) -> Refused {
+        intake::count(&mut self.state().refused, refused);
+        refused
+    }
+
+    /// Returns how many events were refused, and why.
+    pub fn refused_events(&self) -> RefusedEvents {
+        self.state().refused
+    }
+
+    /// Sends now what is known of a recording (of all, without one): its chunks go first, and what was given up or
+    /// found damaged is tried again. Returns its chunks, the proven ones too.
+    pub fn ask(&self, name: Option<&RecordingName>) -> Vec<Errand> {
+        let names: Vec<_> = match name {
+            Some(name) => vec![name.clone()],
+            None => self.state().recordings.keys().cloned().collect(),
+        };
+        let mut errands = Vec::new();
+        for name in &names {
+            if let Err(error) = self.refresh(name, Look::Glance) {
+                tracing::warn!(recording = %name, %error, "a recording can't be read");
+            }
+            let mut guard = self.state();
+            let state = &mut *guard;
+            let Some(recording) = state.recordings.get_mut(name).filter(|recording| recording.is_ours()) else {
+                continue;
+            };
+            for chunk in &mut recording.chunks {
+                if chunk.facts.local == ChunkLocal::Damaged {
+                    chunk.facts.local = ChunkLocal::Present;
+                }
+            }
+            let is_meant = |chunk: &&ChunkEntry| recording::is_finalized(&chunk.facts);
+            errands.extend(recording.chunks.iter().filter(is_meant).map(|chunk| Errand {
+                id: ChunkId { recording: name.clone(), chunk: chunk.name },
+                size_bytes: chunk.size_bytes,
+            }));
+            state.asked.insert(name.clone());
+            self.offer_pending(state, name);
+            state.queue.urge(Some(name));
+        }
+        self.changed.notify_one();
+        errands
+    }
+
+    /// Tells how a chunk stands that somebody asked for.
+    pub fn standing(&self, id: &ChunkId) -> Standing {
+        let state = self.state();
+        let failed = |reason: &str, is_corrupt| Standing::Failed { reason: reason.to_owned(), is_corrupt };
+        let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
+        let Some(chunk) = chunk else { return failed("it is not there any more", true) };
+        if chunk.facts.proof.is_some_and(Proof::is_proven) {
+            return Standing::Proven;
+        }
+        match (state.queue.stage(id), chunk.facts.local) {
+            (Some(Stage::Dead(reason)), local) => failed(reason, local != ChunkLocal::Present),
+            (Some(Stage::Waiting | Stage::InFlight), _) | (None, ChunkLocal::Present) => Standing::Waiting,
+            (None, ChunkLocal::Missing) => failed("its file is missing", true),
+            (None, ChunkLocal::Damaged) => failed("its file is damaged", true),
+            (None, ChunkLocal::Evicted) => failed("it was evicted and is not proven in this store", true),
+        }
+    }
+
+    /// Returns when the run began.
+    pub const fn started_at_ns(&self) -> UnixNs {
+        self.started_at_ns
+    }
+}

@@ -1,0 +1,309 @@
+//! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
+//!
+//! `intake` takes in what comes, `upload` sends one chunk, `publish` writes remote manifests; here is the state
+//! that they share and the loop that drives them.
+
+mod intake;
+mod publish;
+mod upload;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bubbaloop_storage_schemas::{
+    MachineId, RecordingName, UnixNs,
+    journal::StoreId,
+    manifest::Manifest,
+    reply::{Probe, RefusedEvents},
+};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
+};
+
+pub use self::intake::{Errand, Standing};
+use super::facts::Facts;
+use crate::{
+    clock::Clock,
+    library::{
+        scan::{self, Recording},
+        unmanaged::AllUnmanaged,
+    },
+    policy::{
+        Tick,
+        publish::Publisher,
+        queue::{Block, ChunkId, Limits, Next, Queue},
+        rate::{Filling, Throughput},
+    },
+    store::ObjectStore,
+};
+
+/// What a sync works with.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The folder of recordings.
+    pub recordings: PathBuf,
+    /// This machine.
+    pub machine_id: MachineId,
+    /// Where chunks go.
+    pub store: Arc<dyn ObjectStore>,
+    /// Its id in the journal.
+    pub store_id: StoreId,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Tells what changed.
+    pub facts: Arc<Facts>,
+    /// Chunks go up by themselves; otherwise only those that somebody asks for.
+    pub auto_upload: bool,
+}
+
+/// The library in memory, the queue, and what joins them to disk and store.
+#[derive(Debug)]
+pub struct Sync {
+    parts: Parts,
+    started_at_ns: UnixNs,
+    state: Mutex<State>,
+    /// Held while a journal is appended to: two appends to one file would cut each other's line off.
+    journals: Mutex<()>,
+    is_durable: AtomicBool,
+    is_scanned: AtomicBool,
+    /// Wakes the running sync when something was queued.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    recordings: BTreeMap<RecordingName, Recording>,
+    unmanaged: AllUnmanaged,
+    publisher: Publisher,
+    /// Recordings that somebody asked for, as long as anything of them waits.
+    asked: BTreeSet<RecordingName>,
+    probe: Option<Probe>,
+    /// The fact that stops uploads as it was told last, and since when.
+    block: Option<(Block, UnixNs)>,
+    refused: RefusedEvents,
+    throughput: Throughput,
+    filling: Filling,
+}
+
+/// How uploads go at one instant.
+#[derive(Debug, Clone)]
+pub struct Going {
+    /// What the probe found; `None` before it.
+    pub probe: Option<Probe>,
+    /// The fact that stops uploads, and since when.
+    pub block: Option<(Block, UnixNs)>,
+    /// Bytes that were proven, per second over the last minute.
+    pub upload_rate_bytes_per_s: u64,
+    /// What is free on the library's disk.
+    pub disk_free_bytes: Option<u64>,
+    /// When it is full at the rate of the last minutes.
+    pub disk_full_in_s: Option<u64>,
+}
+
+/// How often the running sync looks, and how long it may take to end.
+#[derive(Debug, Clone, Copy)]
+pub struct Timers {
+    /// Between looks at recordings that go on.
+    pub rescan_open: Duration,
+    /// Between looks at the whole library.
+    pub rescan_all: Duration,
+    /// For what is on its way when it ends.
+    pub shutdown_grace: Duration,
+}
+
+/// The shortest wait of the running sync: a timer that is just due does not spin it.
+const WAKE_MIN: Duration = Duration::from_millis(1);
+
+fn note_end(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "an upload ended abnormally");
+    }
+}
+
+impl Sync {
+    /// Makes a sync that knows nothing yet.
+    pub fn new(parts: Parts, limits: Limits) -> Self {
+        let state = State {
+            queue: Queue::new(limits),
+            recordings: BTreeMap::new(),
+            unmanaged: AllUnmanaged::new(),
+            publisher: Publisher::default(),
+            asked: BTreeSet::new(),
+            probe: None,
+            block: None,
+            refused: RefusedEvents::default(),
+            throughput: Throughput::default(),
+            filling: Filling::default(),
+        };
+        Self {
+            started_at_ns: parts.clock.wall(),
+            parts,
+            state: Mutex::new(state),
+            journals: Mutex::new(()),
+            is_durable: AtomicBool::new(true),
+            is_scanned: AtomicBool::new(false),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A panic in another task leaves the state between two idempotent steps, so it is used on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether the library was read whole once.
+    pub fn is_scanned(&self) -> bool {
+        self.is_scanned.load(Ordering::Acquire)
+    }
+
+    /// Reads the view and the queue at one instant. `read` does not call this sync.
+    pub fn read<T>(&self, read: impl FnOnce(&BTreeMap<RecordingName, Recording>, &Queue) -> T) -> T {
+        let state = self.state();
+        read(&state.recordings, &state.queue)
+    }
+
+    /// Returns what stands beside the recordings and is laid out in another way, as the last scan saw it.
+    pub fn unmanaged(&self) -> AllUnmanaged {
+        self.state().unmanaged.clone()
+    }
+
+    /// Tells how uploads go.
+    pub fn going(&self) -> Going {
+        let now = self.parts.clock.tick();
+        let mut state = self.state();
+        Going {
+            probe: state.probe,
+            block: state.block.clone(),
+            upload_rate_bytes_per_s: state.throughput.bytes_per_s(now),
+            disk_free_bytes: state.filling.free_bytes(),
+            disk_full_in_s: state.filling.full_in_s(),
+        }
+    }
+
+    /// Reads a recording's manifest from disk; `None` where none is readable.
+    pub fn manifest(&self, name: &RecordingName) -> Option<Manifest> {
+        scan::manifest(&self.parts.recordings, name)
+    }
+
+    /// Returns what is known of a recording.
+    pub fn recording(&self, name: &RecordingName) -> Option<Recording> {
+        self.state().recordings.get(name).cloned()
+    }
+
+    /// Returns the fact that stops uploads, if one does.
+    pub fn blocked(&self) -> Option<Block> {
+        self.state().queue.blocked().cloned()
+    }
+
+    /// Returns the chunks that were given up, each with the reason.
+    pub fn dead_letters(&self) -> Vec<(ChunkId, String)> {
+        self.state().queue.dead_letters().map(|letter| (letter.item.id.clone(), letter.reason.clone())).collect()
+    }
+
+    /// Tells whether the journal gets to the disk.
+    pub fn is_durable(&self) -> bool {
+        self.is_durable.load(Ordering::Relaxed)
+    }
+
+    /// Runs until `stop`: scans the library, takes up what is told meanwhile, uploads. Then what is on its way may
+    /// end within the grace; what does not is dropped, which is always safe.
+    pub async fn run(self: &Arc<Self>, timers: Timers, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut tasks = JoinSet::new();
+        let first = Arc::clone(self);
+        tasks.spawn(async move { first.probe_first().await });
+        let mut scan: Option<JoinHandle<()>> = None;
+        let (mut open_at, mut all_at) = (Tick::default(), Tick::default());
+        loop {
+            let now = self.parts.clock.tick();
+            if now >= open_at {
+                if scan.as_ref().is_none_or(JoinHandle::is_finished) {
+                    scan = Some(self.spawn_scan(now >= all_at));
+                    all_at = if now >= all_at { now.after(timers.rescan_all) } else { all_at };
+                }
+                open_at = now.after(timers.rescan_open);
+            }
+            let next = self.start_all(&mut tasks);
+            let wake = next.map_or(open_at, |next| next.min(open_at)).since(now).max(WAKE_MIN);
+            tokio::select! {
+                () = &mut stop => break,
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => note_end(ended),
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(wake) => {}
+            }
+        }
+        let drained = async {
+            while let Some(ended) = tasks.join_next().await {
+                note_end(ended);
+            }
+        };
+        if tokio::time::timeout(timers.shutdown_grace, drained).await.is_err() {
+            tracing::warn!("uploads are cut off: they go on at the next start");
+        }
+    }
+
+    fn spawn_scan(self: &Arc<Self>, all: bool) -> JoinHandle<()> {
+        let sync = Arc::clone(self);
+        spawn_blocking(move || {
+            if !all {
+                sync.scan_open();
+            } else if let Err(error) = sync.scan() {
+                tracing::warn!(%error, "the folder of recordings can't be read");
+            }
+            sync.changed.notify_one();
+        })
+    }
+
+    /// Carries out what the queue says until it has nothing to do at this tick.
+    ///
+    /// # Cancellation
+    /// Uploads under way are dropped between two idempotent steps; the next scan takes them up.
+    pub async fn drain(self: &Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        loop {
+            self.start_all(&mut tasks);
+            match tasks.join_next().await {
+                None => return,
+                Some(ended) => note_end(ended),
+            }
+        }
+    }
+
+    /// Starts all that the queue names now, and returns until when it has nothing more, where it knows.
+    fn start_all(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
+        loop {
+            let next = self.state().queue.next(self.parts.clock.tick());
+            let sync = Arc::clone(self);
+            match next {
+                Next::Start { item, attempt } => tasks.spawn(async move { sync.upload(item, attempt).await }),
+                Next::Probe => tasks.spawn(async move { sync.probe_again().await }),
+                Next::WaitUntil(tick) => return self.start_manifests(tasks).into_iter().chain([tick]).min(),
+                Next::Idle => return self.start_manifests(tasks),
+            };
+        }
+    }
+
+    /// Starts the writing of the manifests that are due, and returns when to look again.
+    fn start_manifests(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
+        while let Some(name) = self.next_manifest() {
+            let sync = Arc::clone(self);
+            tasks.spawn(async move { sync.publish(name).await });
+        }
+        let now = self.parts.clock.tick();
+        let state = self.state();
+        let look_at = state.publisher.next_look_at()?;
+        let opens_at = state.queue.opens_at()?;
+        let waits_for_a_chunk = opens_at <= now && !state.queue.admits_other(now);
+        (!waits_for_a_chunk).then(|| look_at.max(opens_at))
+    }
+}

@@ -1,0 +1,237 @@
+//! Remote manifests: written when the plan says so, read before they are replaced, and never made smaller.
+
+use std::sync::Arc;
+
+use bubbaloop_storage_schemas::{
+    Digest, RecordingName,
+    event::Fact,
+    journal::JournalEntry,
+    keys::ObjectKey,
+    limits::MANIFEST_BYTES_MAX,
+    manifest::{Indices, Manifest},
+};
+use tokio::task::spawn_blocking;
+
+use super::{State, Sync};
+use crate::{
+    engine::transfer::TransferError,
+    library::{
+        fold::{self, Folded},
+        journal::Published,
+        scan::{Folder, Recording},
+    },
+    policy::{
+        manifest::{self, Merged},
+        publish::Standing,
+        queue::{ChunkId, Outcome, Queue, Stage},
+        recording::ManifestFacts,
+    },
+    store::{Body, ObjectStore, PutMode, StoreError, StoreErrorKind},
+};
+
+/// What a recording's remote manifest is to say.
+struct Wanted {
+    recording: Recording,
+    manifest: Manifest,
+    text: Vec<u8>,
+}
+
+/// Returns what may be published of a recording; `None` while nothing of it is proven, or where it is not ours to publish.
+fn wanted(recording: &Recording, local: &Manifest) -> Option<(Manifest, Vec<u8>)> {
+    if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) {
+        return None;
+    }
+    let manifest = manifest::remote(local, &recording.uploaded());
+    if manifest.chunks.is_empty() {
+        return None;
+    }
+    let text = serde_json::to_vec_pretty(&manifest).ok()?;
+    Some((manifest, text))
+}
+
+/// Tells whether a recording's remote manifest says something else than it should.
+pub(super) fn is_due(recording: &Recording, local: &Manifest) -> bool {
+    wanted(recording, local).is_some_and(|(_, text)| {
+        recording.published.as_ref().is_none_or(|published| published.wanted != Digest::of(&text))
+    })
+}
+
+/// Tells how a recording stands for the plan of its remote manifest.
+pub(super) fn standing(recording: Option<&Recording>, queue: &Queue, has_ended: bool) -> Standing {
+    let goes_on = |recording: &Recording| {
+        recording.pending().any(|chunk| {
+            let id = ChunkId { recording: recording.name.clone(), chunk: chunk.name };
+            matches!(queue.stage(&id), Some(Stage::Waiting | Stage::InFlight))
+        })
+    };
+    Standing { has_ended, is_quiet: !recording.is_some_and(goes_on) }
+}
+
+impl Sync {
+    /// Starts the writing of manifests that are due and returns one that is.
+    pub(super) fn next_manifest(&self) -> Option<RecordingName> {
+        let now = self.parts.clock.tick();
+        let now_ns = self.parts.clock.wall();
+        let mut guard = self.state();
+        let State { queue, publisher, recordings, .. } = &mut *guard;
+        if !queue.admits_other(now) {
+            return None;
+        }
+        publisher.next(now, |name| {
+            let recording = recordings.get(name);
+            let has_ended = recording.is_none_or(|recording| recording.has_ended(now_ns));
+            standing(recording, queue, has_ended)
+        })
+    }
+
+    /// Writes one remote manifest and tells plan and gate how it went.
+    pub(super) async fn publish(self: &Arc<Self>, name: RecordingName) {
+        let result = self.publish_now(&name).await;
+        let (is_written, outcome) = match result {
+            Ok(was_asked) => (true, was_asked.then_some(Outcome::Settled)),
+            Err(error) => {
+                tracing::warn!(recording = %name, %error, "a remote manifest can't be written");
+                (false, Some(Outcome::from(error)))
+            }
+        };
+        let (now, jitter) = (self.parts.clock.tick(), fastrand::f64());
+        let mut state = self.state();
+        if let Some(outcome) = outcome {
+            state.queue.finish_other(&outcome, now, jitter);
+        }
+        state.publisher.finish(&name, is_written, now, jitter);
+        self.note_gate(&mut state);
+    }
+
+    /// Returns whether the store was asked.
+    async fn publish_now(self: &Arc<Self>, name: &RecordingName) -> Result<bool, TransferError> {
+        let sync = Arc::clone(self);
+        let owned = name.clone();
+        let read = spawn_blocking(move || sync.wanted_now(&owned)).await;
+        let Some(wanted) = read.ok().flatten() else { return Ok(false) };
+        let digest = Digest::of(&wanted.text);
+        if wanted.recording.published.as_ref().is_some_and(|published| published.wanted == digest) {
+            return Ok(false);
+        }
+        let published = self.replace_manifest(&wanted, digest).await?;
+        let sync = Arc::clone(self);
+        let noted = spawn_blocking(move || sync.note_published(&wanted, published)).await;
+        if let Err(error) = noted {
+            tracing::error!(recording = %name, %error, "noting a remote manifest ended abnormally");
+        }
+        Ok(true)
+    }
+
+    fn wanted_now(&self, name: &RecordingName) -> Option<Wanted> {
+        let local = self.manifest(name)?;
+        let recording = self.recording(name)?;
+        let (manifest, text) = wanted(&recording, &local)?;
+        Some(Wanted { recording, manifest, text })
+    }
+
+    /// Puts the wanted manifest in the place of the one that stands there, joined with it; another capture's is left
+    /// alone, and ours gets a name of its own.
+    async fn replace_manifest(&self, wanted: &Wanted, digest: Digest) -> Result<Published, TransferError> {
+        let Recording { name, machine_id, published, .. } = &wanted.recording;
+        let usual = ObjectKey::manifest(machine_id, name);
+        let own = ObjectKey::manifest_of_capture(machine_id, name, wanted.manifest.started_at_ns);
+        let known = published.as_ref().filter(|published| published.key == own.as_str());
+        let keys = if known.is_some() { vec![own] } else { vec![usual, own] };
+        for key in keys {
+            let written = published.as_ref().filter(|published| published.key == key.as_str());
+            if let Some(published) = self.replace_under(&key, wanted, digest, written).await? {
+                return Ok(published);
+            }
+            tracing::warn!(recording = %name, %key, "name_taken: another capture's manifest stands there");
+        }
+        let message = format!("the manifest of {name} is not written: other captures' manifests stand under its keys");
+        Err(StoreError::new(StoreErrorKind::Rejected, message).into())
+    }
+
+    async fn replace_under(
+        &self,
+        key: &ObjectKey,
+        wanted: &Wanted,
+        digest: Digest,
+        written: Option<&Published>,
+    ) -> Result<Option<Published>, TransferError> {
+        let store = &*self.parts.store;
+        let Some(meta) = store.head(key).await? else {
+            return self.put_manifest(key, wanted.text.clone(), digest, PutMode::Create).await.map(Some);
+        };
+        let is_as_written =
+            written.is_some_and(|written| written.etag == meta.etag && written.wanted == written.digest);
+        let text = if is_as_written {
+            wanted.text.clone()
+        } else {
+            match joined(store, key, &wanted.manifest).await? {
+                Some(text) => text,
+                None => return Ok(None),
+            }
+        };
+        let honours_if_match = self.state().probe.is_some_and(|probe| probe.honours_if_match);
+        let mode = if honours_if_match { PutMode::Update(meta.etag) } else { PutMode::Overwrite };
+        self.put_manifest(key, text, digest, mode).await.map(Some)
+    }
+
+    async fn put_manifest(
+        &self,
+        key: &ObjectKey,
+        text: Vec<u8>,
+        wanted: Digest,
+        mode: PutMode,
+    ) -> Result<Published, TransferError> {
+        let digest = Digest::of(&text);
+        let etag = self.parts.store.put(key, &Body::Bytes(text.into()), mode).await?;
+        Ok(Published { key: key.to_string(), digest, wanted, etag })
+    }
+
+    fn note_published(&self, wanted: &Wanted, published: Published) {
+        let name = &wanted.recording.name;
+        let Published { key, digest, wanted: text, etag } = published.clone();
+        let entry = JournalEntry::Published { key, recording: name.clone(), sha256: digest, wanted: text, etag };
+        self.journal(name, entry);
+        let mut state = self.state();
+        if let Some(recording) = state.recordings.get_mut(name) {
+            recording.published = Some(published);
+        }
+        drop(state);
+        self.tell_complete(&wanted.recording, &wanted.manifest);
+    }
+
+    fn tell_complete(&self, recording: &Recording, remote: &Manifest) {
+        let has_ended = recording.has_ended(self.parts.clock.wall());
+        if has_ended && recording.is_proven_whole() && remote.chunks.len() == recording.chunks.len() {
+            let chunks = remote.chunks.len() as u64;
+            self.parts.facts.tell(Fact::RecordingComplete { recording: recording.name.clone(), chunks });
+        }
+    }
+
+    /// Folds the marks of an ended recording into its manifest, when that may be.
+    pub(super) fn fold(&self, name: &RecordingName) {
+        let foldable = self.state().recordings.get(name).filter(|recording| recording.is_foldable()).cloned();
+        let Some(recording) = foldable else { return };
+        let path = Folder::new(&self.parts.recordings, &recording.name).manifest();
+        match fold::fold(&path, &recording.uploaded(), self.parts.clock.wall()) {
+            Ok(Folded::Written) => tracing::debug!(recording = %recording.name, "marks folded into manifest.json"),
+            Ok(Folded::LeftAlone) => {}
+            Err(error) => tracing::warn!(recording = %recording.name, %error, "manifest.json can't be written"),
+        }
+    }
+}
+
+/// Reads the manifest that stands under a key and joins ours with it; `None` where it is another capture's.
+async fn joined(store: &dyn ObjectStore, key: &ObjectKey, ours: &Manifest) -> Result<Option<Vec<u8>>, TransferError> {
+    let Some(object) = store.get(key, None).await? else {
+        let message = format!("object {key} vanished while it was looked at");
+        return Err(StoreError::new(StoreErrorKind::Retry { after: None }, message).into());
+    };
+    let text = object.collect(MANIFEST_BYTES_MAX).await?;
+    let Ok((theirs, _)) = Manifest::parse(&text, Indices::Rising) else { return Ok(None) };
+    match manifest::merge(ours, &theirs) {
+        Merged::NameTaken => Ok(None),
+        Merged::Same(joined) => serde_json::to_vec_pretty(&*joined).map(Some).map_err(|error| {
+            StoreError::new(StoreErrorKind::Rejected, format!("the manifest {key} can't be encoded: {error}")).into()
+        }),
+    }
+}

@@ -1,0 +1,249 @@
+//! One chunk at a time: what the queue names is sent, marked and told.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
+
+use bubbaloop_storage_schemas::{
+    ChunkName, Digest, RecordingName,
+    event::Fact,
+    journal::{JournalEntry, JournalLine},
+    keys::ObjectKey,
+    reply::{ChunkLocal, Probe},
+};
+use tokio::task::spawn_blocking;
+
+use super::{State, Sync};
+use crate::{
+    content::{self, ContentError},
+    engine::transfer::{self, Parcel, Proven, TransferError},
+    library::{
+        journal,
+        scan::{ChunkEntry, Folder},
+    },
+    policy::{
+        intake::Refused,
+        queue::{Block, ChunkId, Item, Outcome, Stage},
+    },
+    store::{StoreError, StoreErrorKind},
+};
+
+impl Sync {
+    pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
+        let outcome = match self.send(&item, attempt).await {
+            Ok(proven) => {
+                self.settle(item.clone(), proven).await;
+                Outcome::Settled
+            }
+            Err(error) => {
+                tracing::warn!(recording = %item.id.recording, chunk = %item.id.chunk, %error, "an upload failed");
+                if self.was_misled(&item, &error) {
+                    self.refuse(Refused::Mismatch);
+                    let mut state = self.state();
+                    let (now, reason) = (self.parts.clock.tick(), error.to_string());
+                    state.queue.finish(&item.id, Outcome::Dead(reason), now, 0.0);
+                    return state.queue.forget(&item.id);
+                }
+                self.note_damage(&item, &error);
+                error.into()
+            }
+        };
+        self.finish(&item.id, outcome);
+    }
+
+    /// Tells the queue how a try ended, and whoever listens what follows from it.
+    fn finish(&self, id: &ChunkId, outcome: Outcome) {
+        let failure = match &outcome {
+            Outcome::Retry { message, .. } => Some(message.clone()),
+            Outcome::Settled | Outcome::Blocked(_) | Outcome::Dead(_) => None,
+        };
+        let mut state = self.state();
+        state.queue.finish(id, outcome, self.parts.clock.tick(), fastrand::f64());
+        let ChunkId { recording, chunk } = id.clone();
+        if let Some(Stage::Dead(reason)) = state.queue.stage(id) {
+            self.parts.facts.tell(Fact::DeadLettered { recording, chunk, reason: reason.to_owned() });
+        } else if let Some(message) = failure {
+            self.parts.facts.tell(Fact::UploadFailed { recording, chunk, message });
+        }
+        self.note_gate(&mut state);
+    }
+
+    /// Tells when a fact began or ended to stop uploads.
+    pub(super) fn note_gate(&self, state: &mut State) {
+        let reason = |block: &Block| block.reason.clone();
+        let (now, before) = (state.queue.blocked().cloned(), state.block.as_ref().map(|(block, _)| block.clone()));
+        if now == before {
+            return;
+        }
+        if before.as_ref().map(reason) != now.as_ref().map(reason) {
+            if let Some(Block { reason, .. }) = before {
+                self.parts.facts.tell(Fact::Unblocked { reason });
+            }
+            if let Some(Block { reason, hint }) = now.clone() {
+                tracing::warn!(reason, hint, "uploads are blocked");
+                self.parts.facts.tell(Fact::Blocked { reason, hint });
+            }
+            state.block = now.map(|block| (block, self.parts.clock.wall()));
+        } else if let (Some((told, _)), Some(block)) = (&mut state.block, now) {
+            *told = block;
+        }
+    }
+
+    async fn send(&self, item: &Item, attempt: u32) -> Result<Proven, TransferError> {
+        let known = self.state().probe;
+        let probe = match known {
+            Some(probe) => probe,
+            None => self.probe().await.map_err(|block| {
+                let message = format!("the store can't be used: {}", block.hint);
+                StoreError::new(StoreErrorKind::Blocked(block), message)
+            })?,
+        };
+        let parcel = self.parcel(item, attempt).await?;
+        transfer::send(&*self.parts.store, probe, &parcel).await
+    }
+
+    /// Probes the store and remembers what was found. What is no block is taken for an unreachable store.
+    pub(super) async fn probe(&self) -> Result<Probe, Block> {
+        let probe = self.parts.store.probe().await.map_err(|error| match error.kind {
+            StoreErrorKind::Blocked(block) => block,
+            _ => Block { reason: "unreachable".into(), hint: error.message },
+        })?;
+        self.state().probe = Some(probe);
+        Ok(probe)
+    }
+
+    /// Looks at the store when the run begins, so that a fact that stops uploads is told before the first chunk.
+    pub(super) async fn probe_first(&self) {
+        if let Err(block) = self.probe().await
+            && block.reason != "unreachable"
+        {
+            let mut state = self.state();
+            state.queue.block(block, self.parts.clock.tick());
+            self.note_gate(&mut state);
+        }
+    }
+
+    /// Looks whether the fact that stops uploads has ended.
+    pub(super) async fn probe_again(&self) {
+        let found = self.probe().await.map(drop);
+        let mut state = self.state();
+        state.queue.probed(found, self.parts.clock.tick());
+        self.note_gate(&mut state);
+    }
+
+    async fn parcel(&self, item: &Item, attempt: u32) -> Result<Parcel, StoreError> {
+        let id = &item.id;
+        let gone = || StoreError::from(ContentError::Gone(self.parts.recordings.join(id.recording.as_str())));
+        let (machine_id, known) = {
+            let state = self.state();
+            let recording = state.recordings.get(&id.recording).ok_or_else(gone)?;
+            (recording.machine_id.clone(), recording.chunk(id.chunk).and_then(|chunk| chunk.digest))
+        };
+        let path = Folder::new(&self.parts.recordings, &id.recording).chunk(id.chunk);
+        let digest = match known {
+            Some(digest) => digest,
+            None => hash_named(path.clone(), id.chunk).await?,
+        };
+        let key = ObjectKey::chunk(&machine_id, &id.recording, id.chunk);
+        Ok(Parcel { path, digest, key, may_be_there: attempt > 1 || !item.is_fresh })
+    }
+
+    /// Writes the mark to the journal, then takes it into the view and tells it.
+    ///
+    /// A disk that is full loses no upload: the mark stays in memory, and after a restart the chunk is found
+    /// at the store.
+    async fn settle(self: &Arc<Self>, item: Item, proven: Proven) {
+        let sync = Arc::clone(self);
+        let written = spawn_blocking(move || sync.settle_now(&item, proven)).await;
+        if let Err(error) = written {
+            tracing::error!(%error, "writing a mark ended abnormally");
+        }
+    }
+
+    fn settle_now(&self, item: &Item, proven: Proven) {
+        let Item { id, size_bytes, .. } = item;
+        let Proven { digest, proof, etag } = proven;
+        let (chunk, size_bytes) = (id.chunk, *size_bytes);
+        let entry = JournalEntry::Uploaded { chunk, sha256: digest, size_bytes, proof, etag: etag.clone() };
+        let at_ns = self.journal(&id.recording, entry);
+        let now = self.parts.clock.tick();
+        self.change(id, |chunk| {
+            chunk.digest = Some(digest);
+            chunk.facts.proof = Some(proof);
+            chunk.marked_at_ns = proof.is_proven().then_some(at_ns);
+            chunk.etag = proof.is_proven().then(|| etag.clone().into());
+        });
+        if !proof.is_proven() {
+            return;
+        }
+        let mut state = self.state();
+        state.throughput.add(size_bytes, now);
+        state.publisher.want(&id.recording, now);
+        let (recording, sha256) = (id.recording.clone(), digest.to_string());
+        self.parts.facts.tell(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });
+    }
+
+    /// Appends one fact to a recording's journal and returns its time. A journal that can't be written is told by
+    /// `is_durable`.
+    pub(super) fn journal(&self, recording: &RecordingName, entry: JournalEntry) -> u64 {
+        let at_ns = self.parts.clock.wall();
+        let line = JournalLine { at_ns, store_id: self.parts.store_id.clone(), entry };
+        let journal = Folder::new(&self.parts.recordings, recording).journal();
+        let result = {
+            let _one_writer = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
+            journal::append(&journal, &line)
+        };
+        if let Err(error) = &result {
+            tracing::error!(%recording, %error, "the journal can't be written");
+        }
+        self.is_durable.store(result.is_ok(), Ordering::Relaxed);
+        at_ns
+    }
+
+    fn change(&self, id: &ChunkId, change: impl FnOnce(&mut ChunkEntry)) {
+        let mut state = self.state();
+        let Some(recording) = state.recordings.get_mut(&id.recording) else { return };
+        if let Ok(place) = recording.chunks.binary_search_by_key(&id.chunk, |chunk| chunk.name) {
+            change(&mut recording.chunks[place]);
+        }
+    }
+
+    /// Tells whether the file is sound and only an event named a digest for it that it does not have. The event's
+    /// word is taken back: the file goes up as any other that no manifest names.
+    fn was_misled(&self, item: &Item, error: &TransferError) -> bool {
+        let TransferError::Store(StoreError { kind: StoreErrorKind::Content(content), .. }) = error else {
+            return false;
+        };
+        let ContentError::Damaged { found, .. } = content else { return false };
+        let mut was_misled = false;
+        self.change(&item.id, |chunk| {
+            was_misled = !chunk.facts.is_listed && chunk.facts.is_announced && chunk.name.fits(found);
+            if was_misled {
+                chunk.digest = None;
+                chunk.facts.is_announced = false;
+            }
+        });
+        was_misled
+    }
+
+    fn note_damage(&self, item: &Item, error: &TransferError) {
+        let TransferError::Store(StoreError { kind: StoreErrorKind::Content(content), .. }) = error else { return };
+        let local = match content {
+            ContentError::Damaged { .. } | ContentError::Misnamed { .. } => ChunkLocal::Damaged,
+            ContentError::Gone(_) => ChunkLocal::Missing,
+            ContentError::Unreadable { .. } => return,
+        };
+        self.change(&item.id, |chunk| chunk.facts.local = local);
+    }
+}
+
+/// Hashes a chunk of which only the name is known; bytes that do not fit the name are damaged.
+async fn hash_named(path: PathBuf, name: ChunkName) -> Result<Digest, StoreError> {
+    let hashed = spawn_blocking(move || {
+        let (found, size_bytes) = content::hash(&path)?;
+        if name.fits(&found) { Ok(found) } else { Err(ContentError::Misnamed { path, size_bytes, found }) }
+    });
+    let ended = |error| StoreError::new(StoreErrorKind::Retry { after: None }, format!("hashing ended: {error}"));
+    Ok(hashed.await.map_err(ended)??)
+}

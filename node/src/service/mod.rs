@@ -1,0 +1,117 @@
+//! One method per verb: the only door to the engine. It does not know who asks.
+
+mod listing;
+mod status;
+mod upload;
+
+use std::{path::PathBuf, sync::Arc};
+
+use bubbaloop_storage_schemas::{
+    Verb,
+    error::Refusal,
+    journal::StoreId,
+    keys::{self, Space},
+    params::Params,
+    reply::{ConfigProblem, ConfigReply, HelpReply, ParameterHelp, Reply, ReplyHead, Setting, VerbHelp},
+    verb::Param,
+};
+
+pub use self::upload::Pending;
+use crate::{
+    clock::Clock,
+    engine::{jobs::Jobs, sync::Sync},
+    library::identity::Identity,
+};
+
+/// What a node was started with.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// The folder of recordings.
+    pub recordings: PathBuf,
+    /// The kind of store; `None` where none is configured.
+    pub backend: Option<String>,
+    /// Its id in the journal.
+    pub store_id: Option<StoreId>,
+    /// Its folder, where it is one.
+    pub store_folder: Option<PathBuf>,
+    /// Every setting with its source.
+    pub settings: Vec<Setting>,
+    /// What is wrong with them.
+    pub problems: Vec<ConfigProblem>,
+}
+
+/// Answers for one library.
+#[derive(Debug)]
+pub struct Service {
+    identity: Identity,
+    sync: Arc<Sync>,
+    jobs: Jobs,
+    clock: Arc<dyn Clock>,
+    setup: Setup,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is here.
+    Now(Reply),
+    /// It comes when a job ends, or after the asker's `wait`.
+    Later(Pending),
+}
+
+impl Service {
+    /// Makes the service of one library.
+    pub const fn new(identity: Identity, sync: Arc<Sync>, jobs: Jobs, clock: Arc<dyn Clock>, setup: Setup) -> Self {
+        Self { identity, sync, jobs, clock, setup }
+    }
+
+    /// Returns whose library it is.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Answers a request. `space` is the one that it came in by: help names its keys.
+    ///
+    /// It may read the disk: call it where blocking is allowed, inside of a runtime.
+    ///
+    /// # Errors
+    /// The request is refused, and nothing was started.
+    pub fn ask(&self, verb: Verb, space: Space, params: &Params) -> Result<Answer, Refusal> {
+        match verb {
+            Verb::Help => params.check_names(verb).map(|()| Answer::Now(self.help(space))),
+            Verb::List => self.list(params).map(Answer::Now),
+            Verb::Info => self.info(params).map(Answer::Now),
+            Verb::Status => self.status(params).map(Answer::Now),
+            Verb::Config => self.config(params).map(Answer::Now),
+            Verb::Upload => self.upload(params).map(Answer::Later),
+        }
+    }
+
+    fn head(&self, verb: Verb) -> ReplyHead {
+        let Identity { machine_id, library_id } = self.identity.clone();
+        ReplyHead { machine_id, library_id, verb }
+    }
+
+    /// Tells what can be asked, with the keys of one space.
+    pub fn help(&self, space: Space) -> Reply {
+        let help =
+            |param: &Param| ParameterHelp { name: param.name.into(), kind: param.kind, summary: param.summary.into() };
+        let verbs = Verb::ALL.map(|verb| VerbHelp {
+            name: verb,
+            key: keys::verb(space, &self.identity.machine_id, verb),
+            role: verb.role(),
+            summary: verb.summary().into(),
+            parameters: verb.parameters().iter().map(help).collect(),
+        });
+        Reply::Help(HelpReply { head: self.head(Verb::Help), verbs: verbs.into() })
+    }
+
+    /// Tells every setting with its source.
+    ///
+    /// # Errors
+    /// A parameter is unknown.
+    pub fn config(&self, params: &Params) -> Result<Reply, Refusal> {
+        params.check_names(Verb::Config)?;
+        Ok(Reply::Config(ConfigReply { head: self.head(Verb::Config), settings: self.setup.settings.clone() }))
+    }
+}

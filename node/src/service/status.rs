@@ -1,0 +1,123 @@
+//! What `status` answers: first what is safe and what is not.
+
+use std::path::PathBuf;
+
+use bubbaloop_storage_schemas::{
+    Timestamp, UnixNs, Verb,
+    error::Refusal,
+    params::Params,
+    reply::{Blocked, ChunkLocal, LibraryStatus, Proof, QueueStatus, Reply, StatusReply, StoreStatus},
+    time::twin,
+};
+
+use super::Service;
+use crate::{
+    engine::sync::Going,
+    library::{disk, scan::Recording},
+    policy::recording,
+};
+
+/// What is not proven in a store that is another disk.
+#[derive(Debug, Default)]
+struct AtRisk {
+    bytes: u64,
+    chunks: u64,
+    oldest_at_ns: Option<UnixNs>,
+}
+
+impl AtRisk {
+    fn add(&mut self, bytes: u64, chunks: u64, at_ns: Option<UnixNs>) {
+        self.bytes += bytes;
+        self.chunks += chunks;
+        self.oldest_at_ns = self.oldest_at_ns.into_iter().chain(at_ns).min();
+    }
+
+    /// Adds what of a recording is at risk. `counts_proven` is set where the store is on the library's own disk.
+    fn add_recording(&mut self, recording: &Recording, counts_proven: bool) {
+        for chunk in &recording.chunks {
+            let is_proven = chunk.facts.proof.is_some_and(Proof::is_proven);
+            let is_there = recording::is_finalized(&chunk.facts) || chunk.facts.local == ChunkLocal::Present;
+            if is_there && (counts_proven || !is_proven) {
+                let at_ns = Some(chunk.finalized_at_ns).filter(|at_ns| *at_ns > 0).or(recording.started_at_ns);
+                self.add(chunk.size_bytes, 1, at_ns);
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Tells the state now.
+    ///
+    /// # Errors
+    /// A parameter is unknown.
+    pub fn status(&self, params: &Params) -> Result<Reply, Refusal> {
+        params.check_names(Verb::Status)?;
+        let same_disk = self.same_disk();
+        let counts_proven = same_disk != Some(false);
+        let mut at_risk = AtRisk::default();
+        for found in self.sync.unmanaged().values() {
+            at_risk.add(found.size_bytes, found.files, Some(found.oldest_at_ns));
+        }
+        let now = self.clock.tick();
+        let scanned = self.sync.is_scanned();
+        let (queue, dead_letters, library) = self.sync.read(|recordings, queue| {
+            let mut library =
+                LibraryStatus { scanned, recordings: recordings.len() as u64, ..LibraryStatus::default() };
+            for recording in recordings.values() {
+                at_risk.add_recording(recording, counts_proven);
+                library.chunks += recording.chunks.len() as u64;
+                let proven = |chunk: &&_| proof_of(chunk).is_some_and(Proof::is_proven);
+                library.uploaded_chunks += recording.chunks.iter().filter(proven).count() as u64;
+            }
+            let millis = |tick: crate::policy::Tick| u64::try_from(tick.since(now).as_millis()).unwrap_or(u64::MAX);
+            let status = QueueStatus {
+                waiting: queue.waiting() as u64,
+                in_flight: queue.in_flight().len() as u64,
+                in_flight_bytes: queue.in_flight().map(|item| item.size_bytes).sum(),
+                next_try_in_ms: queue.next_try_at().map(millis),
+            };
+            (status, queue.dead_letters().len() as u64, library)
+        });
+        let Going { probe, block, upload_rate_bytes_per_s, disk_free_bytes, disk_full_in_s } = self.sync.going();
+        Ok(Reply::Status(Box::new(StatusReply {
+            head: self.head(Verb::Status),
+            safe: scanned && self.setup.backend.is_some() && !counts_proven && at_risk.chunks == 0,
+            at_risk_bytes: at_risk.bytes,
+            at_risk_chunks: at_risk.chunks,
+            oldest_at_risk_at_ns: at_risk.oldest_at_ns,
+            oldest_at_risk_at: twin(at_risk.oldest_at_ns),
+            upload_rate_bytes_per_s,
+            disk_full_in_s,
+            disk_free_bytes,
+            paused: None,
+            blocked: block.map(|(block, since_ns)| Blocked { reason: block.reason, since_ns, hint: block.hint }),
+            queue,
+            dead_letters,
+            refused_events: self.sync.refused_events(),
+            clock_offset_ms: None,
+            durable: self.sync.is_durable(),
+            store: StoreStatus {
+                backend: self.setup.backend.clone(),
+                store_id: self.setup.store_id.clone(),
+                same_disk,
+                probe,
+            },
+            library,
+            config_problems: self.setup.problems.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: Timestamp(self.sync.started_at_ns()).to_rfc3339(),
+            started_at_ns: self.sync.started_at_ns(),
+        })))
+    }
+
+    /// Tells whether the store is on the library's own disk; `None` while that is not known.
+    fn same_disk(&self) -> Option<bool> {
+        let Some(folder) = &self.setup.store_folder else { return self.setup.backend.as_ref().map(|_| false) };
+        let device = |path: &PathBuf| disk::device(path).ok();
+        Some(device(folder)? == device(&self.setup.recordings)?)
+    }
+}
+
+const fn proof_of(chunk: &crate::library::scan::ChunkEntry) -> Option<Proof> {
+    chunk.facts.proof
+}

@@ -1,0 +1,100 @@
+//! What `upload` starts and answers.
+
+use std::{sync::Arc, time::Duration};
+
+use bubbaloop_storage_schemas::{
+    Verb,
+    error::{ErrorCode, Refusal},
+    limits::{WAIT_DEFAULT, WAIT_MAX},
+    params::Params,
+    reply::{Blocked, JobReply, JobState, ReplyHead},
+};
+
+use super::Service;
+use crate::engine::{
+    jobs::{Job, JobView},
+    sync::Sync,
+};
+
+/// A job's answer, which is waited for.
+#[derive(Debug)]
+pub struct Pending {
+    head: ReplyHead,
+    job: Arc<Job>,
+    sync: Arc<Sync>,
+    wait: Duration,
+}
+
+impl Pending {
+    /// Returns the job's state at its end, or when the asker waits no longer.
+    pub async fn reply(self) -> JobReply {
+        let view = self.job.wait(self.wait).await;
+        self.reply_of(view)
+    }
+
+    /// Returns the job's state now.
+    pub fn reply_now(self) -> JobReply {
+        let view = self.job.view();
+        self.reply_of(view)
+    }
+
+    fn reply_of(self, view: JobView) -> JobReply {
+        let JobView { state, progress, result, error } = view;
+        let goes_on = matches!(state, JobState::Queued | JobState::Running);
+        let block = self.sync.going().block.filter(|_| goes_on);
+        JobReply {
+            head: self.head,
+            job: self.job.id.to_string(),
+            recording: self.job.recording.clone(),
+            state,
+            progress,
+            blocked: block.map(|(block, since_ns)| Blocked { reason: block.reason, since_ns, hint: block.hint }),
+            result,
+            error,
+        }
+    }
+}
+
+impl Service {
+    /// Starts to send now what is known of a recording, or of all; joins the job that does so already.
+    ///
+    /// # Errors
+    /// A parameter is wrong, there is no such recording or no store, or too many jobs run. Nothing was started.
+    pub fn upload(&self, params: &Params) -> Result<Pending, Refusal> {
+        params.check_names(Verb::Upload)?;
+        let (recording, all) = (params.recording("recording")?, params.flag("all")?);
+        let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
+        match (&recording, all) {
+            (Some(_), true) => {
+                let refusal = Refusal::new(ErrorCode::InvalidParams, "both a recording and all are named");
+                return Err(refusal.hint("name one of them"));
+            }
+            (None, false) => {
+                let refusal = Refusal::new(ErrorCode::InvalidParams, "upload needs a recording");
+                return Err(refusal.hint("ask upload?recording=NAME, or upload?all=true for every recording"));
+            }
+            (Some(_), false) | (None, true) => {}
+        }
+        if self.setup.backend.is_none() {
+            let refusal = Refusal::new(ErrorCode::Unavailable, "no object store is configured");
+            return Err(refusal.hint("set backend and local_path in [storage] of config.toml and start the node again"));
+        }
+        match &recording {
+            None => self.scanned()?,
+            Some(name) => {
+                let found = self.sync.recording(name);
+                let is_foreign = found.as_ref().is_some_and(|found| !found.is_ours());
+                if is_foreign {
+                    let message = format!("recording {name} is another machine's");
+                    return Err(Refusal::new(ErrorCode::Conflict, message).hint("upload it from that machine"));
+                }
+                if found.is_none() {
+                    self.scanned()?;
+                    return Err(self.no_such(name.as_str()));
+                }
+            }
+        }
+        let job = self.jobs.upload(recording)?;
+        Ok(Pending { head: self.head(Verb::Upload), job, sync: Arc::clone(&self.sync), wait })
+    }
+}
