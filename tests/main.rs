@@ -4,6 +4,7 @@
 
 mod house;
 mod local_store;
+mod main_job;
 mod service;
 mod support;
 mod sync;

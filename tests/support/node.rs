@@ -1,0 +1,253 @@
+//! The real binary: a node in a home of its own, and the command line beside it.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use bubbaloop_storage::library::identity::HomeLock;
+use bubbaloop_storage_schemas::{ChunkName, Digest};
+use mcap::{WriteOptions, records::MessageHeader};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::python::Python;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
+
+/// How long a condition may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Between two looks at a condition.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits for a condition, with a deadline.
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < DEADLINE, "not in time: {what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A machine with a home, a store in a folder, and a node that may run.
+pub struct Machine {
+    pub folder: TempDir,
+    pub id: String,
+    node: Option<Child>,
+}
+
+impl Machine {
+    /// A machine whose node has a local store. `more` is added to `[storage]`.
+    pub fn new(id: &str, more: &str) -> Self {
+        let machine = Self { folder: tempfile::tempdir().unwrap(), id: id.into(), node: None };
+        fs::create_dir(machine.home()).unwrap();
+        let settings = format!(
+            "[storage]\nmachine_id = \"{id}\"\nbackend = \"local\"\nlocal_path = \"../store\"\n\
+             {more}\n[storage.zenoh]\nconnect = []\nlisten = [\"tcp/127.0.0.1:0\"]\nmulticast = false\n",
+        );
+        fs::write(machine.home().join("config.toml"), settings).unwrap();
+        machine
+    }
+
+    /// A machine whose node runs.
+    pub fn started(id: &str) -> Self {
+        let mut machine = Self::new(id, "rescan_interval = \"1s\"");
+        machine.start();
+        machine
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts the node and waits until it is on the bus.
+    pub fn start(&mut self) {
+        let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
+        let child = Command::new(BINARY)
+            .args(["serve", "--home"])
+            .arg(self.home())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        self.node = Some(child);
+        let is_there =
+            || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && !holder.endpoints.is_empty());
+        until("the node is on the bus", is_there);
+    }
+
+    pub fn endpoint(&self) -> String {
+        HomeLock::holder(&self.home()).unwrap().endpoints[0].clone()
+    }
+
+    /// SIGKILL: nothing is tidied up.
+    pub fn kill(&mut self) {
+        let mut node = self.node.take().unwrap();
+        node.kill().unwrap();
+        node.wait().unwrap();
+    }
+
+    /// SIGTERM: returns the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let mut node = self.node.take().unwrap();
+        let pid = rustix::process::Pid::from_child(&node);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        node.wait().unwrap().code()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.node.as_mut().is_some_and(|node| node.try_wait().unwrap().is_none())
+    }
+
+    /// Runs a command of the same binary for this home.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(BINARY).args(arguments).arg("--home").arg(self.home()).output().unwrap()
+    }
+
+    /// A Python client of the node, which has found it.
+    pub fn python(&self) -> Python {
+        let mut python = Python::dialling(&[&self.endpoint()]);
+        self.wait_for_scan(&mut python);
+        python
+    }
+
+    /// Waits until the node answers and has scanned its library.
+    pub fn wait_for_scan(&self, python: &mut Python) {
+        let selector = self.key("list");
+        until("the node answers", || {
+            let replies = python.get(&super::python::Get { selector: &selector, ..Default::default() });
+            replies.len() == 1 && replies[0].is_ok
+        });
+    }
+
+    pub fn key(&self, verb: &str) -> String {
+        format!("bubbaloop/{}/storage/{verb}", self.id)
+    }
+
+    pub fn recorder(&self, recording: &str) -> Recorder {
+        Recorder::begin(&self.home().join("recordings"), recording, &self.id)
+    }
+
+    pub fn object(&self, recording: &str, name: &str) -> PathBuf {
+        self.folder.path().join("store").join(&self.id).join(recording).join("chunks").join(name)
+    }
+
+    /// Tells whether the store holds exactly these bytes.
+    pub fn is_stored(&self, recording: &str, chunk: &Value) -> bool {
+        let object = self.object(recording, chunk["name"].as_str().unwrap());
+        fs::read(object).is_ok_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
+    }
+
+    pub fn remote_manifest(&self, recording: &str) -> Option<Value> {
+        let path = self.folder.path().join("store").join(&self.id).join(recording).join("manifest.json");
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.kill().and_then(|()| node.wait()).ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+    }
+}
+
+/// Writes real MCAP chunks as a recorder does: the manifest anew from memory at each one.
+pub struct Recorder {
+    pub name: String,
+    machine: String,
+    folder: PathBuf,
+    pub chunks: Vec<Value>,
+}
+
+impl Recorder {
+    fn begin(recordings: &Path, name: &str, machine: &str) -> Self {
+        let folder = recordings.join(name);
+        fs::create_dir_all(folder.join("chunks")).unwrap();
+        let recorder = Self { name: name.into(), machine: machine.into(), folder, chunks: Vec::new() };
+        recorder.save(&json!({}));
+        recorder
+    }
+
+    /// Writes a chunk's file under its last name; the manifest does not name it yet.
+    pub fn rename(&mut self) -> Value {
+        let index = u32::try_from(self.chunks.len()).unwrap();
+        let bytes = mcap_file(index, &self.name);
+        let digest = Digest::of(&bytes);
+        let name = ChunkName::new(index, &digest).to_string();
+        let active = self.folder.join("chunks").join(format!(".chunk-{index:06}.mcap.active"));
+        fs::write(&active, &bytes).unwrap();
+        fs::rename(active, self.folder.join("chunks").join(&name)).unwrap();
+        let chunk = json!({"name": name, "index": index, "size_bytes": bytes.len(), "sha256": digest});
+        self.chunks.push(chunk.clone());
+        chunk
+    }
+
+    /// Writes a chunk and the manifest that names it.
+    pub fn finalize(&mut self) -> Value {
+        let chunk = self.rename();
+        self.save(&json!({}));
+        chunk
+    }
+
+    /// Writes the manifest from memory, with further fields.
+    pub fn save(&self, more: &Value) {
+        let mut manifest = json!({
+            "schema_version": 1, "name": self.name, "machine_id": self.machine, "started_at_ns": 1_700_000_000_000_000_000_u64,
+            "mode": "streaming", "tags": ["test"], "chunks": self.chunks,
+        });
+        manifest.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let temporary = self.folder.join(".manifest.json.recorder");
+        fs::write(&temporary, manifest.to_string()).unwrap();
+        fs::rename(temporary, self.folder.join("manifest.json")).unwrap();
+    }
+
+    pub fn end(&self) {
+        self.save(&json!({"ended_at_ns": 1_700_000_100_000_000_000_u64}));
+    }
+
+    pub fn manifest(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.folder.join("manifest.json")).unwrap()).unwrap()
+    }
+
+    pub fn path(&self, chunk: &Value) -> PathBuf {
+        self.folder.join("chunks").join(chunk["name"].as_str().unwrap())
+    }
+
+    /// The lines of the node's journal.
+    pub fn journal(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.folder.join("uploads.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// The body of a finalize event.
+    pub fn event(&self, chunk: &Value) -> Value {
+        json!({"recording": self.name, "machine_id": self.machine, "chunk": chunk})
+    }
+}
+
+/// Returns a real MCAP file; each index and recording has its own content.
+fn mcap_file(index: u32, recording: &str) -> Vec<u8> {
+    let mut writer = WriteOptions::new().compression(None).create(std::io::Cursor::new(Vec::new())).unwrap();
+    let channel_id = writer.add_channel(0, "camera", "application/json", &std::collections::BTreeMap::new()).unwrap();
+    for sequence in 0..20 {
+        let log_time = u64::from(index) * 1000 + u64::from(sequence);
+        let header = MessageHeader { channel_id, sequence, log_time, publish_time: log_time };
+        let data = format!("{recording} {index} {sequence} {}", "x".repeat(10_000));
+        writer.write_to_known_channel(&header, data.as_bytes()).unwrap();
+    }
+    writer.finish().unwrap();
+    writer.into_inner().into_inner()
+}

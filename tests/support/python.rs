@@ -1,0 +1,182 @@
+//! A Zenoh client in Python: what a node is asked by that is not written here.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::OnceLock,
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bubbaloop_storage_schemas::codec;
+use serde_json::{Value, json};
+
+/// What the clients are made of, pinned.
+const PACKAGES: [&str; 1] = ["eclipse-zenoh==1.10.2"];
+
+/// Returns the folder under the target folder where tests keep what they install.
+pub fn installed() -> PathBuf {
+    let binary = Path::new(env!("CARGO_BIN_EXE_bubbaloop-storage"));
+    let folder = binary.parent().unwrap().parent().unwrap().join("test-tools");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Runs a command that must succeed.
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Returns a Python that has the packages, installing them the first time.
+fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let environment = installed().join("python");
+        let (python, done) = (environment.join("bin/python"), environment.join("installed"));
+        let lock = File::create(installed().join("python.lock")).unwrap();
+        lock.lock().unwrap();
+        let wanted = PACKAGES.join("\n");
+        if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
+            return python;
+        }
+        fs::remove_dir_all(&environment).ok();
+        let made = Command::new("python3").args(["-m", "venv"]).arg(&environment).output();
+        if !made.is_ok_and(|made| made.status.success()) {
+            // Some systems keep venv's pip apart; virtualenv brings its own.
+            fs::remove_dir_all(&environment).ok();
+            let modules = installed().join("virtualenv");
+            run(Command::new("python3").args(["-m", "pip", "install", "-q", "virtualenv", "--target"]).arg(&modules));
+            run(Command::new("python3").env("PYTHONPATH", &modules).args(["-m", "virtualenv"]).arg(&environment));
+        }
+        run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(PACKAGES));
+        fs::write(done, wanted).unwrap();
+        python
+    })
+}
+
+/// One client process.
+pub struct Python {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// What came back on a query.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// It is no `reply_err`.
+    pub is_ok: bool,
+    /// The reply's key; empty on an error.
+    pub key: String,
+    /// Its encoding.
+    pub encoding: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+impl Reply {
+    /// Decodes the content as its encoding says, and nothing else.
+    pub fn value(&self) -> Value {
+        let format = codec::Format::of_encoding(&self.encoding).unwrap().expect("an explicit encoding");
+        codec::decode_value(&self.bytes, Some(format)).unwrap()
+    }
+}
+
+fn reply(value: &Value) -> Reply {
+    let text = |name: &str| value[name].as_str().unwrap().to_owned();
+    Reply {
+        is_ok: value["ok"].as_bool().unwrap_or(true),
+        key: text("key"),
+        encoding: text("encoding"),
+        bytes: STANDARD.decode(text("bytes")).unwrap(),
+    }
+}
+
+/// A query.
+#[derive(Debug, Clone, Default)]
+pub struct Get<'a> {
+    pub selector: &'a str,
+    pub payload: Option<&'a [u8]>,
+    pub encoding: Option<&'a str>,
+    /// All nodes, every reply as it comes; otherwise what Zenoh does by default.
+    pub all: bool,
+}
+
+impl Python {
+    /// Starts a client that dials these endpoints and nothing else.
+    pub fn dialling(endpoints: &[&str]) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/bus.py");
+        let config = json!({
+            "mode": "peer", "connect": {"endpoints": endpoints}, "listen": {"endpoints": ["tcp/127.0.0.1:0"]},
+            "scouting": {"multicast": {"enabled": false}}, "timestamping": {"enabled": true},
+        });
+        let mut child = Command::new(python())
+            .arg(script)
+            .arg(config.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut python = Self { child, input, output };
+        assert_eq!(python.read(), "ready");
+        python
+    }
+
+    fn read(&mut self) -> Value {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    fn command(&mut self, command: &Value) -> Value {
+        writeln!(self.input, "{command}").unwrap();
+        self.read()
+    }
+
+    pub fn get(&mut self, get: &Get<'_>) -> Vec<Reply> {
+        let answer = self.command(&json!({
+            "do": "get", "selector": get.selector, "encoding": get.encoding, "all": get.all,
+            "bytes": get.payload.map(|bytes| STANDARD.encode(bytes)),
+        }));
+        answer.as_array().unwrap().iter().map(reply).collect()
+    }
+
+    /// Asks one node and returns its one reply.
+    pub fn ask(&mut self, selector: &str) -> Reply {
+        let replies = self.get(&Get { selector, ..Get::default() });
+        assert_eq!(replies.len(), 1, "{selector}: {replies:?}");
+        replies.into_iter().next().unwrap()
+    }
+
+    pub fn put(&mut self, key: &str, bytes: &[u8], encoding: &str) {
+        self.command(&json!({"do": "put", "key": key, "bytes": STANDARD.encode(bytes), "encoding": encoding}));
+    }
+
+    /// Publishes with a cache, so that a node that was away hears of it.
+    pub fn publish(&mut self, key: &str, bytes: &[u8], encoding: &str) {
+        self.command(&json!({"do": "publish", "key": key, "bytes": STANDARD.encode(bytes), "encoding": encoding}));
+    }
+
+    pub fn subscribe(&mut self, key: &str) {
+        self.command(&json!({"do": "subscribe", "key": key}));
+    }
+
+    /// Returns what was heard since it was asked last.
+    pub fn heard(&mut self) -> Vec<Reply> {
+        self.command(&json!({"do": "heard"})).as_array().unwrap().iter().map(reply).collect()
+    }
+
+    /// Returns the keys of the liveliness tokens that match.
+    pub fn alive(&mut self, key: &str) -> Vec<String> {
+        serde_json::from_value(self.command(&json!({"do": "alive", "key": key}))).unwrap()
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        self.child.kill().and_then(|()| self.child.wait()).ok();
+    }
+}
