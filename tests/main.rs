@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "tests make and break files on purpose")]
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod bus;
+mod cli;
 mod house;
 mod local_store;
 mod main_job;

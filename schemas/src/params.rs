@@ -23,6 +23,7 @@ pub struct Params(BTreeMap<String, Value>);
 fn wrong(name: &str, value: &Value, wanted: &str) -> Refusal {
     let shown = shorten(&value.to_string());
     Refusal::new(ErrorCode::InvalidParams, format!("{name}={shown}: not {wanted}"))
+        .hint("help tells what each verb's parameters take")
 }
 
 impl Params {

@@ -133,7 +133,8 @@ impl Work {
         };
         let answer = params.and_then(|params| {
             if verb.role() != Role::Viewer {
-                tracing::info!(%verb, parameters = ?params.to_fields(), "asked for");
+                let parameters = serde_json::Value::from(params.to_fields());
+                tracing::info!(%verb, %parameters, "asked for");
             }
             let _runtime = runtime.enter();
             service.ask(verb, self.space, &params)

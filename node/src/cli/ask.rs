@@ -153,7 +153,7 @@ fn show(ask: &Ask, global: &Global, told: Vec<Told>) -> Exit {
     let is_fleet = global.machine == Some(Asked::All);
     if global.json {
         show_json(is_fleet, &replies, &refused);
-    } else {
+    } else if !replies.is_empty() {
         show_text(ask, is_fleet, &replies);
     }
     let mut exit = Exit::Done;

@@ -81,10 +81,14 @@ async fn show(demo: &Demo, stop: impl Future<Output = ()>) -> Result<(), Failure
         until("a chunk is uploaded", || uploaded.load(Ordering::Relaxed) > index).await?;
     }
     recorder.end()?;
+    let recording = Params::default().with("recording", recorder.name.as_str());
+    result(format_args!("recorder: the recording has ended\n\n$ bubbaloop-storage upload drive_demo"));
+    for job in stage.ask(Verb::Upload, &recording).await? {
+        result(format_args!("{}", table::job_line(&job)));
+    }
     let is_published = || stage.store.join(robot.as_str()).join(recorder.name.as_str()).join("manifest.json").is_file();
     until("the remote manifest is written", is_published).await?;
 
-    let recording = Params::default().with("recording", recorder.name.as_str());
     result(format_args!("\n$ bubbaloop-storage list"));
     result(format_args!("{}", table::recordings(&stage.ask(Verb::List, &Params::default()).await?, false)));
     for (line, verb, params) in

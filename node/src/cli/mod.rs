@@ -6,7 +6,7 @@ mod ask;
 mod demo;
 mod table;
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use tokio::{
@@ -42,7 +42,13 @@ pub fn run() -> ExitCode {
     let is_node = matches!(cli.command, Command::Serve);
     let directives = if is_node { "info,zenoh=error,zenoh_transport=off,zenoh_link=off" } else { "error,zenoh=off" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let is_terminal = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal)
+        .with_target(false)
+        .init();
     let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build();
     let exit = match runtime {
         Ok(runtime) => execute(cli, &runtime),

@@ -1,7 +1,7 @@
 //! What `list` and `info` answer.
 
 use bubbaloop_storage_schemas::{
-    ChunkName, Verb,
+    ChunkName, RecordingName, Verb,
     error::{ErrorCode, Refusal, nearest},
     limits::INFO_FIELDS_BYTES_MAX,
     manifest::Manifest,
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::Service;
 use crate::{
     library::{
-        scan::{ChunkEntry, Recording},
+        scan::{ChunkEntry, Look, Recording},
         unmanaged::Unmanaged,
     },
     policy::{
@@ -67,7 +67,7 @@ impl Service {
             let refusal = Refusal::new(ErrorCode::InvalidParams, "info needs a recording");
             return Err(refusal.hint("ask info?recording=NAME; list tells the names"));
         };
-        self.scanned()?;
+        self.look_up(&name);
         let found = self.sync.read(|recordings, queue| {
             let recording = recordings.get(&name)?;
             let rows =
@@ -77,6 +77,7 @@ impl Service {
             Some((self.row(recording), listing::page(rows, limit)))
         });
         let Some((row, (chunks, has_more))) = found else {
+            self.scanned()?;
             return match self.sync.unmanaged().get(name.as_str()) {
                 Some(found) => {
                     let row = self.unmanaged_row(name.as_str(), found);
@@ -113,6 +114,17 @@ impl Service {
             next_after: chunks.last().filter(|_| has_more).map(|chunk| chunk.name.to_string()),
             chunks,
         }
+    }
+
+    /// Returns what is known of a recording; one that no scan saw yet is read now.
+    pub(super) fn look_up(&self, name: &RecordingName) -> Option<Recording> {
+        if let Some(known) = self.sync.recording(name) {
+            return Some(known);
+        }
+        if let Err(error) = self.sync.refresh(name, Look::Glance) {
+            tracing::warn!(recording = %name, %error, "a recording can't be read");
+        }
+        self.sync.recording(name)
     }
 
     pub(super) fn scanned(&self) -> Result<(), Refusal> {

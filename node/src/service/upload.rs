@@ -82,14 +82,13 @@ impl Service {
         match &recording {
             None => self.scanned()?,
             Some(name) => {
-                let found = self.sync.recording(name);
+                let found = self.look_up(name);
                 let is_foreign = found.as_ref().is_some_and(|found| !found.is_ours());
                 if is_foreign {
                     let message = format!("recording {name} is another machine's");
                     return Err(Refusal::new(ErrorCode::Conflict, message).hint("upload it from that machine"));
                 }
                 if found.is_none() {
-                    self.scanned()?;
                     return Err(self.no_such(name.as_str()));
                 }
             }

@@ -1,0 +1,245 @@
+//! Every verb over real Zenoh sessions: plain and wild, both spaces, both formats, and what is no request at all.
+
+use bubbaloop_storage_schemas::{
+    Verb,
+    codec::{self, Format},
+};
+use serde_json::{Value, json};
+
+use crate::support::{
+    node::{Machine, until},
+    python::{Get, Python, Reply},
+};
+
+/// Every verb with a request that it answers.
+const REQUESTS: [(Verb, &str); 6] = [
+    (Verb::Help, ""),
+    (Verb::List, ""),
+    (Verb::Info, "recording=drive"),
+    (Verb::Status, ""),
+    (Verb::Config, ""),
+    (Verb::Upload, "recording=drive"),
+];
+
+/// A machine with one recording that is uploaded.
+fn machine(id: &str) -> (Machine, Python) {
+    let machine = Machine::started(id);
+    let mut recorder = machine.recorder("drive");
+    let chunk = recorder.finalize();
+    recorder.end();
+    let python = machine.python();
+    until("the chunk is stored", || machine.is_stored("drive", &chunk));
+    (machine, python)
+}
+
+fn spaces(id: &str) -> [String; 2] {
+    [format!("bubbaloop/{id}/storage"), format!("bubbaloop/global/{id}/storage")]
+}
+
+fn refused(reply: &Reply, code: &str) -> Value {
+    assert!(!reply.is_ok, "{reply:?}");
+    let error = reply.value();
+    assert_eq!(error["code"], code, "{error}");
+    for field in ["machine_id", "library_id", "message", "hint"] {
+        assert!(error[field].is_string(), "{field}: {error}");
+    }
+    assert!(error["retryable"].is_boolean(), "{error}");
+    error
+}
+
+#[test]
+fn every_verb_answers_in_both_spaces_and_both_formats() {
+    let (machine, mut python) = machine("bus_1");
+    for root in spaces(&machine.id) {
+        for (verb, parameters) in REQUESTS {
+            let plain = python.ask(&format!("{root}/{verb}?{parameters}"));
+            assert!(plain.is_ok, "{verb}: {}", String::from_utf8_lossy(&plain.bytes));
+            assert_eq!(
+                (plain.key.as_str(), plain.encoding.as_str()),
+                (format!("{root}/{verb}").as_str(), "application/json")
+            );
+            let value = plain.value();
+            assert_eq!((&value["machine_id"], &value["verb"]), (&json!("bus_1"), &json!(verb)));
+            assert!(value["library_id"].is_string());
+
+            let cbor = python.ask(&format!("{root}/{verb}?{parameters};format=cbor"));
+            assert_eq!(cbor.encoding, "application/cbor");
+            assert_eq!(cbor.value()["verb"], json!(verb));
+
+            let fields: serde_json::Map<_, _> =
+                parameters.split_once('=').map(|(name, value)| (name.to_owned(), json!(value))).into_iter().collect();
+            for (format, sent) in [
+                (Format::Json, Some("application/json")),
+                (Format::Cbor, Some("application/cbor")),
+                (Format::Json, None),
+                (Format::Cbor, None),
+            ] {
+                let payload = codec::encode(&fields, format).unwrap();
+                let selector = format!("{root}/{verb}");
+                let replies =
+                    python.get(&Get { selector: &selector, payload: Some(&payload), encoding: sent, all: false });
+                assert_eq!(replies.len(), 1, "{verb} {format:?}");
+                assert_eq!(replies[0].encoding, format.encoding(), "{verb}: a CBOR question gets a CBOR answer");
+                assert_eq!(replies[0].value()["verb"], json!(verb));
+            }
+        }
+    }
+    assert_eq!(python.alive("bubbaloop/global/**").len(), 1);
+    assert_eq!(python.alive("bubbaloop/*/storage/liveliness"), [machine.key("liveliness")]);
+}
+
+#[test]
+fn a_wild_question_is_answered_once_by_each_node() {
+    let (one, _) = machine("bus_2a");
+    let (two, _) = machine("bus_2b");
+    let mut python = Python::dialling(&[&one.endpoint(), &two.endpoint()]);
+    one.wait_for_scan(&mut python);
+    two.wait_for_scan(&mut python);
+    let mut ask = |selector: &str, all: bool| {
+        let mut replies = python.get(&Get { selector, all, ..Get::default() });
+        replies.sort_by(|a, b| a.key.cmp(&b.key));
+        replies
+    };
+    for all in [true, false] {
+        for (verb, parameters) in REQUESTS {
+            for (selector, root) in [
+                (format!("bubbaloop/*/storage/{verb}?{parameters}"), "bubbaloop"),
+                (format!("bubbaloop/global/*/storage/{verb}?{parameters}"), "bubbaloop/global"),
+                (format!("bubbaloop/**/storage/{verb}?{parameters}"), "bubbaloop/global"),
+                (format!("bubbaloop/**/{verb}?{parameters}"), "bubbaloop/global"),
+            ] {
+                let replies = ask(&selector, all);
+                let keys: Vec<_> = replies.iter().map(|reply| reply.key.clone()).collect();
+                let wanted = ["bus_2a", "bus_2b"].map(|id| format!("{root}/{id}/storage/{verb}"));
+                assert_eq!(keys, wanted, "{selector}");
+            }
+        }
+        for selector in
+            ["bubbaloop/**", "**", "bubbaloop/*/storage/**", "bubbaloop/*/storage/*", "bubbaloop/global/*/*/*"]
+        {
+            let replies = ask(selector, all);
+            let verbs: Vec<_> = replies.iter().map(|reply| reply.value()["verb"].clone()).collect();
+            assert_eq!(verbs, ["help", "help"], "{selector}: one help each and nothing else");
+        }
+    }
+    let replies = ask("bubbaloop/*/storage/upl$*", true);
+    assert_eq!(replies.len(), 2);
+    for reply in replies {
+        refused(&reply, "E_INVALID_PARAMS");
+    }
+    assert_eq!(ask("bubbaloop/*/storage/l$*", true).len(), 2, "a pattern may look");
+    for selector in ["bubbaloop/**/manifest", "bubbaloop/**/health", "bubbaloop/*/storage/none$*"] {
+        assert!(ask(selector, true).is_empty(), "{selector}");
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_clearly_and_the_node_goes_on() {
+    let (mut machine, mut python) = machine("bus_3");
+    for root in spaces("bus_3") {
+        for (selector, code, hint) in [
+            ("lst", "E_NOT_FOUND", "storage/list"),
+            ("list/more", "E_NOT_FOUND", "help"),
+            ("list?limit=0", "E_INVALID_PARAMS", ""),
+            ("list?limt=1", "E_INVALID_PARAMS", "did you mean limit?"),
+            ("list?state=endet", "E_INVALID_PARAMS", "did you mean ended?"),
+            ("list?format=xml", "E_INVALID_PARAMS", "json and cbor"),
+            ("info", "E_INVALID_PARAMS", "info?recording=NAME"),
+            ("info?recording=../../x", "E_INVALID_PARAMS", ""),
+            ("info?recording=driv", "E_NOT_FOUND", "did you mean drive?"),
+            ("upload", "E_INVALID_PARAMS", "all=true"),
+            ("upload?recording=drive;all=true", "E_INVALID_PARAMS", "one of them"),
+            ("upload?recording=drive;wait=soon", "E_INVALID_PARAMS", ""),
+            ("upload?recording=nothing_of_ours", "E_NOT_FOUND", ""),
+        ] {
+            let error = refused(&python.ask(&format!("{root}/{selector}")), code);
+            assert!(error["hint"].as_str().unwrap().contains(hint), "{selector}: {error}");
+        }
+        let megabyte = vec![0xff; 1024 * 1024];
+        let deep = "[".repeat(60_000);
+        for (payload, encoding) in [
+            (&megabyte[..], None),
+            (&megabyte[..], Some("application/json")),
+            (&megabyte[..], Some("application/cbor")),
+            (deep.as_bytes(), None),
+            (b"garbage", Some("application/json")),
+            (b"[1, 2]", None),
+            (b"\xa1\x61", Some("application/cbor")),
+            (b"{}", Some("image/png")),
+            (b"{\"limit\": \"x\"}", None),
+            (b"{\"recording\": {\"a\": 1}}", None),
+        ] {
+            let selector = format!("{root}/info");
+            let replies = python.get(&Get { selector: &selector, payload: Some(payload), encoding, all: false });
+            assert_eq!(replies.len(), 1);
+            let is_cbor = encoding == Some("application/cbor");
+            let wanted = if is_cbor { "application/cbor" } else { replies[0].encoding.as_str() };
+            assert_eq!(replies[0].encoding, wanted, "an error is encoded as the reply would have been");
+            assert_eq!(refused(&replies[0], "E_INVALID_PARAMS")["verb"], "info");
+        }
+        let long = format!("{root}/list?name={}", "x".repeat(200_000));
+        refused(&python.ask(&long), "E_INVALID_PARAMS");
+    }
+    assert!(machine.is_running());
+    assert!(python.ask(&machine.key("status")).is_ok);
+}
+
+#[test]
+fn an_upload_that_is_asked_for_is_a_job_that_tells_how_it_ended() {
+    let mut machine = Machine::new("bus_4", "auto_upload = false\nrescan_interval = \"1s\"");
+    machine.start();
+    let mut python = machine.python();
+    let mut recorder = machine.recorder("drive");
+    let chunks = [recorder.finalize(), recorder.finalize()];
+    recorder.end();
+    until("the recording is seen", || python.ask(&machine.key("list")).value()["recordings"][0]["chunks"] == 2);
+    assert!(!machine.is_stored("drive", &chunks[0]), "nothing goes up by itself");
+
+    let job = python.ask(&format!("{}?recording=drive;wait=30s", machine.key("upload"))).value();
+    assert_eq!((&job["state"], &job["error"]), (&json!("done"), &json!(null)), "{job}");
+    assert_eq!(job["result"], json!({"uploaded_chunks": 2, "failed_chunks": 0}));
+    let progress = &job["progress"];
+    assert_eq!(
+        (&progress["chunks_done"], &progress["bytes_done"]),
+        (&progress["chunks_total"], &progress["bytes_total"])
+    );
+    assert!(chunks.iter().all(|chunk| machine.is_stored("drive", chunk)));
+
+    let bad = recorder.rename();
+    let path = recorder.path(&bad);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    recorder.end();
+    let job = python.ask(&format!("{}?all=true;wait=30s", machine.key("upload"))).value();
+    assert_eq!(job["state"], "failed", "{job}");
+    assert_eq!(job["result"], json!({"uploaded_chunks": 2, "failed_chunks": 1}));
+    assert_eq!(job["error"]["code"], "E_CORRUPT");
+    assert!(job["error"]["message"].as_str().unwrap().contains(bad["name"].as_str().unwrap()), "{job}");
+    assert!(!machine.object("drive", bad["name"].as_str().unwrap()).exists());
+}
+
+#[test]
+fn a_store_that_is_away_holds_a_job_and_it_goes_on_by_itself() {
+    let mut machine = Machine::new("bus_5", "local_path = \"/nonexistent/mount/store\"\nrescan_interval = \"1s\"");
+    let config = machine.home().join("config.toml");
+    let mount = machine.folder.path().join("mount");
+    let settings = std::fs::read_to_string(&config).unwrap().replace("local_path = \"../store\"\n", "");
+    let settings = settings.replace("/nonexistent/mount", mount.to_str().unwrap());
+    std::fs::write(&config, settings).unwrap();
+    machine.start();
+    let mut python = machine.python();
+    let mut recorder = machine.recorder("drive");
+    recorder.finalize();
+    until("uploads are blocked", || {
+        python.ask(&machine.key("status")).value()["blocked"]["reason"] == "local_path_missing"
+    });
+    let job = python.ask(&format!("{}?recording=drive;wait=100ms", machine.key("upload"))).value();
+    assert_eq!((&job["state"], &job["blocked"]["reason"]), (&json!("running"), &json!("local_path_missing")), "{job}");
+    let again = python.ask(&format!("{}?recording=drive;wait=0", machine.key("upload"))).value();
+    assert_eq!(again["job"], job["job"], "asking again joins");
+    std::fs::create_dir(&mount).unwrap();
+    let job = python.ask(&format!("{}?recording=drive;wait=60s", machine.key("upload"))).value();
+    assert_eq!(job["state"], "done", "{job}");
+    assert_eq!(python.ask(&machine.key("status")).value()["blocked"], json!(null));
+}

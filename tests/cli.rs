@@ -1,0 +1,146 @@
+//! The command line of the real binary: what programs read, and how it ends.
+
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+
+use crate::support::node::{Machine, until};
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json_of(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+#[test]
+fn people_get_tables_and_programs_json_and_exit_codes() {
+    let machine = Machine::started("cli_1");
+    let mut recorder = machine.recorder("drive");
+    let chunk = recorder.finalize();
+    recorder.end();
+    let upload = machine.run(&["upload", "drive"]);
+    until("the first scan is done", || code(&machine.run(&["list"])) == 0);
+    until("the chunk is stored", || machine.is_stored("drive", &chunk));
+    assert!([0, 3].contains(&code(&upload)), "{upload:?}");
+    let upload = machine.run(&["upload", "drive"]);
+    assert_eq!((code(&upload), err(&upload).as_str()), (0, ""), "{upload:?}");
+    assert!(out(&upload).contains("upload of drive on cli_1: done, 1/1 chunks"), "{upload:?}");
+
+    let list = machine.run(&["list"]);
+    assert!(out(&list).contains("RECORDING") && out(&list).contains("drive") && out(&list).contains("1/1"));
+    assert!(!out(&list).contains('\u{1b}'), "no colour into a pipe");
+    let list = json_of(&machine.run(&["list", "--json"]));
+    assert_eq!((&list["recordings"][0]["recording"], &list["machine_id"]), (&json!("drive"), &json!("cli_1")));
+    assert_eq!(json_of(&machine.run(&["--json", "info", "drive"]))["chunks"][0]["name"], chunk["name"]);
+    assert!(out(&machine.run(&["info", "drive"])).contains(chunk["name"].as_str().unwrap()));
+    assert!(out(&machine.run(&["status"])).contains("safe             NO"));
+    let fleet = json_of(&machine.run(&["status", "--machine", "*", "--json"]));
+    assert_eq!(fleet[0]["machine_id"], "cli_1");
+
+    let missing = machine.run(&["info", "driv"]);
+    assert_eq!((code(&missing), out(&missing).as_str()), (3, ""), "{missing:?}");
+    assert!(err(&missing).contains("there is no recording driv") && err(&missing).contains("did you mean drive?"));
+    for arguments in
+        [&["info", "../../x"][..], &["upload"], &["list", "--limt"], &["frobnicate"], &["list", "--state", "x"]]
+    {
+        let wrong = machine.run(arguments);
+        assert_eq!((code(&wrong), out(&wrong).as_str()), (2, ""), "{arguments:?}: {wrong:?}");
+    }
+}
+
+#[test]
+fn where_no_node_runs_that_is_said_with_what_to_do() {
+    let machine = Machine::new("cli_2", "");
+    let never = machine.run(&["status"]);
+    assert_eq!(code(&never), 4);
+    assert!(err(&never).contains("bubbaloop-storage serve"), "{never:?}");
+    let mut machine = machine;
+    machine.start();
+    assert_eq!(machine.terminate(), Some(0));
+    let ended = machine.run(&["status"]);
+    assert_eq!((code(&ended), out(&ended).as_str()), (4, ""), "{ended:?}");
+    assert!(err(&ended).contains("serve"), "{ended:?}");
+    machine.start();
+    let other = machine.run(&["status", "--machine", "cli_nobody", "--timeout", "300ms"]);
+    assert_eq!(code(&other), 4, "{other:?}");
+    assert!(err(&other).contains("cli_nobody"));
+}
+
+#[test]
+fn a_second_node_in_one_home_is_refused_and_a_wrong_setting_is_not() {
+    let mut machine = Machine::new("cli_3", "concurency = 3\nconcurrency = \"many\"");
+    machine.start();
+    let second = machine.run(&["serve"]);
+    assert_eq!(code(&second), 1);
+    assert!(err(&second).contains("a node runs in"), "{second:?}");
+    let status = json_of(&machine.run(&["status", "--json"]));
+    let problems: Vec<_> = status["config_problems"].as_array().unwrap().iter().map(|it| it["key"].clone()).collect();
+    assert_eq!(problems, ["concurency", "concurrency"]);
+    assert!(machine.log().contains("concurency"), "{}", machine.log());
+}
+
+#[test]
+fn a_faulty_store_section_blocks_uploads_and_nothing_else() {
+    let mut machine = Machine::new("cli_4", "");
+    let config = machine.home().join("config.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    for (store, reason) in [("backend = \"locl\"", "config"), ("", "no_store")] {
+        fs::write(&config, settings.replace("backend = \"local\"", store)).unwrap();
+        machine.start();
+        until("the reason is told", || {
+            let status = machine.run(&["status", "--json"]);
+            code(&status) == 0 && json_of(&status)["blocked"]["reason"] == reason
+        });
+        let status = json_of(&machine.run(&["status", "--json"]));
+        assert_eq!((&status["safe"], &status["store"]["backend"]), (&json!(false), &json!(null)), "{status}");
+        until("the list is there", || code(&machine.run(&["list"])) == 0);
+        let upload = machine.run(&["upload", "--all"]);
+        assert_eq!(code(&upload), 1, "{upload:?}");
+        machine.kill();
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_crash() {
+    let machine = Machine::started("cli_5");
+    until("the node answers", || code(&machine.run(&["list"])) == 0);
+    let command = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"))
+        .args(["status", "--json", "--home"])
+        .arg(machine.home())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut command = command.unwrap();
+    drop(command.stdout.take());
+    let output = command.wait_with_output().unwrap();
+    assert!(!err(&output).contains("panicked"), "{output:?}");
+    assert_eq!(code(&output), 0);
+}
+
+#[test]
+fn the_demo_shows_the_whole_way_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"))
+        .args(["demo", "--no-wait", "--chunks", "2"])
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(code(&demo), 0, "{demo:?}");
+    let text = out(&demo);
+    assert_eq!(text.matches("events/chunk_uploaded").count(), 2, "{text}");
+    assert!(text.contains("ended") && text.contains("2/2"), "{text}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
