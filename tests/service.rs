@@ -1,6 +1,6 @@
 //! What the verbs answer, on real files.
 
-use std::{fs, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use bubbaloop_storage::{
     clock::Clock,
@@ -12,19 +12,25 @@ use serde_json::{Value, json};
 
 use crate::support::robot::{MovedClock, Robot, sync_once};
 
-fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
+pub fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
+    service_with(robot, sync, None)
+}
+
+/// The service where the store is this folder, or no folder at all.
+pub fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBuf>) -> Service {
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
     let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), Arc::clone(&clock));
     let setup = Setup {
         recordings: robot.folder.path().join("recordings"),
         backend: Some("local".into()),
         store_id: Some("s".into()),
+        store_folder,
         ..Setup::default()
     };
     Service::new(robot.identity(), Arc::clone(sync), jobs, clock, setup)
 }
 
-fn json_of(reply: Result<Reply, Refusal>) -> Value {
+pub fn json_of(reply: Result<Reply, Refusal>) -> Value {
     serde_json::to_value(reply.unwrap()).unwrap()
 }
 

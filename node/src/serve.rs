@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::{
     bus::{BusError, Presence, session},
     clock::{Clock, SystemClock},
-    config::{self, Config, StoreSettings},
+    config::{self, Config, Settings, StoreSettings},
     durable,
     engine::{
         facts::Facts,
@@ -133,31 +133,10 @@ pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Ou
         let config::ConfigProblem { key, source, message, hint } = problem;
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }
-    let Config { settings, listed, problems } = config;
-    if settings.recordings_dir.starts_with(&home) {
-        durable::create_folder(&settings.recordings_dir).map_err(home_error)?;
+    if config.settings.recordings_dir.starts_with(&home) {
+        durable::create_folder(&config.settings.recordings_dir).map_err(home_error)?;
     }
-    let Store { port, id, setup } = store(&settings.store);
-    let setup = Setup { recordings: settings.recordings_dir.clone(), settings: listed, problems, ..setup };
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let facts = Arc::new(Facts::new(identity.clone(), Arc::clone(&clock)));
-    let parts = Parts {
-        recordings: settings.recordings_dir.clone(),
-        machine_id: identity.machine_id.clone(),
-        store: port,
-        store_id: id,
-        clock: Arc::clone(&clock),
-        facts: Arc::clone(&facts),
-        auto_upload: settings.auto_upload,
-    };
-    let limits = Limits {
-        concurrency: settings.concurrency,
-        chunks_max: QUEUE_CHUNKS_MAX,
-        give_up_after: settings.give_up_after,
-    };
-    let sync = Arc::new(Sync::new(parts, limits));
-    let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
-    let service = Arc::new(Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&clock), setup));
+    let Parted { settings, clock, facts, sync, service } = compose(config, &identity);
     let (stopping, stopped) = watch::channel(false);
     let running = tokio::spawn(run_sync(Arc::clone(&sync), timers(&settings), stopped));
     tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, home = %home.display(), "started");
@@ -190,7 +169,42 @@ pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Ou
     Ok(())
 }
 
-fn timers(settings: &config::Settings) -> Timers {
+/// The parts of a node that know nothing of each other's makers.
+struct Parted {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    facts: Arc<Facts>,
+    sync: Arc<Sync>,
+    service: Arc<Service>,
+}
+
+fn compose(config: Config, identity: &Identity) -> Parted {
+    let Config { settings, listed, problems } = config;
+    let Store { port, id, setup } = store(&settings.store);
+    let setup = Setup { recordings: settings.recordings_dir.clone(), settings: listed, problems, ..setup };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let facts = Arc::new(Facts::new(identity.clone(), Arc::clone(&clock)));
+    let parts = Parts {
+        recordings: settings.recordings_dir.clone(),
+        machine_id: identity.machine_id.clone(),
+        store: port,
+        store_id: id,
+        clock: Arc::clone(&clock),
+        facts: Arc::clone(&facts),
+        auto_upload: settings.auto_upload,
+    };
+    let limits = Limits {
+        concurrency: settings.concurrency,
+        chunks_max: QUEUE_CHUNKS_MAX,
+        give_up_after: settings.give_up_after,
+    };
+    let sync = Arc::new(Sync::new(parts, limits));
+    let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
+    let service = Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&clock), setup);
+    Parted { settings, clock, facts, sync, service: Arc::new(service) }
+}
+
+fn timers(settings: &Settings) -> Timers {
     Timers {
         rescan_open: settings.rescan_interval.min(RESCAN_OPEN_MAX),
         rescan_all: settings.rescan_interval,

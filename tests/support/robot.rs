@@ -140,9 +140,19 @@ impl Robot {
     }
 
     pub fn manifest(&self, chunks: &[Value]) {
-        let manifest = json!({
+        self.manifest_with(chunks, &json!({}));
+    }
+
+    /// The manifest of a recording that has ended.
+    pub fn ended(&self, chunks: &[Value]) {
+        self.manifest_with(chunks, &json!({"ended_at_ns": 9}));
+    }
+
+    pub fn manifest_with(&self, chunks: &[Value], more: &Value) {
+        let mut manifest = json!({
             "schema_version": 1, "name": "drive", "machine_id": "robot_1", "started_at_ns": 5, "chunks": chunks
         });
+        manifest.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         fs::write(self.recording().join("manifest.json"), manifest.to_string()).unwrap();
     }
 
@@ -152,6 +162,23 @@ impl Robot {
 
     pub fn is_stored(&self, chunk: &Value) -> bool {
         fs::read(self.object(chunk)).is_ok_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
+    }
+
+    /// A file of the recording in the store.
+    pub fn remote(&self, name: &str) -> PathBuf {
+        self.folder.path().join("mnt/bucket/robot_1/drive").join(name)
+    }
+
+    /// The indices that a remote manifest names.
+    pub fn remote_indices(&self, name: &str) -> Option<Vec<u64>> {
+        let manifest: Value = serde_json::from_slice(&fs::read(self.remote(name)).ok()?).unwrap();
+        Some(manifest["chunks"].as_array().unwrap().iter().map(|chunk| chunk["index"].as_u64().unwrap()).collect())
+    }
+
+    /// Moves wall time on too, as the recording's folder sees it.
+    pub fn age(&self, path: &std::path::Path, age: Duration) {
+        let time = std::time::SystemTime::now() - age;
+        fs::File::open(path).unwrap().set_modified(time).unwrap();
     }
 
     pub fn puts(&self) -> usize {

@@ -51,13 +51,10 @@ pub(super) async fn run(home: &Path, global: &Global, ask: &Ask) -> Exit {
             }
         },
     };
-    let client = match Client::connect(&config.settings.zenoh, &endpoints).await {
-        Ok(client) => client,
-        Err(_) => {
-            let message = format!("nothing answers on {}", endpoints.join(", "));
-            failed(&message, Some("is the node running? start it with `bubbaloop-storage serve`"));
-            return Exit::NoAnswer;
-        }
+    let Ok(client) = Client::connect(&config.settings.zenoh, &endpoints).await else {
+        let message = format!("nothing answers on {}", endpoints.join(", "));
+        failed(&message, Some("is the node running? start it with `bubbaloop-storage serve`"));
+        return Exit::NoAnswer;
     };
     let asker = Asker { client, machine, timeout: global.timeout };
     let told = match ask {

@@ -94,12 +94,9 @@ pub struct Config {
 pub struct NoHome;
 
 /// Returns the environment as text; what is no text is no setting of ours.
+#[expect(clippy::disallowed_methods, reason = "this is the room")]
 fn environment() -> BTreeMap<String, String> {
-    #[expect(clippy::disallowed_methods, reason = "this is the room")]
-    fn os_environment() -> env::VarsOs {
-        env::vars_os()
-    }
-    os_environment().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 /// Returns the home: `flag`, else `BUBBALOOP_HOME`, else `~/.bubbaloop`.

@@ -128,9 +128,9 @@ impl Fingerprint {
         Self::of(&Folder::new(recordings, name)) == *self
     }
 
-    /// When folder, chunks or manifest changed last; the journal is our own and does not count.
+    /// When chunks or manifest changed last. The journal is our own, and its first line changes the folder.
     fn touched_at_ns(&self) -> UnixNs {
-        self.0[..3].iter().flatten().map(|(_, mtime_ns, _)| *mtime_ns).max().unwrap_or(0)
+        self.0[1..3].iter().flatten().map(|(_, mtime_ns, _)| *mtime_ns).max().unwrap_or(0)
     }
 
     /// A change within a file system clock's grain of the reading may show the same mtime.
@@ -281,7 +281,7 @@ pub fn load(
         tags: Vec::new(),
         is_corrupt: false,
         chunks: Vec::new(),
-        touched_at_ns: fingerprint.touched_at_ns(),
+        touched_at_ns: fingerprint.touched_at_ns().max(files.as_ref().map_or(0, |files| files.written_at_ns)),
         published: None,
         fingerprint,
         is_folded: false,
@@ -304,7 +304,7 @@ pub fn load(
             readable = Some(manifest);
         }
     }
-    add_files(&mut chunks, files.unwrap_or_default(), earlier, look);
+    add_files(&mut chunks, files.unwrap_or_default().chunks, earlier, look);
     add_marks(&mut chunks, &fold);
     recording.chunks = chunks.into_values().collect();
     recording.published = fold.published;
@@ -373,8 +373,17 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
     checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
 }
 
-/// The regular files with chunks' names; `None` where there is no such folder.
-fn chunk_files(folder: &Path) -> io::Result<Option<Vec<(ChunkName, fs::Metadata)>>> {
+/// What stands in a folder of chunks.
+#[derive(Default)]
+struct ChunkFiles {
+    /// The regular files with chunks' names.
+    chunks: Vec<(ChunkName, fs::Metadata)>,
+    /// When a file that is open in a recorder was written to last; zero without one.
+    written_at_ns: UnixNs,
+}
+
+/// Returns what stands in a folder of chunks; `None` where there is no such folder.
+fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -382,15 +391,21 @@ fn chunk_files(folder: &Path) -> io::Result<Option<Vec<(ChunkName, fs::Metadata)
         }
         Err(error) => return Err(error),
     };
-    let mut files = Vec::new();
+    let mut files = ChunkFiles::default();
     for entry in entries.take(CHUNKS_PER_RECORDING_MAX) {
         let entry = entry?;
-        let Some(name) = entry.file_name().to_str().and_then(|name| ChunkName::from_str(name).ok()) else { continue };
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_file() => files.push((name, metadata)),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let chunk = ChunkName::from_str(name).ok();
+        if chunk.is_none() && !name.ends_with(".active") {
+            continue;
+        }
+        match (entry.metadata(), chunk) {
+            (Ok(metadata), Some(chunk)) if metadata.is_file() => files.chunks.push((chunk, metadata)),
+            (Ok(metadata), None) => files.written_at_ns = files.written_at_ns.max(mtime_ns(&metadata)),
+            (Ok(_), Some(_)) => {}
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {}
+            (Err(error), _) => return Err(error),
         }
     }
     Ok(Some(files))

@@ -1,0 +1,104 @@
+//! What the library's states look like from outside.
+
+use std::{fs, time::Duration};
+
+use bubbaloop_storage_schemas::params::Params;
+use serde_json::{Value, json};
+
+use crate::{
+    service::{json_of, service},
+    support::robot::{Robot, sync_once},
+};
+
+fn rows(robot: &Robot, params: &Params) -> Vec<Value> {
+    let sync = robot.started_and_scanned();
+    json_of(service(robot, &sync).list(params))["recordings"].as_array().unwrap().clone()
+}
+
+#[test]
+fn what_other_tools_laid_out_is_listed_and_never_touched() {
+    let robot = Robot::new();
+    let root = robot.folder.path().join("recordings");
+    for name in ["a_chunk_000.mcap", "a_chunk_001.mcap", "z.mcap"] {
+        fs::write(root.join(name), "12345").unwrap();
+    }
+    fs::create_dir(root.join("bag")).unwrap();
+    fs::write(root.join("bag/metadata.yaml"), "").unwrap();
+    fs::write(root.join("bag/bag_0.mcap"), "123").unwrap();
+    robot.manifest(&[robot.chunk(0)]);
+    let names: Vec<_> = rows(&robot, &Params::default()).iter().map(|row| row["recording"].clone()).collect();
+    assert_eq!(names, ["a", "bag", "drive", "z"]);
+    let unmanaged = rows(&robot, &Params::default().with("state", "unmanaged"));
+    let told: Vec<_> = unmanaged.iter().map(|row| (&row["chunks"], &row["size_bytes"], &row["upload"])).collect();
+    let none = json!("none");
+    assert_eq!(told, [(&json!(2), &json!(10), &none), (&json!(1), &json!(3), &none), (&json!(1), &json!(5), &none)]);
+    assert!(unmanaged[1]["reason"].as_str().unwrap().contains("rosbag2"));
+
+    let sync = robot.started_and_scanned();
+    let mut found = Vec::new();
+    let mut params = Params::default().with("limit", 1);
+    loop {
+        let page = json_of(service(&robot, &sync).list(&params));
+        found.extend(page["recordings"].as_array().unwrap().iter().map(|row| row["recording"].clone()));
+        if page["next_after"].is_null() {
+            break;
+        }
+        params = params.with("after", page["next_after"].clone());
+    }
+    assert_eq!(found, names, "pages go through both kinds");
+    let status = json_of(service(&robot, &sync).status(&Params::default()));
+    assert_eq!(
+        (&status["safe"], &status["at_risk_chunks"]),
+        (&json!(false), &json!(5)),
+        "what is not ours is not safe"
+    );
+    assert_eq!(json_of(service(&robot, &sync).info(&Params::default().with("recording", "bag")))["state"], "unmanaged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_without_an_end_that_is_still_for_a_day_counts_as_ended_and_keeps_its_manifest() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.manifest(&[chunk]);
+    let path = robot.recording().join("manifest.json");
+    let before = fs::read(&path).unwrap();
+    for file in [&path, &robot.recording(), &robot.recording().join("chunks")] {
+        robot.age(file, Duration::from_secs(90_000));
+    }
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert_eq!(rows(&robot, &Params::default())[0]["state"], "interrupted");
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]), "it is published at once, as an ended one");
+    for _ in 0..3 {
+        sync_once(&sync).await;
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_recording_is_listed_and_goes_nowhere() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.manifest_with(&[chunk], &json!({"machine_id": "robot_2"}));
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert_eq!(robot.puts(), 0);
+    let service = service(&robot, &sync);
+    assert_eq!(json_of(service.list(&Params::default()))["recordings"][0]["state"], "foreign");
+    let refusal = service.upload(&Params::default().with("recording", "drive")).unwrap_err();
+    assert!(refusal.message.contains("another machine"), "{refusal}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_safe_on_the_librarys_own_disk_or_without_a_store() {
+    let robot = Robot::new();
+    robot.ended(&[robot.chunk(0)]);
+    let sync = robot.started();
+    sync_once(&sync).await;
+    let status = json_of(service(&robot, &sync).status(&Params::default()));
+    assert_eq!((&status["safe"], &status["at_risk_bytes"]), (&json!(true), &json!(0)), "proven, in another place");
+    let local = crate::service::service_with(&robot, &sync, Some(robot.folder.path().join("mnt/bucket")));
+    let status = json_of(local.status(&Params::default()));
+    assert_eq!((&status["safe"], &status["store"]["same_disk"]), (&json!(false), &json!(true)));
+    assert_eq!(status["at_risk_bytes"], 300_000);
+}

@@ -1,0 +1,121 @@
+//! Remote manifests: they name only what is there, only grow, and never take another capture's place.
+
+use std::{fs, time::Duration};
+
+use bubbaloop_storage_schemas::event::Fact;
+use serde_json::{Value, json};
+
+use crate::support::robot::{Robot, sync_once};
+
+fn remote(robot: &Robot, name: &str) -> Value {
+    serde_json::from_slice(&fs::read(robot.remote(name)).unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ended_recording_is_published_once_its_chunks_are_there() {
+    let robot = Robot::new();
+    let mut facts = robot.facts.listen();
+    let chunks = [robot.chunk(0), robot.chunk(1)];
+    robot.manifest_with(&chunks, &json!({"ended_at_ns": 9, "mine": {"kept": true}}));
+    let sync = robot.started();
+    sync_once(&sync).await;
+    let manifest = remote(&robot, "manifest.json");
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1]));
+    assert_eq!(manifest["mine"], json!({"kept": true}));
+    assert!(manifest["chunks"][0]["uploaded_at_ns"].is_u64() && manifest["chunks"][0]["remote_etag"].is_string());
+    let mut complete = 0;
+    while let Ok(event) = facts.try_recv() {
+        complete += usize::from(matches!(event.fact, Fact::RecordingComplete { chunks: 2, .. }));
+    }
+    assert_eq!(complete, 1);
+
+    fs::remove_file(robot.remote("manifest.json")).unwrap();
+    sync_once(&robot.started()).await;
+    assert!(!robot.remote("manifest.json").exists(), "what the journal says is published is not written again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_that_goes_on_is_published_after_a_while_and_grows() {
+    let robot = Robot::new();
+    let chunks = [robot.chunk(0), robot.chunk(1)];
+    robot.manifest(&chunks[..1]);
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert_eq!(robot.remote_indices("manifest.json"), None);
+    robot.pass(Duration::from_secs(3));
+    sync.drain().await;
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]));
+    robot.manifest(&chunks);
+    sync_once(&sync).await;
+    robot.pass(Duration::from_secs(30));
+    sync.drain().await;
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]), "at most once a minute");
+    robot.pass(Duration::from_secs(60));
+    sync.drain().await;
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_that_only_the_remote_manifest_names_stays_named() {
+    let robot = Robot::new();
+    let chunks = [robot.chunk(0), robot.chunk(1), robot.chunk(2)];
+    robot.ended(&chunks);
+    sync_once(&robot.started()).await;
+    fs::remove_file(robot.recording().join("uploads.jsonl")).unwrap();
+    robot.ended(&chunks[..2]);
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2]), "it only grows");
+    let more = robot.chunk(3);
+    robot.ended(&[&chunks[..], &[more]].concat());
+    sync_once(&sync).await;
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2, 3]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_capture_of_the_name_keeps_its_manifest() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(std::slice::from_ref(&chunk));
+    fs::create_dir_all(robot.remote("chunks")).unwrap();
+    for theirs in [
+        json!({"schema_version": 1, "name": "drive", "machine_id": "robot_1", "started_at_ns": 77, "chunks": []})
+            .to_string(),
+        "no manifest at all".to_owned(),
+    ] {
+        fs::write(robot.remote("manifest.json"), &theirs).unwrap();
+        fs::remove_file(robot.recording().join("uploads.jsonl")).ok();
+        let sync = robot.started();
+        sync_once(&sync).await;
+        assert_eq!(fs::read_to_string(robot.remote("manifest.json")).unwrap(), theirs);
+        assert_eq!(robot.remote_indices("manifest.5.json"), Some(vec![0]), "ours has a name of its own");
+        assert!(robot.is_stored(&chunk));
+        let more = robot.chunk(1);
+        robot.ended(&[chunk.clone(), more]);
+        sync_once(&sync).await;
+        assert_eq!(robot.remote_indices("manifest.5.json"), Some(vec![0, 1]));
+        robot.ended(std::slice::from_ref(&chunk));
+        fs::remove_file(robot.remote("manifest.5.json")).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_are_folded_into_an_ended_manifest_and_nothing_is_published_again_for_it() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(&[chunk]);
+    let path = robot.recording().join("manifest.json");
+    let sync = robot.started();
+    sync_once(&sync).await;
+    let published = fs::metadata(robot.remote("manifest.json")).unwrap().modified().unwrap();
+    for file in [&path, &robot.recording(), &robot.recording().join("chunks"), &robot.recording().join("uploads.jsonl")]
+    {
+        robot.age(file, Duration::from_secs(120));
+    }
+    for _ in 0..3 {
+        sync_once(&sync).await;
+    }
+    let local: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(local["chunks"][0]["uploaded_at_ns"].is_u64(), "{local}");
+    assert_eq!(fs::metadata(robot.remote("manifest.json")).unwrap().modified().unwrap(), published);
+}
