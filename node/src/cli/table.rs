@@ -110,7 +110,8 @@ pub(super) fn status(reply: &Value) -> String {
     if at_risk > 0 {
         let since = time(reply, "oldest_at_risk_at");
         let bytes = size(number(reply, "at_risk_bytes"));
-        line("at risk", format!("{at_risk} chunks, {bytes}, the oldest since {since} UTC"));
+        let chunks = if at_risk == 1 { "chunk" } else { "chunks" };
+        line("at risk", format!("{at_risk} {chunks}, {bytes}, the oldest since {since} UTC"));
     }
     if reply["paused"].is_object() {
         line("paused", "by a person".into());
