@@ -21,7 +21,7 @@ pub(super) struct Global {
     /// The folder that holds recordings and settings [default: $BUBBALOOP_HOME, else ~/.bubbaloop]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) home: Option<PathBuf>,
-    /// Set a key of [storage], for example --set zenoh.mode=client
+    /// Set a key of the storage table, for example --set zenoh.mode=client
     #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = setting)]
     pub(super) set: Vec<(String, String)>,
     /// Ask the node of this machine; '*' asks every machine [default: the node of this home]
