@@ -12,12 +12,13 @@ use crate::support::{
 };
 
 /// Every verb with a request that it answers.
-const REQUESTS: [(Verb, &str); 6] = [
+const REQUESTS: [(Verb, &str); 7] = [
     (Verb::Help, ""),
     (Verb::List, ""),
     (Verb::Info, "recording=drive"),
     (Verb::Status, ""),
     (Verb::Config, ""),
+    (Verb::DeadLetters, ""),
     (Verb::Upload, "recording=drive"),
 ];
 

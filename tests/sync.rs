@@ -80,7 +80,36 @@ async fn damaged_bytes_are_told_and_never_stored() {
     let view = view(&sync);
     assert_eq!((view.chunks[0].facts.local, view.chunks[0].facts.proof), (ChunkLocal::Damaged, None));
     let letters = sync.dead_letters();
-    assert!(letters.len() == 1 && letters[0].1.contains("damaged"), "{letters:?}");
+    assert!(letters.len() == 1 && letters[0].reason.contains("damaged"), "{letters:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_is_remembered_over_a_restart_until_its_file_is_mended() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.manifest(std::slice::from_ref(&chunk));
+    let path = robot.recording().join("chunks").join(chunk["name"].as_str().unwrap());
+    let sound = fs::read(&path).unwrap();
+    fs::write(&path, [&sound[1..], b"!"].concat()).unwrap();
+    sync_once(&robot.started()).await;
+
+    let sync = robot.started();
+    sync.restore_letters();
+    sync_once(&sync).await;
+    let letters = sync.dead_letters();
+    assert_eq!((letters.len(), letters[0].attempts, view(&sync).chunks[0].facts.local), (1, 1, ChunkLocal::Damaged));
+    robot.pass(Duration::from_secs(86_400));
+    sync.drain().await;
+    assert_eq!(sync.dead_letters()[0].attempts, 2, "it is tried again once a day");
+
+    fs::write(&path, &sound).unwrap();
+    sync_once(&sync).await;
+    assert!(robot.is_stored(&chunk));
+    assert_eq!(sync.dead_letters(), []);
+    let restarted = robot.started();
+    restarted.restore_letters();
+    sync_once(&restarted).await;
+    assert_eq!(restarted.dead_letters(), [], "a letter ends with its cause");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,7 +123,7 @@ async fn an_object_with_other_bytes_under_the_name_is_a_conflict_and_left_alone(
     sync_once(&sync).await;
     assert_eq!(fs::read(robot.object(&chunk)).unwrap(), b"planted");
     assert_eq!(view(&sync).chunks[0].facts.proof, None);
-    assert!(sync.dead_letters()[0].1.contains("other bytes"));
+    assert!(sync.dead_letters()[0].reason.contains("other bytes"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -136,7 +136,7 @@ pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Ou
     if config.settings.recordings_dir.starts_with(&home) {
         durable::create_folder(&config.settings.recordings_dir).map_err(home_error)?;
     }
-    let Parted { settings, clock, facts, sync, service } = compose(config, &identity);
+    let Parted { settings, clock, facts, sync, service } = compose(&home, config, &identity);
     let (stopping, stopped) = watch::channel(false);
     let running = tokio::spawn(run_sync(Arc::clone(&sync), timers(&settings), stopped));
     tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, home = %home.display(), "started");
@@ -178,8 +178,9 @@ struct Parted {
     service: Arc<Service>,
 }
 
-fn compose(config: Config, identity: &Identity) -> Parted {
+fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
     let Config { settings, listed, problems } = config;
+    let settings_digest = Digest::of(&serde_json::to_vec(&listed).unwrap_or_default());
     let Store { port, id, setup } = store(&settings.store);
     let setup = Setup { recordings: settings.recordings_dir.clone(), settings: listed, problems, ..setup };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
@@ -191,6 +192,8 @@ fn compose(config: Config, identity: &Identity) -> Parted {
         store_id: id,
         clock: Arc::clone(&clock),
         facts: Arc::clone(&facts),
+        dead_letters: home.join("storage/dead_letter.json"),
+        settings: settings_digest,
         auto_upload: settings.auto_upload,
     };
     let limits = Limits {

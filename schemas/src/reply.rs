@@ -38,6 +38,8 @@ pub enum Reply {
     Status(Box<StatusReply>),
     /// To `config`.
     Config(ConfigReply),
+    /// To `dead_letters`.
+    DeadLetters(DeadLettersReply),
     /// To `upload`.
     Job(JobReply),
 }
@@ -493,6 +495,37 @@ pub struct ParameterHelp {
     pub kind: ParamKind,
     /// What it does.
     pub summary: String,
+}
+
+/// The answer to `dead_letters`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadLettersReply {
+    /// Who answers.
+    #[serde(flatten)]
+    pub head: ReplyHead,
+    /// The uploads that were given up, by recording and chunk.
+    pub dead_letters: Vec<DeadLetterRow>,
+    /// Hand it back as `after` for the next page; null at the end.
+    pub next_after: Option<String>,
+}
+
+/// An upload that was given up. It is tried again once a day, when its file or the settings change, and by `upload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeadLetterRow {
+    /// The chunk's recording.
+    pub recording: RecordingName,
+    /// Its name.
+    pub chunk: ChunkName,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Why it was given up.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was tried last.
+    pub last_tried_at: String,
+    /// When it was tried last.
+    pub last_tried_at_ns: UnixNs,
 }
 
 /// Where a job stands.

@@ -19,6 +19,8 @@ pub enum Verb {
     Status,
     /// The settings and where each comes from.
     Config,
+    /// The uploads that were given up.
+    DeadLetters,
     /// Send now what is known of a recording.
     Upload,
 }
@@ -89,6 +91,8 @@ const INFO: &[Param] = &[
     FORMAT,
 ];
 
+const DEAD_LETTERS: &[Param] = &[LIMIT, param("after", ParamKind::Text, "the next_after of the page before"), FORMAT];
+
 const UPLOAD: &[Param] = &[
     param("recording", ParamKind::Recording, "the recording's name"),
     param("all", ParamKind::Flag, "every recording of this machine"),
@@ -98,7 +102,8 @@ const UPLOAD: &[Param] = &[
 
 impl Verb {
     /// All verbs, in the order of the help.
-    pub const ALL: [Self; 6] = [Self::Help, Self::List, Self::Info, Self::Status, Self::Config, Self::Upload];
+    pub const ALL: [Self; 7] =
+        [Self::Help, Self::List, Self::Info, Self::Status, Self::Config, Self::DeadLetters, Self::Upload];
 
     /// Returns the last part of the verb's key.
     pub const fn name(self) -> &'static str {
@@ -108,6 +113,7 @@ impl Verb {
             Self::Info => "info",
             Self::Status => "status",
             Self::Config => "config",
+            Self::DeadLetters => "dead_letters",
             Self::Upload => "upload",
         }
     }
@@ -115,7 +121,7 @@ impl Verb {
     /// Returns who may ask.
     pub const fn role(self) -> Role {
         match self {
-            Self::Help | Self::List | Self::Info | Self::Status | Self::Config => Role::Viewer,
+            Self::Help | Self::List | Self::Info | Self::Status | Self::Config | Self::DeadLetters => Role::Viewer,
             Self::Upload => Role::Operator,
         }
     }
@@ -128,6 +134,7 @@ impl Verb {
             Self::Info => "one recording, its manifest and its chunks",
             Self::Status => "what is safe, what is at risk and what holds uploads back",
             Self::Config => "every setting with its source; secrets only as set or not",
+            Self::DeadLetters => "the uploads that were given up, each with its reason",
             Self::Upload => "send now what is known of a recording",
         }
     }
@@ -138,6 +145,7 @@ impl Verb {
             Self::Help | Self::Status | Self::Config => &[FORMAT],
             Self::List => LIST,
             Self::Info => INFO,
+            Self::DeadLetters => DEAD_LETTERS,
             Self::Upload => UPLOAD,
         }
     }

@@ -17,10 +17,10 @@ use bubbaloop_storage_schemas::{
     journal::{JournalEntry, JournalLine},
     manifest::{Channel, Indices, Manifest, ManifestChunk, SCHEMA_VERSION, Selection},
     reply::{
-        Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, HelpReply, InfoReply, JobReply,
-        JobState, LibraryStatus, ListReply, OtherField, ParameterHelp, Paused, Probe, Progress, Proof, QueueStatus,
-        RecordingRow, RecordingState, RefusedEvents, ReplyHead, Setting, StatusReply, StoreStatus, UploadResult,
-        UploadState, VerbHelp,
+        Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow, DeadLettersReply,
+        HelpReply, InfoReply, JobReply, JobState, LibraryStatus, ListReply, OtherField, ParameterHelp, Paused, Probe,
+        Progress, Proof, QueueStatus, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Setting, StatusReply,
+        StoreStatus, UploadResult, UploadState, VerbHelp,
     },
     time::twin,
 };
@@ -131,6 +131,7 @@ fn cases() -> Vec<Case> {
         Case::plain("info_reply", info_reply()),
         Case::plain("status_reply", status_reply()),
         Case::plain("config_reply", config_reply()),
+        Case::plain("dead_letters_reply", dead_letters_reply()),
         Case::plain("job_reply", job_reply()),
     ]
 }
@@ -461,6 +462,19 @@ fn config_reply() -> ConfigReply {
             setting("session_token", Value::Null, "default"),
         ],
     }
+}
+
+fn dead_letters_reply() -> DeadLettersReply {
+    let letter = DeadLetterRow {
+        recording: "drive_1".parse().unwrap(),
+        chunk: chunk_name(),
+        size_bytes: 9_437_184,
+        reason: "the file is damaged".into(),
+        attempts: 1,
+        last_tried_at: twin(Some(AT_NS)).unwrap(),
+        last_tried_at_ns: AT_NS,
+    };
+    DeadLettersReply { head: head(Verb::DeadLetters), dead_letters: vec![letter], next_after: None }
 }
 
 fn job_reply() -> JobReply {

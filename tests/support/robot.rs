@@ -111,6 +111,8 @@ impl Robot {
             store_id: "s".into(),
             clock: Arc::<MovedClock>::clone(&self.clock),
             facts: Arc::clone(&self.facts),
+            dead_letters: self.folder.path().join("dead_letter.json"),
+            settings: Digest::of(b"settings"),
             auto_upload: self.auto_upload,
         };
         Arc::new(Sync::new(parts, LIMITS))

@@ -89,6 +89,8 @@ pub(super) enum Ask {
     },
     /// What is safe, what is at risk and what holds uploads back
     Status,
+    /// The uploads that were given up, each with its reason
+    DeadLetters,
     /// Send now what is known of a recording
     Upload {
         /// The recording's name
@@ -119,6 +121,7 @@ impl Ask {
             }
             Self::Info { recording } => (Verb::Info, none.with("recording", recording.as_str())),
             Self::Status => (Verb::Status, none),
+            Self::DeadLetters => (Verb::DeadLetters, none),
             Self::Upload { recording: Some(recording), .. } => {
                 (Verb::Upload, none.with("recording", recording.as_str()))
             }

@@ -59,7 +59,7 @@ pub(super) async fn run(home: &Path, global: &Global, ask: &Ask) -> Exit {
     let asker = Asker { client, machine, timeout: global.timeout };
     let told = match ask {
         Ask::Upload { wait, .. } => asker.upload(ask, *wait).await,
-        Ask::List { .. } | Ask::Info { .. } | Ask::Status => asker.pages(ask).await,
+        Ask::List { .. } | Ask::Info { .. } | Ask::Status | Ask::DeadLetters => asker.pages(ask).await,
     };
     match told {
         Ok(told) => show(ask, global, told),
@@ -82,7 +82,11 @@ impl Asker {
                 continue;
             };
             let machine: Option<MachineId> = first["machine_id"].as_str().and_then(|id| id.parse().ok());
-            let rows = if verb == Verb::List { "recordings" } else { "chunks" };
+            let rows = match verb {
+                Verb::List => "recordings",
+                Verb::DeadLetters => "dead_letters",
+                _ => "chunks",
+            };
             for page in 1.. {
                 let after = first["next_after"].take();
                 if after.is_null() {
@@ -197,6 +201,7 @@ fn show_text(ask: &Ask, is_fleet: bool, replies: &[Value]) {
             Ask::Info { .. } => table::recording(reply),
             Ask::Status => table::status(reply),
             Ask::Upload { .. } => table::job_line(reply),
+            Ask::DeadLetters => table::dead_letters(reply),
             Ask::List { .. } => continue,
         };
         result(format_args!("{text}"));

@@ -98,6 +98,22 @@ pub(super) fn recording(reply: &Value) -> String {
     out + &table.trim_fmt()
 }
 
+/// The uploads that were given up.
+pub(super) fn dead_letters(reply: &Value) -> String {
+    let mut table = table(&["recording", "chunk", "size", "tries", "last (UTC)", "reason"]);
+    for letter in rows(&reply["dead_letters"]) {
+        table.add_row(vec![
+            text(letter, "recording").to_owned(),
+            text(letter, "chunk").to_owned(),
+            size(number(letter, "size_bytes")),
+            number(letter, "attempts").to_string(),
+            time(letter, "last_tried_at"),
+            text(letter, "reason").to_owned(),
+        ]);
+    }
+    if table.is_empty() { "no dead letters".into() } else { table.trim_fmt() }
+}
+
 /// What is safe, first of all.
 pub(super) fn status(reply: &Value) -> String {
     let mut out = String::new();

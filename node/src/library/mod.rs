@@ -4,13 +4,14 @@
 //! <home>/recordings/<recording>/manifest.json   the recorder's, until the recording has ended
 //! <home>/recordings/<recording>/uploads.jsonl   the journal: ours alone
 //! <home>/recordings/<recording>/chunks/         the chunks' files
-//! <home>/storage/                               identity and lock
+//! <home>/storage/                               identity, lock and dead letters
 //! ```
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
 use bubbaloop_storage_schemas::UnixNs;
 
+pub mod dead_letters;
 pub mod disk;
 pub mod fold;
 pub mod identity;

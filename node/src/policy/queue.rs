@@ -14,7 +14,7 @@ use bubbaloop_storage_schemas::{ChunkName, RecordingName, UnixNs};
 use super::{Tick, backoff};
 
 /// How often a dead letter is tried again by itself.
-const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+pub const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How much one success adds at most to the time in which the store is known to take chunks.
 const SERVED_STEP_MAX: Duration = Duration::from_secs(60);
@@ -117,8 +117,8 @@ pub struct DeadLetter {
     pub reason: String,
     /// How often it was tried.
     pub attempts: u32,
-    /// When it was tried last.
-    pub last_tried: Tick,
+    /// When it is tried again by itself.
+    pub retry_at: Tick,
 }
 
 /// Where a chunk is in the queue.
@@ -212,6 +212,13 @@ impl Queue {
         }
         self.wait(Try::first(item));
         Offered::Queued
+    }
+
+    /// Takes in a chunk that an earlier run gave up, unless it is here already.
+    pub fn restore(&mut self, letter: DeadLetter) {
+        if self.stage(&letter.item.id).is_none() {
+            self.dead.insert(letter.item.id.clone(), letter);
+        }
     }
 
     /// Lets the chunks of a recording (of all, without one) go first, its dead letters too.
@@ -388,6 +395,11 @@ impl Queue {
         self.in_flight.values().map(|entry| &entry.item)
     }
 
+    /// Returns what became of a chunk that was given up.
+    pub fn dead_letter(&self, id: &ChunkId) -> Option<&DeadLetter> {
+        self.dead.get(id)
+    }
+
     /// Returns the chunks that were given up.
     pub fn dead_letters(&self) -> impl ExactSizeIterator<Item = &DeadLetter> {
         self.dead.values()
@@ -405,13 +417,14 @@ impl Queue {
     }
 
     fn bury(&mut self, entry: Try, reason: String, now: Tick) {
-        let letter = DeadLetter { item: entry.item, reason, attempts: entry.attempts, last_tried: now };
+        let retry_at = now.after(DEAD_LETTER_RETRY);
+        let letter = DeadLetter { item: entry.item, reason, attempts: entry.attempts, retry_at };
         self.dead.insert(letter.item.id.clone(), letter);
     }
 
     /// Lets dead letters wait again a day after their last try.
     fn revive(&mut self, now: Tick) {
-        let is_due = |letter: &DeadLetter| now.since(letter.last_tried) >= DEAD_LETTER_RETRY;
+        let is_due = |letter: &DeadLetter| now >= letter.retry_at;
         let due: Vec<_> =
             self.dead.values().filter(|letter| is_due(letter)).map(|letter| letter.item.id.clone()).collect();
         for id in due {
@@ -443,7 +456,7 @@ impl Queue {
     }
 
     fn idle(&self) -> Next {
-        match self.dead.values().map(|letter| letter.last_tried.after(DEAD_LETTER_RETRY)).min() {
+        match self.dead.values().map(|letter| letter.retry_at).min() {
             Some(tick) => Next::WaitUntil(tick),
             None => Next::Idle,
         }

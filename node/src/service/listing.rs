@@ -1,14 +1,14 @@
 //! What `list` and `info` answer.
 
 use bubbaloop_storage_schemas::{
-    ChunkName, RecordingName, Verb,
+    ChunkName, RecordingName, Timestamp, Verb,
     error::{ErrorCode, Refusal, nearest},
     limits::INFO_FIELDS_BYTES_MAX,
     manifest::Manifest,
     params::Params,
     reply::{
-        ChunkRow, ChunkUpload, InfoReply, ListReply, OtherField, Proof, RecordingRow, RecordingState, Reply,
-        UploadState,
+        ChunkRow, ChunkUpload, DeadLetterRow, DeadLettersReply, InfoReply, ListReply, OtherField, Proof, RecordingRow,
+        RecordingState, Reply, UploadState,
     },
     time::twin,
 };
@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use super::Service;
 use crate::{
     library::{
+        dead_letters::Letter,
         scan::{ChunkEntry, Look, Recording},
         unmanaged::Unmanaged,
     },
@@ -88,6 +89,33 @@ impl Service {
         };
         let fields = self.sync.manifest(&name).map(Fields::of).unwrap_or_default();
         Ok(Reply::Info(Box::new(self.info_reply(row, chunks, has_more, fields))))
+    }
+
+    /// Tells the uploads that were given up, page by page.
+    ///
+    /// # Errors
+    /// A parameter is wrong.
+    pub fn dead_letters(&self, params: &Params) -> Result<Reply, Refusal> {
+        params.check_names(Verb::DeadLetters)?;
+        let limit = params.limit()?;
+        let after = params.text("after")?.map(place_of).transpose()?;
+        let row = |letter: Letter| DeadLetterRow {
+            recording: letter.recording,
+            chunk: letter.chunk,
+            size_bytes: letter.file.size_bytes,
+            reason: letter.reason,
+            attempts: letter.attempts,
+            last_tried_at: Timestamp(letter.last_tried_at_ns).to_rfc3339(),
+            last_tried_at_ns: letter.last_tried_at_ns,
+        };
+        let is_after = |letter: &Letter| {
+            after.as_ref().is_none_or(|(recording, chunk)| (&letter.recording, letter.chunk) > (recording, *chunk))
+        };
+        let rows = self.sync.dead_letters().into_iter().filter(is_after).map(row);
+        let (dead_letters, has_more) = listing::page(rows, limit);
+        let last = dead_letters.last().filter(|_| has_more);
+        let next_after = last.map(|row| format!("{}/{}", row.recording, row.chunk));
+        Ok(Reply::DeadLetters(DeadLettersReply { head: self.head(Verb::DeadLetters), dead_letters, next_after }))
     }
 
     fn info_reply(&self, row: RecordingRow, chunks: Vec<ChunkRow>, has_more: bool, fields: Fields) -> InfoReply {
@@ -193,6 +221,16 @@ impl Service {
             reason,
         }
     }
+}
+
+/// Reads the place of a dead letter as `next_after` wrote it.
+fn place_of(text: &str) -> Result<(RecordingName, ChunkName), Refusal> {
+    let place =
+        text.split_once('/').and_then(|(recording, chunk)| Some((recording.parse().ok()?, chunk.parse().ok()?)));
+    place.ok_or_else(|| {
+        Refusal::new(ErrorCode::InvalidParams, "after: not the place of a dead letter")
+            .hint("hand back next_after as it came")
+    })
 }
 
 /// Merges two sequences of rows that are each in the order of their names.

@@ -83,6 +83,7 @@ impl Service {
             Verb::Info => self.info(params).map(Answer::Now),
             Verb::Status => self.status(params).map(Answer::Now),
             Verb::Config => self.config(params).map(Answer::Now),
+            Verb::DeadLetters => self.dead_letters(params).map(Answer::Now),
             Verb::Upload => self.upload(params).map(Answer::Later),
         }
     }

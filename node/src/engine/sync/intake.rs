@@ -154,20 +154,21 @@ impl Sync {
 
     /// Offers what is pending of a recording, where uploads go by themselves or somebody asked for it.
     fn offer_pending(&self, state: &mut State, name: &RecordingName) {
-        let State { recordings, queue, asked, .. } = state;
-        let Some(recording) = recordings.get(name) else { return };
-        if !self.parts.auto_upload && !asked.contains(name) {
+        if !self.parts.auto_upload && !state.asked.contains(name) {
             return;
         }
-        let mut is_anything_pending = false;
-        for chunk in recording.pending() {
-            is_anything_pending = true;
-            if queue.offer(self.item(name, chunk)) == Offered::Full {
+        let Some(recording) = state.recordings.get(name) else { return };
+        let pending: Vec<_> = recording.pending().cloned().collect();
+        for chunk in &pending {
+            let item = self.item(name, chunk);
+            if state.is_given_up(&item.id, chunk) {
+                self.restore_letter(state, item);
+            } else if state.queue.offer(item) == Offered::Full {
                 break;
             }
         }
-        if !is_anything_pending {
-            asked.remove(name);
+        if pending.is_empty() {
+            state.asked.remove(name);
         }
     }
 

@@ -1,9 +1,10 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
-//! `intake` takes in what comes, `upload` sends one chunk, `publish` writes remote manifests; here is the state
-//! that they share and the loop that drives them.
+//! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `publish`
+//! writes remote manifests; here is the state that they share and the loop that drives them.
 
 mod intake;
+mod letters;
 mod publish;
 mod upload;
 
@@ -19,7 +20,7 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::{
-    MachineId, RecordingName, UnixNs,
+    Digest, MachineId, RecordingName, UnixNs,
     journal::StoreId,
     manifest::Manifest,
     reply::{Probe, RefusedEvents},
@@ -34,13 +35,14 @@ use super::facts::Facts;
 use crate::{
     clock::Clock,
     library::{
+        dead_letters::Letter,
         scan::{self, Recording},
         unmanaged::AllUnmanaged,
     },
     policy::{
         Tick,
         publish::Publisher,
-        queue::{Block, ChunkId, Limits, Next, Queue},
+        queue::{Block, ChunkId, Limits, Next, Queue, Stage},
         rate::{Filling, Throughput},
     },
     store::ObjectStore,
@@ -61,6 +63,10 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Tells what changed.
     pub facts: Arc<Facts>,
+    /// Where the uploads that were given up are written down.
+    pub dead_letters: PathBuf,
+    /// The digest of the settings: with others, what was given up is tried again.
+    pub settings: Digest,
     /// Chunks go up by themselves; otherwise only those that somebody asks for.
     pub auto_upload: bool,
 }
@@ -84,6 +90,9 @@ struct State {
     queue: Queue,
     recordings: BTreeMap<RecordingName, Recording>,
     unmanaged: AllUnmanaged,
+    /// The chunks that were given up, until they are proven.
+    letters: BTreeMap<ChunkId, Letter>,
+    are_letters_changed: bool,
     publisher: Publisher,
     /// Recordings that somebody asked for, as long as anything of them waits.
     asked: BTreeSet<RecordingName>,
@@ -137,6 +146,8 @@ impl Sync {
             queue: Queue::new(limits),
             recordings: BTreeMap::new(),
             unmanaged: AllUnmanaged::new(),
+            letters: BTreeMap::new(),
+            are_letters_changed: false,
             publisher: Publisher::default(),
             asked: BTreeSet::new(),
             probe: None,
@@ -205,9 +216,11 @@ impl Sync {
         self.state().queue.blocked().cloned()
     }
 
-    /// Returns the chunks that were given up, each with the reason.
-    pub fn dead_letters(&self) -> Vec<(ChunkId, String)> {
-        self.state().queue.dead_letters().map(|letter| (letter.item.id.clone(), letter.reason.clone())).collect()
+    /// Returns the chunks that are given up now, by recording and chunk.
+    pub fn dead_letters(&self) -> Vec<Letter> {
+        let state = self.state();
+        let is_dead = |(id, _): &(&ChunkId, &Letter)| matches!(state.queue.stage(id), Some(Stage::Dead(_)));
+        state.letters.iter().filter(is_dead).map(|(_, letter)| letter.clone()).collect()
     }
 
     /// Tells whether the journal gets to the disk.
@@ -218,6 +231,7 @@ impl Sync {
     /// Runs until `stop`: scans the library, takes up what is told meanwhile, uploads. Then what is on its way may
     /// end within the grace; what does not is dropped, which is always safe.
     pub async fn run(self: &Arc<Self>, timers: Timers, stop: impl Future<Output = ()>) {
+        self.restore_letters();
         let mut stop = pin!(stop);
         let mut tasks = JoinSet::new();
         let first = Arc::clone(self);
@@ -233,6 +247,7 @@ impl Sync {
                 }
                 open_at = now.after(timers.rescan_open);
             }
+            self.save_letters_later(&mut tasks);
             let next = self.start_all(&mut tasks);
             let wake = next.map_or(open_at, |next| next.min(open_at)).since(now).max(WAKE_MIN);
             tokio::select! {
@@ -250,6 +265,7 @@ impl Sync {
         if tokio::time::timeout(timers.shutdown_grace, drained).await.is_err() {
             tracing::warn!("uploads are cut off: they go on at the next start");
         }
+        self.save_letters();
     }
 
     fn spawn_scan(self: &Arc<Self>, all: bool) -> JoinHandle<()> {
@@ -273,7 +289,7 @@ impl Sync {
         loop {
             self.start_all(&mut tasks);
             match tasks.join_next().await {
-                None => return,
+                None => return self.save_letters(),
                 Some(ended) => note_end(ended),
             }
         }

@@ -60,6 +60,7 @@ impl Sync {
         };
         let mut state = self.state();
         state.queue.finish(id, outcome, self.parts.clock.tick(), fastrand::f64());
+        state.note_letter(id, &self.parts.store_id, self.parts.clock.wall());
         let ChunkId { recording, chunk } = id.clone();
         if let Some(Stage::Dead(reason)) = state.queue.stage(id) {
             self.parts.facts.tell(Fact::DeadLettered { recording, chunk, reason: reason.to_owned() });
