@@ -249,7 +249,8 @@ async fn a_running_sync_takes_up_what_comes_and_ends_when_told() {
     let running = tokio::spawn({
         let sync = Arc::clone(&sync);
         let every = Duration::from_millis(20);
-        let timers = Timers { rescan_open: every, rescan_all: every, shutdown_grace: Duration::from_secs(5) };
+        let grace = Duration::from_secs(5);
+        let timers = Timers { rescan_open: every, rescan_all: every, verify: grace, shutdown_grace: grace };
         async move { sync.run(timers, async { stopped.await.unwrap_or_default() }).await }
     });
     until(|| robot.is_stored(&first)).await;
@@ -276,4 +277,30 @@ async fn until(condition: impl Fn() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), poll).await.expect("the condition holds in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_that_vanish_or_change_behind_our_back_go_up_again_or_are_told() {
+    let robot = Robot::new();
+    let chunks = [robot.chunk(0), robot.chunk(1), robot.chunk(2)];
+    robot.ended(&chunks);
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert_eq!(sync.verify().await.unwrap(), 0);
+    fs::remove_file(robot.object(&chunks[0])).unwrap();
+    fs::remove_file(robot.remote("manifest.json")).unwrap();
+    fs::write(robot.object(&chunks[1]), "other bytes").unwrap();
+    assert_eq!(sync.verify().await.unwrap(), 2);
+    assert_eq!(view(&sync).pending().count(), 2);
+    sync.drain().await;
+    assert!(robot.is_stored(&chunks[0]) && robot.is_stored(&chunks[2]));
+    assert!(sync.dead_letters()[0].reason.contains("other bytes"), "what somebody put there is left alone and told");
+    assert!(robot.remote("manifest.json").exists());
+    let restarted = robot.started();
+    restarted.scan().unwrap();
+    assert_eq!(view(&restarted).chunks.iter().filter(|chunk| chunk.facts.proof.is_some()).count(), 2);
+
+    fs::remove_dir_all(robot.folder.path().join("mnt")).unwrap();
+    assert!(sync.verify().await.is_err());
+    assert_eq!(view(&sync).chunks.iter().filter(|chunk| chunk.facts.proof.is_some()).count(), 2, "away is not gone");
 }

@@ -193,6 +193,7 @@ fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
         clock: Arc::clone(&clock),
         facts: Arc::clone(&facts),
         dead_letters: home.join("storage/dead_letter.json"),
+        state: home.join("storage/state.json"),
         settings: settings_digest,
         auto_upload: settings.auto_upload,
     };
@@ -211,6 +212,7 @@ fn timers(settings: &Settings) -> Timers {
     Timers {
         rescan_open: settings.rescan_interval.min(RESCAN_OPEN_MAX),
         rescan_all: settings.rescan_interval,
+        verify: settings.verify_interval,
         shutdown_grace: settings.shutdown_grace,
     }
 }

@@ -109,6 +109,13 @@ impl ObjectKey {
         Self(format!("{machine}/{recording}/manifest.{started_at_ns}.json"))
     }
 
+    /// Returns the recording that it is of, and the chunk; a manifest's key has none.
+    pub fn parts(&self) -> Option<(RecordingName, Option<ChunkName>)> {
+        let mut parts = self.0.split('/').skip(1);
+        let recording = parts.next()?.parse().ok()?;
+        Some((recording, parts.nth(1).and_then(|chunk| chunk.parse().ok())))
+    }
+
     /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -176,6 +183,8 @@ mod tests {
             ObjectKey::manifest_of_capture(&machine, &recording, 17),
         ] {
             assert_eq!(key.as_str().parse::<ObjectKey>().unwrap(), key);
+            let named = key.as_str().contains("/chunks/").then_some(chunk);
+            assert_eq!(key.parts(), Some((recording.clone(), named)));
         }
         for text in [
             "",

@@ -112,6 +112,7 @@ impl Robot {
             clock: Arc::<MovedClock>::clone(&self.clock),
             facts: Arc::clone(&self.facts),
             dead_letters: self.folder.path().join("dead_letter.json"),
+            state: self.folder.path().join("state.json"),
             settings: Digest::of(b"settings"),
             auto_upload: self.auto_upload,
         };

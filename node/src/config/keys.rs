@@ -53,6 +53,7 @@ pub(super) const KEYS: &[Key] = &[
     key("concurrency", Kind::Number(1, CONCURRENCY_MAX as u64), Some("4")),
     key("give_up_after", Kind::Duration(SECOND, YEAR), Some("12h")),
     key("rescan_interval", Kind::Duration(SECOND, HOUR), Some("60s")),
+    key("verify_interval", Kind::Duration(SECOND, YEAR), Some("7d")),
     key("shutdown_grace", Kind::Duration(Duration::ZERO, HOUR), Some("10s")),
     key("zenoh.mode", Kind::Choice(&["peer", "client"]), Some("peer")),
     key("zenoh.connect", Kind::Endpoints, Some("[\"tcp/127.0.0.1:7447\"]")),

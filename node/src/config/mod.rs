@@ -71,6 +71,8 @@ pub struct Settings {
     pub give_up_after: Duration,
     /// Between two looks at the whole library.
     pub rescan_interval: Duration,
+    /// Between two comparisons of all marks with the store.
+    pub verify_interval: Duration,
     /// For what is on its way when the node ends.
     pub shutdown_grace: Duration,
     /// How the node joins the bus.
@@ -269,6 +271,7 @@ impl Values {
             concurrency: concurrency.unwrap_or(1),
             give_up_after: self.duration("give_up_after"),
             rescan_interval: self.duration("rescan_interval"),
+            verify_interval: self.duration("verify_interval"),
             shutdown_grace: self.duration("shutdown_grace"),
             zenoh: ZenohSettings {
                 is_client: self.text("zenoh.mode") == Some("client"),

@@ -4,7 +4,7 @@
 //! <home>/recordings/<recording>/manifest.json   the recorder's, until the recording has ended
 //! <home>/recordings/<recording>/uploads.jsonl   the journal: ours alone
 //! <home>/recordings/<recording>/chunks/         the chunks' files
-//! <home>/storage/                               identity, lock and dead letters
+//! <home>/storage/                               identity, lock, dead letters, state
 //! ```
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt};
@@ -17,6 +17,7 @@ pub mod fold;
 pub mod identity;
 pub mod journal;
 pub mod scan;
+pub mod state;
 pub mod unmanaged;
 
 /// Returns when a file changed last; zero before 1970.

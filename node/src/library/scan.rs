@@ -79,6 +79,8 @@ pub struct ChunkEntry {
     pub marked_at_ns: Option<UnixNs>,
     /// The ETag of the object that was proven.
     pub etag: Option<Box<str>>,
+    /// The last comparison with the store that saw the object as it was proven.
+    pub seen_in_pass: u32,
 }
 
 /// One recording as manifest, disk and journal tell it.
@@ -108,6 +110,8 @@ pub struct Recording {
     pub fingerprint: Fingerprint,
     /// Its manifest says of every proven chunk what the journal says.
     pub is_folded: bool,
+    /// The last comparison with the store that saw the remote manifest as it was written.
+    pub manifest_seen_in_pass: u32,
 }
 
 /// What a recording's folder looks like from outside: as long as it is the same, nothing needs to be read again.
@@ -194,9 +198,11 @@ impl Recording {
     /// Keeps what `known` has and the disk does not tell: marks of which the journal line could not be written
     /// or was written after the journal was read, and announcements that came meanwhile.
     pub fn keep_from(&mut self, known: &Self) {
+        self.manifest_seen_in_pass = known.manifest_seen_in_pass;
         for chunk in &mut self.chunks {
             let Some(before) = known.chunk(chunk.name) else { continue };
             chunk.facts.is_announced |= before.facts.is_announced;
+            chunk.seen_in_pass = before.seen_in_pass;
             let is_same = chunk.digest.is_none() || before.digest.is_none() || chunk.digest == before.digest;
             if is_same && chunk.marked_at_ns.is_none() && before.marked_at_ns.is_some() {
                 chunk.digest = before.digest;
@@ -285,6 +291,7 @@ pub fn load(
         published: None,
         fingerprint,
         is_folded: false,
+        manifest_seen_in_pass: 0,
     };
     let mut readable = None;
     let mut chunks = BTreeMap::new();
@@ -368,6 +375,7 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
         },
         marked_at_ns: None,
         etag: None,
+        seen_in_pass: 0,
     };
     let claims = manifest.chunks.iter().map(|chunk| chunk.uploaded_at_ns);
     checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
@@ -435,6 +443,7 @@ fn add_files(
             },
             marked_at_ns: None,
             etag: None,
+            seen_in_pass: 0,
         });
         entry.size_bytes = metadata.len();
         entry.finalized_at_ns = mtime_ns(&metadata);

@@ -153,7 +153,7 @@ impl Sync {
     }
 
     /// Offers what is pending of a recording, where uploads go by themselves or somebody asked for it.
-    fn offer_pending(&self, state: &mut State, name: &RecordingName) {
+    pub(super) fn offer_pending(&self, state: &mut State, name: &RecordingName) {
         if !self.parts.auto_upload && !state.asked.contains(name) {
             return;
         }

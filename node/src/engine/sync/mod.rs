@@ -1,12 +1,13 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
 //! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `publish`
-//! writes remote manifests; here is the state that they share and the loop that drives them.
+//! writes remote manifests, `verify` compares marks and store; here is the state that they share and the loop that drives them.
 
 mod intake;
 mod letters;
 mod publish;
 mod upload;
+mod verify;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,6 +66,8 @@ pub struct Parts {
     pub facts: Arc<Facts>,
     /// Where the uploads that were given up are written down.
     pub dead_letters: PathBuf,
+    /// What the node remembers over a restart.
+    pub state: PathBuf,
     /// The digest of the settings: with others, what was given up is tried again.
     pub settings: Digest,
     /// Chunks go up by themselves; otherwise only those that somebody asks for.
@@ -93,6 +96,8 @@ struct State {
     /// The chunks that were given up, until they are proven.
     letters: BTreeMap<ChunkId, Letter>,
     are_letters_changed: bool,
+    /// Counts the comparisons of marks and store; none is 0.
+    pass: u32,
     publisher: Publisher,
     /// Recordings that somebody asked for, as long as anything of them waits.
     asked: BTreeSet<RecordingName>,
@@ -126,6 +131,8 @@ pub struct Timers {
     pub rescan_open: Duration,
     /// Between looks at the whole library.
     pub rescan_all: Duration,
+    /// Between comparisons of all marks with the store.
+    pub verify: Duration,
     /// For what is on its way when it ends.
     pub shutdown_grace: Duration,
 }
@@ -148,6 +155,7 @@ impl Sync {
             unmanaged: AllUnmanaged::new(),
             letters: BTreeMap::new(),
             are_letters_changed: false,
+            pass: 0,
             publisher: Publisher::default(),
             asked: BTreeSet::new(),
             probe: None,
@@ -238,6 +246,8 @@ impl Sync {
         tasks.spawn(async move { first.probe_first().await });
         let mut scan: Option<JoinHandle<()>> = None;
         let (mut open_at, mut all_at) = (Tick::default(), Tick::default());
+        let mut verify_at = self.verify_at(timers.verify);
+        let mut verify: Option<JoinHandle<Duration>> = None;
         loop {
             let now = self.parts.clock.tick();
             if now >= open_at {
@@ -246,6 +256,13 @@ impl Sync {
                     all_at = if now >= all_at { now.after(timers.rescan_all) } else { all_at };
                 }
                 open_at = now.after(timers.rescan_open);
+            }
+            if let Some(ended) = verify.take_if(|verify| verify.is_finished()) {
+                verify_at = now.after(ended.await.unwrap_or(timers.verify));
+            }
+            if now >= verify_at && verify.is_none() && self.is_scanned() {
+                let sync = Arc::clone(self);
+                verify = Some(tokio::spawn(async move { sync.verify_and_note(timers.verify).await }));
             }
             self.save_letters_later(&mut tasks);
             let next = self.start_all(&mut tasks);
@@ -262,6 +279,9 @@ impl Sync {
                 note_end(ended);
             }
         };
+        if let Some(verify) = verify {
+            verify.abort();
+        }
         if tokio::time::timeout(timers.shutdown_grace, drained).await.is_err() {
             tracing::warn!("uploads are cut off: they go on at the next start");
         }

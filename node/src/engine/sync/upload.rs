@@ -202,7 +202,7 @@ impl Sync {
         at_ns
     }
 
-    fn change(&self, id: &ChunkId, change: impl FnOnce(&mut ChunkEntry)) {
+    pub(super) fn change(&self, id: &ChunkId, change: impl FnOnce(&mut ChunkEntry)) {
         let mut state = self.state();
         let Some(recording) = state.recordings.get_mut(&id.recording) else { return };
         if let Ok(place) = recording.chunks.binary_search_by_key(&id.chunk, |chunk| chunk.name) {

@@ -1,0 +1,167 @@
+//! Whether the store still holds what the marks say: now and then all of it is listed and compared.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bubbaloop_storage_schemas::{
+    MachineId, UnixNs, event::Fact, journal::JournalEntry, keys::ObjectKey, limits::PAGE_ROWS_MAX, reply::Proof,
+};
+use tokio::task::spawn_blocking;
+
+use super::Sync;
+use crate::{
+    library::{
+        scan::{ChunkEntry, Recording},
+        state::{NodeState, Verified},
+    },
+    policy::{Tick, queue::ChunkId},
+    store::{ObjectMeta, StoreError},
+};
+
+/// How long a pass that the store broke off waits for its next try.
+const RETRY: Duration = Duration::from_secs(600);
+
+/// A mark whose object the listing did not show as it was proven.
+struct Suspect {
+    id: ChunkId,
+    key: ObjectKey,
+    etag: Box<str>,
+}
+
+impl Sync {
+    /// Returns when the next pass is due, by the last one that ended.
+    pub(super) fn verify_at(&self, interval: Duration) -> Tick {
+        let now = self.parts.clock.tick();
+        let verified = NodeState::load(&self.parts.state).verified;
+        let verified = verified.filter(|verified| verified.store_id == self.parts.store_id);
+        // A library that was never compared is so soon after its start, a clock that was set back notwithstanding.
+        let passed = verified
+            .map_or(interval, |verified| Duration::from_nanos(self.parts.clock.wall().saturating_sub(verified.at_ns)));
+        now.after(interval.saturating_sub(passed))
+    }
+
+    /// Compares all marks with what the store lists; marks whose objects are gone or changed are taken back, and their
+    /// chunks go up again. Returns how long to wait for the next pass.
+    pub(super) async fn verify_and_note(self: &Arc<Self>, interval: Duration) -> Duration {
+        match self.verify().await {
+            Ok(taken_back) => {
+                if taken_back > 0 {
+                    tracing::warn!(taken_back, "objects are gone from the store or changed: they are uploaded again");
+                }
+                let at_ns = self.parts.clock.wall();
+                let state = NodeState { verified: Some(Verified { store_id: self.parts.store_id.clone(), at_ns }) };
+                let path = self.parts.state.clone();
+                if let Ok(Err(error)) = spawn_blocking(move || state.save(&path)).await {
+                    tracing::warn!(%error, "the time of the comparison can't be written");
+                }
+                interval
+            }
+            Err(error) => {
+                tracing::warn!(%error, "marks and store can't be compared now");
+                RETRY.min(interval)
+            }
+        }
+    }
+
+    /// Compares all marks with what the store lists, and returns how many were taken back.
+    ///
+    /// # Errors
+    /// The store can't be listed: no mark is taken back for that.
+    pub async fn verify(self: &Arc<Self>) -> Result<usize, StoreError> {
+        let (pass, began_at_ns) = {
+            let mut state = self.state();
+            state.pass = state.pass.wrapping_add(1);
+            (state.pass, self.parts.clock.wall())
+        };
+        let is_ours = |recording: &&Recording| recording.is_ours();
+        let machines: BTreeSet<_> =
+            self.state().recordings.values().filter(is_ours).map(|recording| recording.machine_id.clone()).collect();
+        for machine in machines {
+            self.see_all(&machine, pass).await?;
+        }
+        let mut taken_back = 0;
+        for suspect in self.suspects(pass, began_at_ns) {
+            // A listing may lag behind, so the object itself has the last word.
+            let found = self.parts.store.head(&suspect.key).await?;
+            if found.is_none_or(|meta| *meta.etag != *suspect.etag) {
+                let sync = Arc::clone(self);
+                taken_back += usize::from(spawn_blocking(move || sync.take_back(&suspect)).await.is_ok());
+            }
+        }
+        self.changed.notify_one();
+        Ok(taken_back)
+    }
+
+    async fn see_all(&self, machine: &MachineId, pass: u32) -> Result<(), StoreError> {
+        let prefix = format!("{machine}/");
+        let mut after = None;
+        loop {
+            let page = self.parts.store.list(&prefix, after.as_deref(), PAGE_ROWS_MAX).await?;
+            self.see(&page.objects, pass);
+            after = page.next_after;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn see(&self, objects: &[ObjectMeta], pass: u32) {
+        let mut state = self.state();
+        for meta in objects {
+            let Some((recording, chunk)) = meta.key.parts() else { continue };
+            let Some(recording) = state.recordings.get_mut(&recording) else { continue };
+            match chunk {
+                Some(chunk) => {
+                    let place = recording.chunks.binary_search_by_key(&chunk, |entry| entry.name);
+                    let entry = place.ok().and_then(|place| recording.chunks.get_mut(place));
+                    if let Some(entry) = entry.filter(|entry| entry.etag.as_deref() == Some(&*meta.etag)) {
+                        entry.seen_in_pass = pass;
+                    }
+                }
+                None => {
+                    let published = recording.published.as_ref().filter(|published| published.key == meta.key.as_str());
+                    if published.is_some_and(|published| published.etag == meta.etag) {
+                        recording.manifest_seen_in_pass = pass;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the marks that the pass did not see, and wants manifests written anew that it did not see.
+    fn suspects(&self, pass: u32, began_at_ns: UnixNs) -> Vec<Suspect> {
+        let now = self.parts.clock.tick();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let mut suspects = Vec::new();
+        for recording in state.recordings.values_mut().filter(|recording| recording.is_ours()) {
+            let is_unseen = |chunk: &&ChunkEntry| {
+                let is_older = chunk.marked_at_ns.is_some_and(|at_ns| at_ns < began_at_ns);
+                is_older && chunk.seen_in_pass != pass && chunk.facts.proof.is_some_and(Proof::is_proven)
+            };
+            suspects.extend(recording.chunks.iter().filter(is_unseen).filter_map(|chunk| {
+                let key = ObjectKey::chunk(&recording.machine_id, &recording.name, chunk.name);
+                let id = ChunkId { recording: recording.name.clone(), chunk: chunk.name };
+                Some(Suspect { id, key, etag: chunk.etag.clone()? })
+            }));
+            if recording.published.is_some() && recording.manifest_seen_in_pass != pass {
+                recording.published = None;
+                state.publisher.want(&recording.name, now);
+            }
+        }
+        suspects
+    }
+
+    fn take_back(&self, suspect: &Suspect) {
+        let Suspect { id, key, .. } = suspect;
+        self.journal(&id.recording, JournalEntry::Gone { chunk: id.chunk });
+        self.change(id, |chunk| {
+            chunk.facts.proof = None;
+            chunk.marked_at_ns = None;
+            chunk.etag = None;
+        });
+        let message = format!("object {key} is gone from the store or changed: it is uploaded again");
+        let (recording, chunk) = (id.recording.clone(), id.chunk);
+        self.parts.facts.tell(Fact::UploadFailed { recording, chunk, message });
+        self.offer_pending(&mut self.state(), &id.recording);
+    }
+}

@@ -1,0 +1,62 @@
+//! `storage/state.json`: what the node must not forget over a restart and nobody else may write.
+
+use std::{io, path::Path};
+
+use bubbaloop_storage_schemas::{UnixNs, journal::StoreId};
+use serde::{Deserialize, Serialize};
+
+use crate::{content, durable};
+
+/// Largest file that is read.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The node's memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeState {
+    /// The last pass that compared marks and store.
+    pub verified: Option<Verified>,
+}
+
+/// A pass that compared the marks with what the store lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The store.
+    pub store_id: StoreId,
+    /// When the pass ended.
+    pub at_ns: UnixNs,
+}
+
+impl NodeState {
+    /// Reads the state; a file that is absent or broken remembers nothing.
+    pub fn load(path: &Path) -> Self {
+        let text = content::read(path, FILE_BYTES_MAX).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Writes the state.
+    ///
+    /// # Errors
+    /// The disk is full or not writable; the old state stands.
+    pub fn save(&self, path: &Path) -> io::Result<()> {
+        durable::replace(path, &serde_json::to_vec_pretty(self)?)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make broken files")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_read_back_and_a_broken_one_remembers_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        assert_eq!(NodeState::load(&path), NodeState::default());
+        let state = NodeState { verified: Some(Verified { store_id: "s".into(), at_ns: 7 }) };
+        state.save(&path).unwrap();
+        assert_eq!(NodeState::load(&path), state);
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(NodeState::load(&path), NodeState::default());
+    }
+}
