@@ -10,6 +10,7 @@ pub mod durable;
 pub mod engine;
 pub mod library;
 pub mod policy;
+pub mod secret;
 pub mod serve;
 pub mod service;
 pub mod store;

@@ -93,8 +93,11 @@ fn store(settings: &StoreSettings) -> Store {
             let hint = "set backend in [storage] of config.toml; until then nothing is uploaded and nothing is safe";
             Store { port: unset("no_store", hint.into()), id: "none".into(), setup: Setup::default() }
         }
-        StoreSettings::Invalid(reason) => {
-            let hint = format!("{reason}: mend the store's settings and start the node again");
+        StoreSettings::Invalid(block) => {
+            Store { port: Arc::new(UnsetStore(block.clone())), id: "none".into(), setup: Setup::default() }
+        }
+        StoreSettings::Remote(remote) => {
+            let hint = format!("{} is not there yet", remote.backend);
             Store { port: unset("config", hint), id: "none".into(), setup: Setup::default() }
         }
     }

@@ -8,6 +8,10 @@ use serde_json::{Value, json};
 /// What a setting's value looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Any text, all digits too.
+    Text,
+    /// As a text, and told only as set or not.
+    Secret,
     /// The id of a machine.
     Machine,
     /// A path; a relative one starts at the home.
@@ -47,8 +51,14 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(super) const KEYS: &[Key] = &[
     key("machine_id", Kind::Machine, None),
     key("recordings_dir", Kind::Path, Some("recordings")),
-    key("backend", Kind::Choice(&["local"]), None),
+    key("backend", Kind::Choice(&["local", "s3", "r2", "gcs", "minio"]), None),
     key("local_path", Kind::Path, None),
+    key("endpoint", Kind::Text, None),
+    key("region", Kind::Text, None),
+    key("bucket", Kind::Text, None),
+    key("prefix", Kind::Text, None),
+    key("ca_file", Kind::Path, None),
+    key("credentials", Kind::Choice(&["static", "ambient"]), Some("static")),
     key("auto_upload", Kind::Flag, Some("true")),
     key("concurrency", Kind::Number(1, CONCURRENCY_MAX as u64), Some("4")),
     key("give_up_after", Kind::Duration(SECOND, YEAR), Some("12h")),
@@ -60,6 +70,9 @@ pub(super) const KEYS: &[Key] = &[
     key("zenoh.listen", Kind::Endpoints, Some("[\"tcp/127.0.0.1:7448\"]")),
     key("zenoh.multicast", Kind::Flag, Some("true")),
     key("zenoh.config_file", Kind::Path, None),
+    key("access_key_id", Kind::Secret, None),
+    key("secret_access_key", Kind::Secret, None),
+    key("session_token", Kind::Secret, None),
 ];
 
 impl Key {
@@ -70,6 +83,7 @@ impl Key {
     pub(super) fn read(&self, home: &Path, value: &Value) -> Result<Value, String> {
         let text = value.as_str();
         match self.kind {
+            Kind::Text | Kind::Secret => spelled(value).map(Value::from).ok_or_else(|| "not text".into()),
             Kind::Machine => match spelled(value).map(|text| MachineId::of_host(&text)) {
                 Some(Ok(id)) => Ok(json!(id)),
                 Some(Err(error)) => Err(error.to_string()),

@@ -1,6 +1,9 @@
-//! Where settings come from: defaults, `config.toml`, the environment, flags; later ones win.
+//! Where settings come from: defaults, `config.toml`, `secrets.toml`, the environment, flags; later ones win.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Error, Figment, Metadata, Profile, Provider,
@@ -41,20 +44,20 @@ fn nest(key: &str, value: Value) -> Dict {
 pub(super) struct Merged(Figment);
 
 impl Merged {
-    /// Merges the sources. `file` is the text of `config.toml` with its path; `flags` are dotted keys with values.
+    /// Merges the sources. `files` are texts of TOML files with their paths; `flags` are dotted keys with values.
     ///
-    /// Returns with it why the file is no TOML or its `[storage]` no table: it is passed over then.
+    /// Returns with it the files that are no TOML or whose `[storage]` is no table, and why: they are passed over.
     pub(super) fn of(
-        file: Option<(&Path, &str)>,
+        files: &[(&Path, &str)],
         env: &BTreeMap<String, String>,
         flags: &[(String, String)],
-    ) -> (Self, Option<String>) {
+    ) -> (Self, Vec<(PathBuf, String)>) {
         let mut figment = Figment::new();
-        let mut problem = None;
-        if let Some((path, text)) = file {
+        let mut problems = Vec::new();
+        for (path, text) in files {
             match table(text) {
                 Ok(values) => figment = figment.merge(Layer { source: path.display().to_string(), values }),
-                Err(reason) => problem = Some(reason),
+                Err(reason) => problems.push(((*path).to_owned(), reason)),
             }
         }
         let text = |text: &String| Value::from(text.clone());
@@ -69,7 +72,7 @@ impl Merged {
         for (key, value) in flags {
             figment = figment.merge(Layer { source: format!("--set {key}"), values: nest(key, text(value)) });
         }
-        (Self(figment), problem)
+        (Self(figment), problems)
     }
 
     /// Returns a setting's value and source.

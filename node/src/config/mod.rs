@@ -9,6 +9,7 @@ mod layers;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs, io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,24 +17,53 @@ use std::{
 pub use bubbaloop_storage_schemas::reply::ConfigProblem;
 use bubbaloop_storage_schemas::{MachineId, error::nearest, reply::Setting};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use self::{
-    keys::{KEYS, Key},
+    keys::{KEYS, Key, Kind},
     layers::Merged,
 };
+use crate::{policy::queue::Block, secret::Secret};
 
 /// Where uploads go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum StoreSettings {
     /// Nowhere: nothing is configured.
     Unset,
-    /// Nowhere: what is configured can't be used, for this reason.
-    Invalid(String),
+    /// Nowhere: what is configured can't be used.
+    Invalid(Block),
     /// Into a folder that behaves like a store.
     Local {
         /// The folder.
         path: PathBuf,
     },
+    /// To an S3-compatible store.
+    Remote(RemoteSettings),
+}
+
+/// An S3-compatible store as it is configured, not yet looked at.
+#[derive(Debug, Clone)]
+pub struct RemoteSettings {
+    /// The `backend` setting.
+    pub backend: String,
+    /// The store's address, where one is set.
+    pub endpoint: Option<String>,
+    /// Its region, where one is set.
+    pub region: Option<String>,
+    /// The bucket; empty where none is set.
+    pub bucket: String,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Certificates that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whatever the machine offers is taken for credentials.
+    pub is_ambient: bool,
+    /// The key's public part; empty where none is set.
+    pub access_key_id: String,
+    /// Its secret part.
+    pub secret_access_key: Secret,
+    /// The token of a temporary key.
+    pub session_token: Option<Secret>,
 }
 
 /// How the node joins the bus.
@@ -55,7 +85,7 @@ pub struct ZenohSettings {
 }
 
 /// The settings that the node obeys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The machine's id, where one is configured.
     pub machine_id: Option<MachineId>,
@@ -80,7 +110,7 @@ pub struct Settings {
 }
 
 /// The settings, where each comes from, and what is wrong with them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// What the node obeys.
     pub settings: Settings,
@@ -123,50 +153,93 @@ pub fn host_name() -> String {
 impl Config {
     /// Reads the settings of a home. Never fails: what is wrong is a problem, and the default holds.
     pub fn load(home: &Path, flags: &[(String, String)]) -> Self {
-        let path = home.join("config.toml");
-        let (text, unreadable) = match fs::read_to_string(&path) {
-            Ok(text) => (Some(text), None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (None, None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let mut config = Self::of(home, text.as_deref(), &environment(), flags);
-        config.problems.extend(unreadable.map(|reason| file_problem(&path, &reason)));
-        config
+        let files =
+            Files { config: File::read(&home.join("config.toml")), secrets: secrets(&home.join("secrets.toml")) };
+        Self::of(home, &files, &environment(), flags)
     }
 
-    /// Merges the sources. `file` is the text of `config.toml`; `flags` are dotted keys with values.
-    pub fn of(home: &Path, file: Option<&str>, env: &BTreeMap<String, String>, flags: &[(String, String)]) -> Self {
-        let path = home.join("config.toml");
-        let (merged, broken) = Merged::of(file.map(|text| (path.as_path(), text)), env, flags);
-        let mut problems: Vec<_> = broken.iter().map(|reason| file_problem(&path, reason)).collect();
+    /// Merges the sources. `flags` are dotted keys with values.
+    pub fn of(home: &Path, files: &Files, env: &BTreeMap<String, String>, flags: &[(String, String)]) -> Self {
+        let paths = [home.join("config.toml"), home.join("secrets.toml")];
+        let texts: Vec<_> = paths
+            .iter()
+            .zip([&files.config, &files.secrets])
+            .filter_map(|(path, file)| file.text().map(|text| (path.as_path(), text)))
+            .collect();
+        let (merged, broken) = Merged::of(&texts, env, flags);
+        let mut problems: Vec<_> = broken.iter().map(|(path, reason)| file_problem(path, reason)).collect();
+        for (path, file) in paths.iter().zip([&files.config, &files.secrets]) {
+            problems.extend(file.fault().map(|reason| file_problem(path, &reason)));
+        }
+        let unusable = problems.first().map(|problem| Block {
+            reason: if matches!(files.secrets, File::Exposed(_)) { "secrets_readable" } else { "config" }.into(),
+            hint: format!("{}: {}", problem.source, problem.message),
+        });
         problems.extend(merged.keys().into_iter().filter_map(|(key, source)| unknown(key, source)));
         let mut values = Values::default();
         for key in KEYS {
-            let (value, source) = match merged.get(key.name) {
-                None => (key.default_value(home), DEFAULT.to_owned()),
-                Some((raw, source)) => match key.read(home, &raw) {
-                    Ok(value) => (value, source),
-                    Err(message) => {
-                        problems.push(wrong(key, source, message));
-                        values.wrong.push(key.name);
-                        (key.default_value(home), DEFAULT.to_owned())
-                    }
-                },
-            };
-            values.listed.push(Setting { key: key.name.into(), value, source });
+            values.take(home, key, &merged, &mut problems);
         }
         // A file that can't be read may name a store that is meant.
-        let store = if broken.is_some() { StoreSettings::Invalid(problems[0].message.clone()) } else { values.store() };
-        if let (StoreSettings::Invalid(reason), true) = (&store, problems.is_empty()) {
-            problems.push(ConfigProblem {
-                key: "local_path".into(),
-                source: values.source("backend"),
-                message: reason.clone(),
-                hint: "set local_path to the folder that uploads go to".into(),
-            });
-        }
+        let store = unusable.map_or_else(|| values.store(&mut problems), StoreSettings::Invalid);
         let settings = values.settings(store);
         Self { settings, listed: values.listed, problems }
+    }
+}
+
+/// A file of settings.
+#[derive(Debug, Clone, Default)]
+pub enum File {
+    /// There is none.
+    #[default]
+    Absent,
+    /// Its text.
+    Text(Zeroizing<String>),
+    /// It can't be used, for this reason.
+    Unusable(String),
+    /// It holds secrets and others can read it: its mode.
+    Exposed(u32),
+}
+
+/// The files of a home.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    /// `config.toml`.
+    pub config: File,
+    /// `secrets.toml`.
+    pub secrets: File,
+}
+
+impl File {
+    fn read(path: &Path) -> Self {
+        match fs::read_to_string(path) {
+            Ok(text) => Self::Text(text.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::Absent,
+            Err(error) => Self::Unusable(error.to_string()),
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Absent | Self::Unusable(_) | Self::Exposed(_) => None,
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        match self {
+            Self::Absent | Self::Text(_) => None,
+            Self::Unusable(reason) => Some(reason.clone()),
+            Self::Exposed(mode) => Some(format!("group or others can read it (mode {mode:o}): chmod 600 it")),
+        }
+    }
+}
+
+/// Reads the file of secrets; one that others can read is not used.
+fn secrets(path: &Path) -> File {
+    match fs::metadata(path).map(|metadata| metadata.permissions().mode()) {
+        Ok(mode) if mode & 0o077 != 0 => File::Exposed(mode & 0o777),
+        _ => File::read(path),
     }
 }
 
@@ -189,8 +262,8 @@ fn file_problem(path: &Path, reason: &str) -> ConfigProblem {
     ConfigProblem {
         key: "storage".into(),
         source: path.display().to_string(),
-        message: format!("the file can't be used: {reason}"),
-        hint: "mend the file; until then the defaults hold and nothing is uploaded".into(),
+        message: format!("the file is not used: {reason}"),
+        hint: "mend the file and start the node again; until then nothing is uploaded".into(),
     }
 }
 
@@ -217,10 +290,41 @@ fn wrong(key: &Key, source: String, message: String) -> ConfigProblem {
 #[derive(Default)]
 struct Values {
     listed: Vec<Setting>,
+    secrets: BTreeMap<&'static str, Secret>,
     wrong: Vec<&'static str>,
 }
 
 impl Values {
+    /// Reads one setting; a secret is kept apart and listed as set only.
+    fn take(&mut self, home: &Path, key: &'static Key, merged: &Merged, problems: &mut Vec<ConfigProblem>) {
+        let (mut value, source) = match merged.get(key.name) {
+            None => (key.default_value(home), DEFAULT.to_owned()),
+            Some((raw, source)) => match key.read(home, &raw) {
+                Ok(value) => (value, source),
+                Err(message) => {
+                    problems.push(wrong(key, source, message));
+                    self.wrong.push(key.name);
+                    (key.default_value(home), DEFAULT.to_owned())
+                }
+            },
+        };
+        if key.kind == Kind::Secret {
+            if source.ends_with("config.toml") || source.starts_with("--") {
+                problems.push(ConfigProblem {
+                    key: key.name.into(),
+                    source: source.clone(),
+                    message: "a secret stands where others may read it".into(),
+                    hint: "put it into secrets.toml (mode 600) under [storage], or into the environment".into(),
+                });
+            }
+            if let Value::String(text) = std::mem::take(&mut value) {
+                self.secrets.insert(key.name, Secret::new(text));
+                value = Value::from("set");
+            }
+        }
+        self.listed.push(Setting { key: key.name.into(), value, source });
+    }
+
     fn get(&self, key: &str) -> &Value {
         self.listed.iter().find(|setting| setting.key == key).map_or(&Value::Null, |setting| &setting.value)
     }
@@ -250,14 +354,55 @@ impl Values {
         parts.filter_map(|part| part.as_str().map(str::to_owned)).collect()
     }
 
-    fn store(&self) -> StoreSettings {
-        if let Some(key) = ["backend", "local_path"].into_iter().find(|key| self.wrong.contains(key)) {
-            return StoreSettings::Invalid(format!("the setting {key} is wrong"));
+    fn store(&self, problems: &mut Vec<ConfigProblem>) -> StoreSettings {
+        const STORE: [&str; 11] = [
+            "backend",
+            "local_path",
+            "endpoint",
+            "region",
+            "bucket",
+            "prefix",
+            "ca_file",
+            "credentials",
+            "access_key_id",
+            "secret_access_key",
+            "session_token",
+        ];
+        let invalid = |hint: String| StoreSettings::Invalid(Block { reason: "config".into(), hint });
+        if let Some(key) = STORE.into_iter().find(|key| self.wrong.contains(key)) {
+            return invalid(format!("the setting {key} is wrong: mend it and start the node again"));
         }
         match (self.text("backend"), self.path("local_path")) {
             (None, _) => StoreSettings::Unset,
-            (Some(_), Some(path)) => StoreSettings::Local { path },
-            (Some(_), None) => StoreSettings::Invalid("backend is local and local_path is not set".into()),
+            (Some("local"), Some(path)) => StoreSettings::Local { path },
+            (Some("local"), None) => {
+                let (message, hint) = ("backend is local and local_path is not set", "set local_path to a folder");
+                problems.push(ConfigProblem {
+                    key: "local_path".into(),
+                    source: self.source("backend"),
+                    message: message.into(),
+                    hint: hint.into(),
+                });
+                invalid(format!("{message}: {hint} and start the node again"))
+            }
+            (Some(backend), _) => StoreSettings::Remote(self.remote(backend)),
+        }
+    }
+
+    fn remote(&self, backend: &str) -> RemoteSettings {
+        let text = |key: &str| self.text(key).map(str::to_owned);
+        let secret = |key: &str| self.secrets.get(key).cloned();
+        RemoteSettings {
+            backend: backend.to_owned(),
+            endpoint: text("endpoint"),
+            region: text("region"),
+            bucket: text("bucket").unwrap_or_default(),
+            prefix: text("prefix").unwrap_or_default(),
+            ca_file: self.path("ca_file"),
+            is_ambient: self.text("credentials") == Some("ambient"),
+            access_key_id: secret("access_key_id").map(|id| id.expose().to_owned()).unwrap_or_default(),
+            secret_access_key: secret("secret_access_key").unwrap_or_else(|| Secret::new(String::new())),
+            session_token: secret("session_token"),
         }
     }
 

@@ -1,9 +1,11 @@
 use super::*;
+use crate::durable;
 
 fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Config {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let flags: Vec<_> = flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Config::of(Path::new("/home"), Some(file), &env, &flags)
+    let files = Files { config: File::Text(file.to_owned().into()), secrets: File::Absent };
+    Config::of(Path::new("/home"), &files, &env, &flags)
 }
 
 fn source(config: &Config, key: &str) -> String {
@@ -15,7 +17,7 @@ fn without_any_source_the_defaults_hold_and_nothing_is_uploaded() {
     let config = load("", &[], &[]);
     assert_eq!(config.problems, []);
     let Settings { store, recordings_dir, concurrency, give_up_after, zenoh, .. } = config.settings;
-    assert_eq!((store, concurrency), (StoreSettings::Unset, 4));
+    assert!(matches!(store, StoreSettings::Unset) && concurrency == 4);
     assert_eq!(recordings_dir, Path::new("/home/recordings"));
     assert_eq!(give_up_after, Duration::from_secs(12 * 3600));
     assert_eq!(zenoh.connect, ["tcp/127.0.0.1:7447"]);
@@ -33,7 +35,8 @@ fn later_sources_win_and_each_value_names_its_own() {
     ];
     let config = load(file, &env, &[("concurrency", "8"), ("auto_upload", "false")]);
     assert_eq!(config.problems, []);
-    assert_eq!(config.settings.store, StoreSettings::Local { path: "/home/bucket".into() });
+    let StoreSettings::Local { path } = &config.settings.store else { panic!("a local store") };
+    assert_eq!(path, Path::new("/home/bucket"));
     assert_eq!((config.settings.concurrency, config.settings.auto_upload), (8, false));
     assert_eq!(config.settings.rescan_interval, Duration::from_secs(5));
     assert_eq!(config.settings.machine_id.as_ref().unwrap().as_str(), "robot_7");
@@ -95,4 +98,56 @@ fn names_that_are_all_digits_stay_text() {
     assert_eq!(config.settings.machine_id.unwrap().as_str(), "7");
     let config = load("", &[("BUBBALOOP_MACHINE_ID", "007")], &[]);
     assert_eq!(config.settings.machine_id.unwrap().as_str(), "007");
+}
+
+const REMOTE: &str = "[storage]\nbackend = \"r2\"\nendpoint = \"https://x\"\nbucket = \"0123\"\n";
+
+fn remote(config: &Config) -> &RemoteSettings {
+    let StoreSettings::Remote(remote) = &config.settings.store else { panic!("{:?}", config.settings.store) };
+    remote
+}
+
+#[test]
+fn secrets_come_from_their_file_or_the_environment_and_are_never_shown() {
+    let secrets = "[storage]\naccess_key_id = \"AKIA\"\nsecret_access_key = \"hunter2\"\n";
+    let files = Files { config: File::Text(REMOTE.to_owned().into()), secrets: File::Text(secrets.to_owned().into()) };
+    let env = BTreeMap::from([("BUBBALOOP_STORAGE_SESSION_TOKEN".to_owned(), "hunter3".to_owned())]);
+    let config = Config::of(Path::new("/home"), &files, &env, &[]);
+    let found = remote(&config);
+    assert_eq!((found.backend.as_str(), found.bucket.as_str(), found.access_key_id.as_str()), ("r2", "0123", "AKIA"));
+    assert_eq!(found.secret_access_key.expose(), "hunter2");
+    assert_eq!(found.session_token.as_ref().unwrap().expose(), "hunter3");
+    assert_eq!(config.problems, []);
+    let listed = format!("{:?} {:?}", config.listed, config.settings);
+    assert!(!listed.contains("hunter"), "{listed}");
+    let shown: Vec<_> = config.listed.iter().filter(|setting| setting.key == "secret_access_key").collect();
+    assert_eq!((&shown[0].value, shown[0].source.as_str()), (&Value::from("set"), "/home/secrets.toml"));
+    assert_eq!(source(&config, "session_token"), "BUBBALOOP_STORAGE_SESSION_TOKEN");
+}
+
+#[test]
+fn a_secret_in_the_wrong_place_is_told() {
+    let config = load(&format!("{REMOTE}secret_access_key = \"hunter2\"\n"), &[], &[]);
+    assert!(config.problems[0].hint.contains("secrets.toml"), "{:?}", config.problems);
+    assert!(!format!("{config:?}").contains("hunter"));
+}
+
+#[test]
+fn secrets_that_others_can_read_are_not_used() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("secrets.toml");
+    durable::replace(&home.path().join("config.toml"), REMOTE.as_bytes()).unwrap();
+    durable::replace(&path, b"[storage]\nsecret_access_key = \"hunter2\"\n").unwrap();
+    for (mode, is_used) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let config = Config::load(home.path(), &[]);
+        match &config.settings.store {
+            StoreSettings::Remote(found) => assert!(is_used && found.secret_access_key.expose() == "hunter2"),
+            StoreSettings::Invalid(block) => {
+                assert!(!is_used && block.reason == "secrets_readable", "{block:?}");
+                assert!(block.hint.contains("secrets.toml") && block.hint.contains("chmod 600"), "{block:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
