@@ -8,5 +8,6 @@ pub mod durable;
 pub mod engine;
 pub mod library;
 pub mod policy;
+pub mod secret;
 pub mod service;
 pub mod store;
