@@ -14,7 +14,7 @@ use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::sync::{Parts, Sync},
     policy::{Tick, queue::Limits},
-    store::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, local::LocalStore},
+    store::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, Stored, local::LocalStore},
 };
 use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, reply::Probe};
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ pub struct CountedStore(LocalStore, AtomicUsize);
 
 #[async_trait::async_trait]
 impl ObjectStore for CountedStore {
-    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<String, StoreError> {
+    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<Stored, StoreError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.put(key, body, mode).await
     }
