@@ -4,6 +4,8 @@
 
 mod house;
 mod local_store;
+mod s3_faults;
+mod s3_store;
 mod service;
 mod support;
 mod sync;

@@ -1,4 +1,6 @@
 //! What the tests share.
 
 pub mod conformance;
+pub mod http;
 pub mod robot;
+pub mod servers;

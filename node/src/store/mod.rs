@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::{content::ContentError, policy::queue::Block};
 
 pub mod local;
+pub mod s3;
 
 /// The reason of a block: the key may not do what was asked. It may hold for one object only.
 pub const ACCESS_DENIED: &str = "access_denied";
