@@ -113,6 +113,51 @@ async fn an_upload_that_breaks_or_stands_still_ends() {
     }
     let fake = Fake::start(|_| error(403, "AccessDenied")).await;
     assert!(put(&fake.endpoint, &large).await.unwrap_err().is_denied());
+
+    let slow = Fake::start(|_| Act::Slow(BLOCK_BYTES, Duration::from_millis(20))).await;
+    let began = tokio::time::timeout(Duration::from_secs(1), put(&slow.endpoint, &large));
+    assert!(began.await.is_err(), "it takes longer than any one wait may");
+    put(&slow.endpoint, &large).await.expect("a link that is slow and moves is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_knows_no_conditions_is_looked_at_before_a_put() {
+    let puts = Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
+    let fake = Fake::start(move |head| {
+        let mut puts = puts.lock().unwrap();
+        let path = head.path.split('?').next().unwrap().to_owned();
+        match head.method.as_str() {
+            "PUT" if head.header("if-none-match").or(head.header("if-match")).is_some() => error(501, "NotImplemented"),
+            "PUT" => {
+                puts.insert(path);
+                fine()
+            }
+            "GET" if path.contains(".probe/right") => {
+                with(Act::Answer(200, vec![], "bubbaloop-storage probe\n".into()), "ETag", "\"e\"")
+            }
+            "DELETE" => {
+                puts.remove(&path);
+                Act::Answer(204, vec![], String::new())
+            }
+            _ if head.path.contains("list-type=2") => {
+                Act::Answer(200, vec![], "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>".into())
+            }
+            _ if puts.contains(&path) => fine(),
+            _ => error(404, "NoSuchKey"),
+        }
+    })
+    .await;
+    let store = opened(&settings(&fake.endpoint, "bucket")).await;
+    let probe = store.probe().await.unwrap();
+    assert!(!probe.honours_create_only && !probe.honours_if_match && !probe.enforces_sha256, "{probe:?}");
+    let key = manifest_key("x");
+    store.put(&key, &small(), PutMode::Create).await.unwrap();
+    for (mode, is_changed) in [(PutMode::Create, false), (PutMode::Update("other".into()), true)] {
+        let kind = store.put(&key, &small(), mode).await.unwrap_err().kind;
+        assert!(matches!(kind, StoreErrorKind::Changed) == is_changed, "{kind:?}");
+        assert!(matches!(kind, StoreErrorKind::AlreadyExists) != is_changed, "{kind:?}");
+    }
+    store.put(&key, &small(), PutMode::Update("e".into())).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -27,7 +27,7 @@ use bubbaloop_storage_schemas::{
     ChunkName, Digest, UnixNs,
     keys::ObjectKey,
     limits::BLOCK_BYTES,
-    reply::{Proof, Rights},
+    reply::{Probe, Proof, Rights},
 };
 use tempfile::TempDir;
 
@@ -140,6 +140,14 @@ async fn a_store_that_checks_is_found_out_and_its_word_is_proof() {
     assert_eq!(probe.rights, Rights::ALL);
     assert!(probe.clock_offset_ms.unwrap().abs() < 5000, "{probe:?}");
 
+    let mut probers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let store = Arc::clone(&store);
+        probers.spawn(async move { store.probe().await.unwrap() });
+    }
+    let as_one = |found: &Probe| Probe { clock_offset_ms: None, ..*found } == Probe { clock_offset_ms: None, ..probe };
+    assert!(probers.join_all().await.iter().all(as_one), "probes at once do not meet");
+
     let files = tempfile::tempdir().unwrap();
     for (name, size) in [("small", 10), ("large", 5 * BLOCK_BYTES + 3)] {
         let mut parcel = parcel(files.path(), name, size);
@@ -170,7 +178,7 @@ async fn a_naive_store_is_found_out_and_what_it_says_of_a_digest_proves_nothing(
         assert_eq!(store.head(&parcel.key).await.unwrap().unwrap().digest, None, "its echo is not handed on");
         parcel.may_be_there = true;
         assert_eq!(transfer::send(&*store, probe, &parcel).await.unwrap().proof, Proof::EtagMd5);
-        let without_md5 = bubbaloop_storage_schemas::reply::Probe { etag_is_md5: false, ..probe };
+        let without_md5 = Probe { etag_is_md5: false, ..probe };
         assert_eq!(transfer::send(&*store, without_md5, &parcel).await.unwrap().proof, Proof::ReadBack);
         let mut blind = without_md5;
         blind.rights.get = false;

@@ -57,6 +57,8 @@ pub enum Act {
     Silent,
     /// Reads the head and nothing more, and keeps the connection.
     Stall,
+    /// Reads it whole, so many bytes in each pause, and answers 200 with an ETag.
+    Slow(usize, Duration),
 }
 
 /// A request's head.
@@ -132,7 +134,7 @@ async fn serve(stream: TcpStream, act: &(impl Fn(&Head) -> Act + ?Sized), counte
         let read = match act {
             Act::Answer(..) | Act::Silent => length,
             Act::Cut(bytes) => bytes.min(length),
-            Act::Stall => 0,
+            Act::Stall | Act::Slow(..) => 0,
         };
         let mut body = vec![0; read];
         stream.read_exact(&mut body).await?;
@@ -147,6 +149,17 @@ async fn serve(stream: TcpStream, act: &(impl Fn(&Head) -> Act + ?Sized), counte
                 if head.method != "HEAD" {
                     stream.write_all(body.as_bytes()).await?;
                 }
+                stream.flush().await?;
+            }
+            Act::Slow(bytes, pause) => {
+                let (mut left, mut block) = (length, vec![0; bytes]);
+                while left > 0 {
+                    tokio::time::sleep(pause).await;
+                    let next = left.min(bytes);
+                    stream.read_exact(&mut block[..next]).await?;
+                    left -= next;
+                }
+                stream.write_all(b"HTTP/1.1 200 It\r\nETag: \"e\"\r\nContent-Length: 0\r\n\r\n").await?;
                 stream.flush().await?;
             }
             Act::Cut(_) => return Ok(()),

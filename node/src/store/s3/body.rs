@@ -12,6 +12,7 @@ use std::{
 };
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bubbaloop_storage_schemas::limits::BLOCK_BYTES;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use md5::{Digest as _, Md5};
@@ -222,6 +223,12 @@ impl HttpBody for Blocks {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let next = match (self.first.take(), &mut self.rest) {
+            // Bytes in memory leave block by block too: the watch sees what leaves, not what is still to be sent.
+            (Some(mut block), _) if block.len() > BLOCK_BYTES => {
+                let next = block.split_to(BLOCK_BYTES);
+                self.first = Some(block);
+                Some(Ok(next))
+            }
             (Some(block), _) => Some(Ok(block)),
             (None, Some(rest)) => match rest.poll_recv(context) {
                 Poll::Pending => return Poll::Pending,
@@ -255,7 +262,7 @@ impl HttpBody for Blocks {
 mod tests {
     use std::time::Duration;
 
-    use bubbaloop_storage_schemas::{Digest, limits::BLOCK_BYTES};
+    use bubbaloop_storage_schemas::Digest;
 
     use super::*;
 
@@ -295,6 +302,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn bytes_in_memory_leave_block_by_block() {
+        let mut opened = open(&Body::Bytes(vec![7; 2 * BLOCK_BYTES + 1].into()), false).await.unwrap();
+        let mut sizes = Vec::new();
+        while let Some(block) = opened.stream.next().await {
+            sizes.push(block.unwrap().len());
+        }
+        assert_eq!(sizes, [BLOCK_BYTES, BLOCK_BYTES, 1]);
     }
 
     #[tokio::test]

@@ -94,7 +94,7 @@ impl Facts {
         if let Some(response) = error.raw_response() {
             let header = |name| response.headers().get(name);
             facts.status = Some(response.status().as_u16());
-            facts.retry_after = header("retry-after").and_then(retry_after);
+            facts.retry_after = header("retry-after").and_then(|text| retry_after(text, header("date")));
             facts.region = header("x-amz-bucket-region").map(str::to_owned);
             facts.date_s = header("date").filter(|_| header("age").is_none()).and_then(date_s);
         }
@@ -131,8 +131,10 @@ pub(super) fn date_s(text: &str) -> Option<i64> {
     DateTime::from_str(text, Format::HttpDate).ok().map(|date| date.secs())
 }
 
-fn retry_after(text: &str) -> Option<Duration> {
-    let wait = text.trim().parse().ok().map(Duration::from_secs);
+/// Reads `Retry-After`: seconds, or a time, which is the store's as its `Date` is.
+fn retry_after(text: &str, date: Option<&str>) -> Option<Duration> {
+    let until = || u64::try_from(date_s(text)?.saturating_sub(date.and_then(date_s)?)).ok();
+    let wait = text.trim().parse().ok().or_else(until).map(Duration::from_secs);
     wait.map(|wait| wait.min(RETRY_AFTER_MAX))
 }
 
@@ -470,8 +472,9 @@ mod tests {
 
     #[test]
     fn the_store_says_when_to_come_back_and_a_time_without_sense_is_cut() {
+        let date = Some("Thu, 01 Jan 2015 00:00:00 GMT");
         let after = |text: &str| {
-            let facts = Facts { status: Some(503), retry_after: retry_after(text), ..Facts::default() };
+            let facts = Facts { status: Some(503), retry_after: retry_after(text, date), ..Facts::default() };
             match meaning(Request::Create, &facts, PLACE) {
                 Some(StoreErrorKind::Retry { after }) => after,
                 other => panic!("{other:?}"),
@@ -479,6 +482,8 @@ mod tests {
         };
         assert_eq!(after("7"), Some(Duration::from_secs(7)));
         assert_eq!(after("99999999"), Some(RETRY_AFTER_MAX));
+        assert_eq!(after("Thu, 01 Jan 2015 00:00:09 GMT"), Some(Duration::from_secs(9)));
+        assert_eq!(after("Thu, 01 Jan 2014 00:00:09 GMT"), None);
         assert_eq!(after("soon"), None);
     }
 

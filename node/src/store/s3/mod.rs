@@ -8,7 +8,10 @@ use std::{
     fmt,
     ops::Range,
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -60,6 +63,11 @@ pub struct S3Store {
     time: StoreTime,
     patience: Patience,
     found: Mutex<Option<Probe>>,
+    /// Held by the one probe that runs, with how the last one ended: uploads that begin together ask
+    /// for a probe together, and probes at once would find each other's objects.
+    probing: tokio::sync::Mutex<Option<Result<Probe, StoreError>>>,
+    /// How many have ended.
+    probes: AtomicU64,
 }
 
 impl fmt::Debug for S3Store {
@@ -111,6 +119,8 @@ impl S3Store {
             time,
             patience: settings.patience,
             found: Mutex::new(None),
+            probing: tokio::sync::Mutex::new(None),
+            probes: AtomicU64::new(0),
         })
     }
 
@@ -250,6 +260,16 @@ async fn credentials(
     }
 }
 
+/// Says an error of a probe to another one who waited for it.
+fn again(error: &StoreError) -> StoreError {
+    let kind = match &error.kind {
+        StoreErrorKind::Blocked(block) => StoreErrorKind::Blocked(block.clone()),
+        StoreErrorKind::Retry { after } => StoreErrorKind::Retry { after: *after },
+        _ => StoreErrorKind::Rejected,
+    };
+    StoreError::new(kind, error.message.clone())
+}
+
 #[async_trait]
 impl ObjectStore for S3Store {
     async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<Stored, StoreError> {
@@ -309,8 +329,19 @@ impl ObjectStore for S3Store {
     }
 
     async fn probe(&self) -> Result<Probe, StoreError> {
-        let found = self.find_out().await?;
-        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-        Ok(found)
+        let before = self.probes.load(Ordering::Acquire);
+        let mut last = self.probing.lock().await;
+        if self.probes.load(Ordering::Acquire) > before
+            && let Some(last) = &*last
+        {
+            return last.as_ref().copied().map_err(again);
+        }
+        let found = self.find_out().await;
+        *last = Some(found.as_ref().copied().map_err(again));
+        self.probes.fetch_add(1, Ordering::Release);
+        if let Ok(found) = found {
+            *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        }
+        found
     }
 }

@@ -73,8 +73,8 @@ impl S3Store {
     /// The store can't be used at all, or can't be asked now.
     pub(super) async fn find_out(&self) -> Result<Probe, StoreError> {
         let found = self.ask_all().await;
-        if found.is_err() {
-            // What a probe that broke off left is removed by the next one at the latest.
+        if found.as_ref().is_err_and(|error| !matches!(error.kind, StoreErrorKind::Retry { .. })) {
+            // A store that does not answer is not asked once more: the next probe removes what this one left.
             self.removed(&self.probe_key("right")).await.ok();
         }
         let probe = found?;
@@ -192,7 +192,11 @@ impl S3Store {
 
     /// Reads what was put. Other bytes than were put are the end of all trust.
     async fn find_get(&self, key: &str) -> Result<bool, StoreError> {
-        let Some(Some((answer, _))) = is_allowed(self.opened(key, None).await)? else { return Ok(false) };
+        let Some(found) = is_allowed(self.opened(key, None).await)? else { return Ok(false) };
+        let Some((answer, _)) = found else {
+            let message = format!("{key} vanished: another node of this name may probe too");
+            return Err(StoreError::new(StoreErrorKind::Retry { after: None }, message));
+        };
         let bytes = tokio::time::timeout(self.patience.request, answer.body.collect()).await;
         let message = || format!("can't read {key} to its end");
         let Ok(Ok(bytes)) = bytes else {
