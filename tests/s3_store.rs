@@ -12,7 +12,10 @@ use std::{
 
 use bubbaloop_storage::{
     clock::{Clock, SystemClock},
-    engine::transfer::{self, Parcel, TransferError},
+    engine::{
+        sync::Sync,
+        transfer::{self, Parcel, TransferError},
+    },
     policy::{Tick, queue::Block},
     secret::Secret,
     store::{
@@ -33,6 +36,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     conformance::{Subject, machine, manifest_key, recording},
+    robot::{Robot, sync_once},
     servers::{KEY, READER, SECRET, STRANGER, Server, WRITER},
 };
 
@@ -313,6 +317,48 @@ async fn a_clock_an_hour_off_keeps_nothing_from_going_up() {
             clock.1.store(0, Ordering::Relaxed);
             assert!(store.head(&parcel.key).await.unwrap().is_some(), "a clock that is set right again does no harm");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_main_job_is_done_on_real_servers_and_again_in_another_bucket() {
+    let (seaweedfs, rclone) = (Server::seaweedfs().await, Server::rclone(None).await);
+    let robot = Robot::new();
+    let chunks: Vec<_> = (0..20).map(|index| robot.chunk(index)).collect();
+    robot.manifest(&chunks);
+    for (server, bucket, proof) in [
+        (&*seaweedfs, "job-one", Proof::Enforced),
+        (&seaweedfs, "job-two", Proof::Enforced),
+        (&rclone, "job", Proof::EtagMd5),
+    ] {
+        let settings = settings(&server.endpoint, bucket);
+        if bucket == "job-two" {
+            server.bucket(bucket).await;
+        }
+        let sync = robot.started_with(opened(&settings).await, &settings.store_id());
+        sync_once(&sync).await;
+        if bucket != "job-two" {
+            assert_eq!(sync.blocked().unwrap().reason, "no_such_bucket");
+            server.bucket(bucket).await;
+            let healed = async {
+                while sync.blocked().is_some() {
+                    robot.pass(Duration::from_secs(60));
+                    sync.drain().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), healed).await.expect("it heals by itself");
+        }
+        let proofs = |sync: &Sync| {
+            let view = sync.recording(&recording("drive")).unwrap();
+            view.chunks.iter().map(|chunk| chunk.facts.proof).collect::<Vec<_>>()
+        };
+        assert_eq!(proofs(&sync), vec![Some(proof); 20], "{bucket}");
+        assert_eq!(sync.dead_letters(), []);
+
+        fs::remove_file(robot.recording().join("uploads.jsonl")).unwrap();
+        let restarted = robot.started_with(opened(&settings).await, &settings.store_id());
+        sync_once(&restarted).await;
+        assert_eq!(proofs(&restarted), vec![Some(proof); 20], "what is there is found there");
     }
 }
 

@@ -90,11 +90,16 @@ impl Robot {
 
     /// A node that knows nothing yet: as after a crash.
     pub fn started(&self) -> Arc<Sync> {
+        self.started_with(Arc::<CountedStore>::clone(&self.store), "s")
+    }
+
+    /// A node that knows nothing yet, with another store than the robot's.
+    pub fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
         let parts = Parts {
             recordings: self.folder.path().join("recordings"),
             machine_id: "robot_1".parse().unwrap(),
-            store: Arc::<CountedStore>::clone(&self.store),
-            store_id: "s".into(),
+            store,
+            store_id: store_id.into(),
             clock: Arc::<MovedClock>::clone(&self.clock),
         };
         Arc::new(Sync::new(parts, LIMITS))
