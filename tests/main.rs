@@ -10,6 +10,8 @@ mod library;
 mod local_store;
 mod main_job;
 mod manifests;
+mod s3_faults;
+mod s3_store;
 mod service;
 mod support;
 mod sync;

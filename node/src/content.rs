@@ -9,6 +9,7 @@ use std::{
 
 use bubbaloop_storage_schemas::{Digest, limits::BLOCK_BYTES};
 use bytes::Bytes;
+use md5::Md5;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
@@ -99,6 +100,7 @@ pub struct VerifiedBlocks {
     file: File,
     hasher: Sha256,
     wanted: Option<Digest>,
+    opened_bytes: u64,
     size_bytes: u64,
     withheld: Option<Bytes>,
     found: Option<Digest>,
@@ -111,8 +113,20 @@ impl VerifiedBlocks {
     /// `Gone` or `Unreadable`.
     pub fn open(path: &Path, wanted: Option<Digest>) -> Result<Self, ContentError> {
         let file = open(path)?;
-        let hasher = Sha256::new();
-        Ok(Self { path: path.to_owned(), file, hasher, wanted, size_bytes: 0, withheld: None, found: None })
+        let opened_bytes = file.metadata().map_err(|error| ContentError::of(path, error))?.len();
+        let (path, hasher) = (path.to_owned(), Sha256::new());
+        Ok(Self { path, file, hasher, wanted, opened_bytes, size_bytes: 0, withheld: None, found: None })
+    }
+
+    /// Returns the size that the file had when it was opened; it may change while it is read.
+    pub const fn size_at_open(&self) -> u64 {
+        self.opened_bytes
+    }
+
+    /// Says that the file has another size than when it was opened.
+    pub fn changed(&self) -> ContentError {
+        let source = io::Error::other("its size changed while it was read");
+        ContentError::Unreadable { path: self.path.clone(), source }
     }
 
     /// Returns the digest and the size, once all blocks were taken.
@@ -163,6 +177,25 @@ pub fn hash(path: &Path) -> Result<(Digest, u64), ContentError> {
     Ok(blocks.finished().unwrap_or((Digest::of(b""), 0)))
 }
 
+/// Returns the MD5 of a file that has the wanted digest, as 32 lower-case hexadecimal digits: what many stores give
+/// as the ETag.
+///
+/// # Errors
+/// `Gone`, `Unreadable` or `Damaged`.
+pub fn md5(path: &Path, wanted: Digest) -> Result<String, ContentError> {
+    let mut blocks = VerifiedBlocks::open(path, Some(wanted))?;
+    let mut md5 = Md5::new();
+    while let Some(block) = blocks.next_block()? {
+        md5.update(&block);
+    }
+    Ok(md5_text(md5))
+}
+
+/// Shows a finished MD5 as 32 lower-case hexadecimal digits.
+pub fn md5_text(md5: Md5) -> String {
+    md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make files")]
 mod tests {
@@ -194,6 +227,15 @@ mod tests {
             assert!(sent.len() < size.max(1), "{size}: {} bytes were sent", sent.len());
             assert_eq!(hash(&path).unwrap(), (Digest::of(&content), size as u64));
         }
+    }
+
+    #[test]
+    fn the_md5_of_nothing_is_the_known_one_and_a_damaged_file_has_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(md5(&path, Digest::of(b"")).unwrap(), "d41d8cd98f00b204e9800998ecf8427e");
+        assert!(matches!(md5(&path, Digest::of(b"x")), Err(ContentError::Damaged { .. })));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::{
     bus::{BusError, Presence, session},
     clock::{Clock, SystemClock},
-    config::{self, Config, Settings, StoreSettings},
+    config::{self, Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
     durable,
     engine::{
         facts::Facts,
@@ -24,7 +24,15 @@ use crate::{
     library::identity::{Holder, HomeLock, Identity, IdentityError},
     policy::queue::{Block, Limits},
     service::{Service, Setup},
-    store::{ObjectStore, local::LocalStore, unset::UnsetStore},
+    store::{
+        ObjectStore,
+        local::LocalStore,
+        s3::{
+            S3Store,
+            settings::{Credentials, Patience, Problem, Provider, S3Settings},
+        },
+        unset::UnsetStore,
+    },
 };
 
 /// Between looks at recordings that go on: a recorder without finalize events waits no longer than this.
@@ -76,7 +84,13 @@ fn store_id(provider: &str, place: &str) -> StoreId {
     format!("{provider}-{}", &digest[..16])
 }
 
-fn store(settings: &StoreSettings) -> Store {
+/// Makes the store that the settings name. What is wrong with them is told, and then no store is there.
+async fn store(
+    settings: &StoreSettings,
+    machine_id: &MachineId,
+    clock: &Arc<dyn Clock>,
+    problems: &mut Vec<ConfigProblem>,
+) -> Store {
     let unset = |reason: &str, hint: String| Arc::new(UnsetStore(Block { reason: reason.into(), hint }));
     match settings {
         StoreSettings::Local { path } => {
@@ -96,9 +110,66 @@ fn store(settings: &StoreSettings) -> Store {
         StoreSettings::Invalid(block) => {
             Store { port: Arc::new(UnsetStore(block.clone())), id: "none".into(), setup: Setup::default() }
         }
-        StoreSettings::Remote(remote) => {
-            let hint = format!("{} is not there yet", remote.backend);
-            Store { port: unset("config", hint), id: "none".into(), setup: Setup::default() }
+        StoreSettings::Remote(remote) => match remote_store(remote, machine_id, clock, problems).await {
+            Ok(store) => store,
+            Err(reason) => {
+                let hint = format!("{reason}: mend the store's settings and start the node again");
+                Store { port: unset("config", hint), id: "none".into(), setup: Setup::default() }
+            }
+        },
+    }
+}
+
+/// Makes a store of an S3-compatible service.
+///
+/// # Errors
+/// The first thing that is wrong with the settings; all of them are in `problems`.
+async fn remote_store(
+    remote: &RemoteSettings,
+    machine_id: &MachineId,
+    clock: &Arc<dyn Clock>,
+    problems: &mut Vec<ConfigProblem>,
+) -> Result<Store, String> {
+    let unknown = || format!("{} is no kind of store", remote.backend);
+    let provider = Provider::of_backend(&remote.backend, remote.endpoint.as_deref()).ok_or_else(unknown)?;
+    let settings = S3Settings {
+        provider,
+        endpoint: remote.endpoint.clone(),
+        region: remote.region.clone(),
+        bucket: remote.bucket.clone(),
+        prefix: remote.prefix.clone(),
+        ca_file: remote.ca_file.clone(),
+        credentials: match remote.is_ambient {
+            true => Credentials::Ambient,
+            false => Credentials::Static {
+                access_key_id: remote.access_key_id.clone(),
+                secret_access_key: remote.secret_access_key.clone(),
+                session_token: remote.session_token.clone(),
+            },
+        },
+        machine_id: machine_id.clone(),
+        patience: Patience::default(),
+    };
+    let mut tell = |found: Vec<Problem>| {
+        problems.extend(found.into_iter().map(|Problem { key, message, hint }| ConfigProblem {
+            key: key.into(),
+            source: "the store's settings".into(),
+            message,
+            hint,
+        }));
+    };
+    let backend = remote.backend.clone();
+    tell(settings.check().warnings);
+    match S3Store::open(&settings, Arc::clone(clock)).await {
+        Ok(store) => {
+            let id = settings.store_id();
+            let setup = Setup { backend: Some(backend), store_id: Some(id.clone()), ..Setup::default() };
+            Ok(Store { port: Arc::new(store), id, setup })
+        }
+        Err(found) => {
+            let reason = found.first().map(|problem| format!("{}; {}", problem.message, problem.hint));
+            tell(found);
+            Err(reason.unwrap_or_else(|| "the store's settings are wrong".into()))
         }
     }
 }
@@ -132,14 +203,10 @@ pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Ou
     let holder = |endpoints| Holder { pid: process::id(), machine_id: identity.machine_id.clone(), endpoints };
     let home_error = |source| ServeError::Home { home: home.clone(), source };
     lock.describe(&holder(Vec::new())).map_err(home_error)?;
-    for problem in &config.problems {
-        let config::ConfigProblem { key, source, message, hint } = problem;
-        tracing::warn!(key, source, hint, "wrong setting: {message}");
-    }
     if config.settings.recordings_dir.starts_with(&home) {
         durable::create_folder(&config.settings.recordings_dir).map_err(home_error)?;
     }
-    let Parted { settings, clock, facts, sync, service } = compose(&home, config, &identity);
+    let Parted { settings, clock, facts, sync, service } = compose(&home, config, &identity).await;
     let (stopping, stopped) = watch::channel(false);
     let running = tokio::spawn(run_sync(Arc::clone(&sync), timers(&settings), stopped));
     tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, home = %home.display(), "started");
@@ -181,12 +248,15 @@ struct Parted {
     service: Arc<Service>,
 }
 
-fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
-    let Config { settings, listed, problems } = config;
+async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
+    let Config { settings, listed, mut problems } = config;
     let settings_digest = Digest::of(&serde_json::to_vec(&listed).unwrap_or_default());
-    let Store { port, id, setup } = store(&settings.store);
-    let setup = Setup { recordings: settings.recordings_dir.clone(), settings: listed, problems, ..setup };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+    let Store { port, id, setup } = store(&settings.store, &identity.machine_id, &clock, &mut problems).await;
+    for ConfigProblem { key, source, message, hint } in &problems {
+        tracing::warn!(key, source, hint, "wrong setting: {message}");
+    }
+    let setup = Setup { recordings: settings.recordings_dir.clone(), settings: listed, problems, ..setup };
     let facts = Arc::new(Facts::new(identity.clone(), Arc::clone(&clock)));
     let parts = Parts {
         recordings: settings.recordings_dir.clone(),

@@ -19,8 +19,8 @@ use bubbaloop_storage_schemas::{
     reply::{
         Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow, DeadLettersReply,
         HelpReply, InfoReply, JobReply, JobState, LibraryStatus, ListReply, OtherField, ParameterHelp, Paused, Probe,
-        Progress, Proof, QueueStatus, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Setting, StatusReply,
-        StoreStatus, UploadResult, UploadState, VerbHelp,
+        Progress, Proof, QueueStatus, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Rights, Setting,
+        StatusReply, StoreStatus, UploadResult, UploadState, VerbHelp,
     },
     time::twin,
 };
@@ -436,7 +436,15 @@ fn status_reply() -> StatusReply {
             backend: Some("r2".into()),
             store_id: Some("s3-2d711642".into()),
             same_disk: Some(false),
-            probe: Some(Probe { enforces_sha256: true, honours_create_only: true, honours_if_match: false }),
+            probe: Some(Probe {
+                enforces_sha256: true,
+                tells_sha256: true,
+                etag_is_md5: false,
+                honours_create_only: true,
+                honours_if_match: false,
+                clock_offset_ms: Some(-1500),
+                rights: Rights { delete: false, ..Rights::ALL },
+            }),
         },
         library: LibraryStatus { scanned: true, recordings: 1, chunks: 2, uploaded_chunks: 1 },
         config_problems: vec![ConfigProblem {

@@ -38,10 +38,12 @@ fn pattern(size: usize) -> Vec<u8> {
 impl Subject<'_> {
     /// Runs every claim, each on keys of its own.
     pub async fn conforms(&self) {
+        // Before it ran, a store may not know yet which claims it has to keep by itself.
+        let probe = self.store.probe().await.unwrap();
         self.what_was_put_is_what_is_got().await;
         self.what_is_absent_is_data_and_no_error().await;
         self.create_only_leaves_what_is_there_untouched().await;
-        self.of_racing_creators_exactly_one_wins().await;
+        self.of_racing_creators_exactly_one_wins(probe.honours_create_only).await;
         self.an_overwrite_is_seen_at_once().await;
         self.an_update_replaces_only_the_version_that_it_names().await;
         self.a_damaged_or_absent_file_never_becomes_an_object().await;
@@ -66,7 +68,7 @@ impl Subject<'_> {
             let content = pattern(size);
             let digest = Digest::of(&content);
             let key = ObjectKey::chunk(&machine(), &recording("round"), ChunkName::new(0, &digest));
-            let etag = self.store.put(&key, &self.file("round", &content), PutMode::Create).await.unwrap();
+            let etag = self.store.put(&key, &self.file("round", &content), PutMode::Create).await.unwrap().etag;
             let meta = self.store.head(&key).await.unwrap().expect("the object is there");
             assert_eq!((meta.size_bytes, &meta.etag, &meta.key), (size as u64, &etag, &key));
             assert!(meta.digest.is_none_or(|told| told == digest), "{size}");
@@ -89,7 +91,9 @@ impl Subject<'_> {
         assert_eq!(self.content(&key).await, b"first");
     }
 
-    async fn of_racing_creators_exactly_one_wins(&self) {
+    /// Where the store itself passes the condition over, a look comes before the put: a racer may come between, and
+    /// each of them is told that it won. What stays is one racer's object, whole.
+    async fn of_racing_creators_exactly_one_wins(&self, honours_create_only: bool) {
         let key = manifest_key("race");
         let mut racers = JoinSet::new();
         for number in 0..8 {
@@ -99,17 +103,18 @@ impl Subject<'_> {
             );
         }
         let winners: Vec<_> = racers.join_all().await.into_iter().flatten().collect();
-        assert_eq!(winners.len(), 1);
-        assert_eq!(self.content(&key).await, winners[0].to_string().as_bytes());
+        assert!(winners.len() == 1 || !honours_create_only && winners.len() > 1, "{winners:?}");
+        let content = self.content(&key).await;
+        assert!(winners.iter().any(|winner| winner.to_string().as_bytes() == content), "{winners:?}");
         let digest = self.store.head(&key).await.unwrap().unwrap().digest;
-        assert!(digest.is_none_or(|told| told == Digest::of(winners[0].to_string().as_bytes())));
+        assert!(digest.is_none_or(|told| told == Digest::of(&content)));
     }
 
     async fn an_overwrite_is_seen_at_once(&self) {
         let key = manifest_key("overwrite");
         let mut etags = Vec::new();
         for text in ["one", "two", ""] {
-            etags.push(self.store.put(&key, &bytes(text), PutMode::Overwrite).await.unwrap());
+            etags.push(self.store.put(&key, &bytes(text), PutMode::Overwrite).await.unwrap().etag);
             assert_eq!(self.content(&key).await, text.as_bytes());
         }
         etags.dedup();
@@ -120,7 +125,7 @@ impl Subject<'_> {
         let key = manifest_key("update");
         let absent = self.store.put(&key, &bytes("x"), PutMode::Update("none".into())).await.unwrap_err();
         assert!(matches!(absent.kind, StoreErrorKind::Changed), "{absent:?}");
-        let first = self.store.put(&key, &bytes("one"), PutMode::Create).await.unwrap();
+        let first = self.store.put(&key, &bytes("one"), PutMode::Create).await.unwrap().etag;
         self.store.put(&key, &bytes("two"), PutMode::Update(first.clone())).await.unwrap();
         let stale = self.store.put(&key, &bytes("three"), PutMode::Update(first)).await.unwrap_err();
         assert!(matches!(stale.kind, StoreErrorKind::Changed), "{stale:?}");
@@ -147,7 +152,14 @@ impl Subject<'_> {
         self.store.put(&key, &Body::Bytes(content.clone().into()), PutMode::Create).await.unwrap();
         for range in [0..1, 5..BLOCK_BYTES + 9, content.len() - 3..content.len()] {
             let part = self.store.get(&key, Some(range.start as u64..range.end as u64)).await.unwrap().unwrap();
+            assert_eq!(part.meta.size_bytes, content.len() as u64, "of the whole object");
             assert_eq!(part.collect(u64::MAX).await.unwrap(), content[range]);
+        }
+        let end = content.len() as u64;
+        for (range, expected) in [(end - 1..end + 10, &content[content.len() - 1..]), (end..end + 1, &[]), (3..3, &[])]
+        {
+            let part = self.store.get(&key, Some(range)).await.unwrap().unwrap();
+            assert_eq!(part.collect(u64::MAX).await.unwrap(), expected, "what is beyond the end is left out");
         }
     }
 

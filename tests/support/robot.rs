@@ -18,7 +18,7 @@ use bubbaloop_storage::{
     },
     library::identity::Identity,
     policy::{Tick, queue::Limits},
-    store::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, local::LocalStore},
+    store::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, Stored, local::LocalStore},
 };
 use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, reply::Probe};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ pub struct CountedStore(LocalStore, AtomicUsize);
 
 #[async_trait::async_trait]
 impl ObjectStore for CountedStore {
-    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<String, StoreError> {
+    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<Stored, StoreError> {
         if key.as_str().contains("/chunks/") {
             self.1.fetch_add(1, Ordering::Relaxed);
         }
@@ -104,11 +104,16 @@ impl Robot {
 
     /// A node that knows nothing yet: as after a crash.
     pub fn started(&self) -> Arc<Sync> {
+        self.started_with(Arc::<CountedStore>::clone(&self.store), "s")
+    }
+
+    /// A node that knows nothing yet, with another store than the robot's.
+    pub fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
         let parts = Parts {
             recordings: self.folder.path().join("recordings"),
             machine_id: "robot_1".parse().unwrap(),
-            store: Arc::<CountedStore>::clone(&self.store),
-            store_id: "s".into(),
+            store,
+            store_id: store_id.into(),
             clock: Arc::<MovedClock>::clone(&self.clock),
             facts: Arc::clone(&self.facts),
             dead_letters: self.folder.path().join("dead_letter.json"),

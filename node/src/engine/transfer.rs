@@ -8,10 +8,12 @@ use bubbaloop_storage_schemas::{
     reply::{Probe, Proof},
 };
 use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
 
 use crate::{
+    content,
     policy::queue::Outcome,
-    store::{Body, ObjectMeta, ObjectStore, PutMode, StoreError, StoreErrorKind},
+    store::{Body, ObjectMeta, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored},
 };
 
 /// A chunk that is to be sent.
@@ -62,7 +64,10 @@ impl From<TransferError> for Outcome {
                 StoreErrorKind::Retry { after } => Self::Retry { after, message },
                 StoreErrorKind::Blocked(block) => Self::Blocked(block),
                 StoreErrorKind::AlreadyExists | StoreErrorKind::Changed => Self::Retry { after: None, message },
-                StoreErrorKind::Rejected | StoreErrorKind::Corrupt | StoreErrorKind::Content(_) => Self::Dead(message),
+                StoreErrorKind::Rejected
+                | StoreErrorKind::BadDigest
+                | StoreErrorKind::Corrupt
+                | StoreErrorKind::Content(_) => Self::Dead(message),
             },
         }
     }
@@ -70,24 +75,64 @@ impl From<TransferError> for Outcome {
 
 /// Sends a chunk, unless it is there already, and tells how it is known to be there. Idempotent.
 ///
+/// The proof is the cheapest that the store allows. A store that tells a digest which it did not find itself proves
+/// nothing by it; where it can neither be made to check nor be read, the chunk is `Claimed`.
+///
 /// # Errors
 /// As [`TransferError`] tells; the object is whole or not there.
 ///
 /// # Cancellation
 /// The object may be there: the next try finds it.
 pub async fn send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
-    if parcel.may_be_there
-        && let Some(meta) = store.head(&parcel.key).await?
-    {
-        return identify(store, probe, parcel, meta).await;
+    if parcel.may_be_there && probe.rights.head {
+        match store.head(&parcel.key).await {
+            Ok(Some(meta)) => return identify(store, probe, parcel, meta).await,
+            Ok(None) => {}
+            // A key that may not list is told "denied" of what is not there. A create-only put finds out.
+            Err(error) if error.is_denied() && probe.honours_create_only => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    match put(store, parcel).await {
+        Ok(Stored { etag, .. }) if probe.enforces_sha256 => {
+            Ok(Proven { digest: parcel.digest, proof: Proof::Enforced, etag })
+        }
+        Ok(Stored { etag, etag_is_md5: true }) => Ok(Proven { digest: parcel.digest, proof: Proof::EtagMd5, etag }),
+        Ok(Stored { etag, .. }) if !probe.rights.get => Ok(claimed(parcel, etag)),
+        Err(error) if matches!(error.kind, StoreErrorKind::AlreadyExists) && !probe.rights.head => {
+            Ok(claimed(parcel, String::new()))
+        }
+        Err(error) if !matches!(error.kind, StoreErrorKind::AlreadyExists) => Err(error.into()),
+        Ok(_) | Err(_) => look(store, probe, parcel).await,
+    }
+}
+
+/// Puts a chunk. Bytes that arrived wrong are sent one more time: the network may have changed them. A refusal that
+/// may be of this object only is tried one more time after a probe: if that passes and this does not, it is the object.
+async fn put(store: &dyn ObjectStore, parcel: &Parcel) -> Result<Stored, StoreError> {
     let body = Body::File { path: parcel.path.clone(), digest: parcel.digest };
-    match store.put(&parcel.key, &body, PutMode::Create).await {
-        Ok(etag) if probe.enforces_sha256 => Ok(Proven { digest: parcel.digest, proof: Proof::Enforced, etag }),
-        Ok(_) => look(store, probe, parcel).await,
-        Err(error) if matches!(error.kind, StoreErrorKind::AlreadyExists) => look(store, probe, parcel).await,
-        Err(error) => Err(error.into()),
+    let error = match store.put(&parcel.key, &body, PutMode::Create).await {
+        Ok(stored) => return Ok(stored),
+        Err(error) => error,
+    };
+    if matches!(error.kind, StoreErrorKind::BadDigest) {
+        return store.put(&parcel.key, &body, PutMode::Create).await;
     }
+    if !error.is_denied() {
+        return Err(error);
+    }
+    store.probe().await?;
+    match store.put(&parcel.key, &body, PutMode::Create).await {
+        Err(error) if error.is_denied() => {
+            let message = format!("{} while the store takes others: {}", parcel.key, error.message);
+            Err(StoreError::new(StoreErrorKind::Rejected, message))
+        }
+        other => other,
+    }
+}
+
+const fn claimed(parcel: &Parcel, etag: String) -> Proven {
+    Proven { digest: parcel.digest, proof: Proof::Claimed, etag }
 }
 
 async fn look(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
@@ -101,25 +146,37 @@ async fn look(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<
 }
 
 /// Tells whether what stands under the chunk's key is the chunk. What an enforcing store itself says of the
-/// digest is believed; otherwise the object is fetched and hashed.
+/// digest is believed, and an ETag that is the MD5 of the file; otherwise the object is fetched and hashed.
 async fn identify(
     store: &dyn ObjectStore,
     probe: Probe,
     parcel: &Parcel,
     meta: ObjectMeta,
 ) -> Result<Proven, TransferError> {
-    let (found, proof) = match meta.digest {
+    let ObjectMeta { etag, digest, .. } = meta;
+    let (found, proof) = match digest {
         Some(digest) if probe.enforces_sha256 => (Some(digest), Proof::Enforced),
+        Some(_) | None if probe.etag_is_md5 && is_md5_of_file(parcel, &etag).await? => {
+            (Some(parcel.digest), Proof::EtagMd5)
+        }
+        Some(_) | None if !probe.rights.get => return Ok(claimed(parcel, etag)),
         Some(_) | None => (read_back(store, &parcel.key).await?, Proof::ReadBack),
     };
     match found {
-        Some(digest) if digest == parcel.digest => Ok(Proven { digest, proof, etag: meta.etag }),
+        Some(digest) if digest == parcel.digest => Ok(Proven { digest, proof, etag }),
         Some(_) => Err(TransferError::Conflict { key: parcel.key.clone() }),
         None => {
             let message = format!("object {} vanished while it was looked at", parcel.key);
             Err(StoreError::new(StoreErrorKind::Retry { after: None }, message).into())
         }
     }
+}
+
+async fn is_md5_of_file(parcel: &Parcel, etag: &str) -> Result<bool, StoreError> {
+    let (path, digest) = (parcel.path.clone(), parcel.digest);
+    let md5 = spawn_blocking(move || content::md5(&path, digest)).await;
+    let ended = |error| StoreError::new(StoreErrorKind::Retry { after: None }, format!("hashing ended: {error}"));
+    Ok(etag.eq_ignore_ascii_case(&md5.map_err(ended)??))
 }
 
 async fn read_back(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Digest>, StoreError> {

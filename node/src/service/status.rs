@@ -94,7 +94,7 @@ impl Service {
             queue,
             dead_letters,
             refused_events: self.sync.refused_events(),
-            clock_offset_ms: None,
+            clock_offset_ms: probe.and_then(|probe| probe.clock_offset_ms),
             durable: self.sync.is_durable(),
             store: StoreStatus {
                 backend: self.setup.backend.clone(),

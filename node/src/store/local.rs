@@ -23,12 +23,19 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bubbaloop_storage_schemas::{Digest, keys::ObjectKey, limits::BLOCK_BYTES, reply::Probe};
+use bubbaloop_storage_schemas::{
+    Digest,
+    keys::ObjectKey,
+    limits::BLOCK_BYTES,
+    reply::{Probe, Rights},
+};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
-use super::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind};
+use super::{
+    ACCESS_DENIED, Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored,
+};
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
     durable::{self, Replace, Staged},
@@ -122,8 +129,8 @@ impl LocalStore {
         let root = self.root.display();
         let kind = match error.kind() {
             io::ErrorKind::NotFound if !self.root.is_dir() => return self.missing(),
-            io::ErrorKind::PermissionDenied => block("access_denied", format!("make {root} writable for the node")),
-            io::ErrorKind::ReadOnlyFilesystem => block("access_denied", format!("mount {root} for writing")),
+            io::ErrorKind::PermissionDenied => block(ACCESS_DENIED, format!("make {root} writable for the node")),
+            io::ErrorKind::ReadOnlyFilesystem => block(ACCESS_DENIED, format!("mount {root} for writing")),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 block("store_full", format!("make room on the disk of {root}"))
             }
@@ -151,7 +158,7 @@ impl LocalStore {
         Staged::create(self.root.join(format!(".bubbaloop/staging/{}.{number}.tmp", std::process::id())))
     }
 
-    fn put_now(&self, key: &ObjectKey, body: &Body, mode: &PutMode) -> Result<String, StoreError> {
+    fn put_now(&self, key: &ObjectKey, body: &Body, mode: &PutMode) -> Result<Stored, StoreError> {
         let failed = |error: io::Error| self.failed(&format!("store {key}"), &error);
         if !self.root.is_dir() {
             return Err(self.missing());
@@ -179,7 +186,7 @@ impl LocalStore {
         let metadata = staged.sync().map_err(failed)?;
         let replace = if *mode == PutMode::Create { Replace::Refused } else { Replace::Allowed };
         self.name(key, staged, &Seal::new(digest, &metadata), replace).map_err(failed)?;
-        Ok(digest.to_string())
+        Ok(Stored { etag: digest.to_string(), etag_is_md5: false })
     }
 
     /// Seals what is staged and gives it its name.
@@ -299,7 +306,7 @@ impl LocalStore {
 
 #[async_trait]
 impl ObjectStore for LocalStore {
-    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<String, StoreError> {
+    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<Stored, StoreError> {
         let (key, body) = (key.clone(), body.clone());
         self.blocking(move |store| store.put_now(&key, &body, &mode)).await
     }
@@ -349,7 +356,15 @@ impl ObjectStore for LocalStore {
                 .write(b"probe")
                 .and_then(|()| staged.sync())
                 .map_err(|error| store.failed("write to the store", &error))?;
-            Ok(Probe { enforces_sha256: true, honours_create_only: true, honours_if_match: true })
+            Ok(Probe {
+                enforces_sha256: true,
+                tells_sha256: true,
+                etag_is_md5: false,
+                honours_create_only: true,
+                honours_if_match: true,
+                clock_offset_ms: Some(0),
+                rights: Rights::ALL,
+            })
         })
         .await
     }

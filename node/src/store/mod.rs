@@ -14,7 +14,11 @@ use tokio::sync::mpsc;
 use crate::{content::ContentError, policy::queue::Block};
 
 pub mod local;
+pub mod s3;
 pub mod unset;
+
+/// The reason of a block: the key may not do what was asked. It may hold for one object only.
+pub const ACCESS_DENIED: &str = "access_denied";
 
 /// What is stored under a key.
 #[derive(Debug, Clone)]
@@ -62,6 +66,16 @@ pub struct ObjectMeta {
     pub etag: String,
     /// Its digest as the store itself found it; `None` where it tells none.
     pub digest: Option<Digest>,
+}
+
+/// What a put left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The new object's version.
+    pub etag: String,
+    /// The ETag is the MD5 of the bytes that were sent. Found out only where the store's probe says that it may be
+    /// and no better proof is to be had.
+    pub etag_is_md5: bool,
 }
 
 /// One page of a listing.
@@ -124,6 +138,8 @@ pub enum StoreErrorKind {
     Blocked(Block),
     /// This request will not pass until something changes; others may.
     Rejected,
+    /// The bytes that arrived were not those that were sent.
+    BadDigest,
     /// A create-only put found an object.
     AlreadyExists,
     /// An update found another version, or none.
@@ -149,6 +165,11 @@ impl StoreError {
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
+
+    /// Tells whether the key may not do what was asked, at least with this object.
+    pub fn is_denied(&self) -> bool {
+        matches!(&self.kind, StoreErrorKind::Blocked(block) if block.reason == ACCESS_DENIED)
+    }
 }
 
 impl From<ContentError> for StoreError {
@@ -163,14 +184,14 @@ impl From<ContentError> for StoreError {
 /// No method retries: there is one retry loop, and it is not here.
 #[async_trait]
 pub trait ObjectStore: std::fmt::Debug + Send + Sync {
-    /// Stores a body and returns the new object's ETag.
+    /// Stores a body and tells the new object's version.
     ///
     /// # Errors
     /// As [`StoreErrorKind`] tells; nothing of the object is visible then.
     ///
     /// # Cancellation
     /// The object may or may not be there afterwards: `head` tells.
-    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<String, StoreError>;
+    async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<Stored, StoreError>;
 
     /// Reads an object, or a range of its bytes; `None` where there is none.
     ///
@@ -196,7 +217,7 @@ pub trait ObjectStore: std::fmt::Debug + Send + Sync {
     /// As [`StoreErrorKind`] tells.
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// Finds out what the store really does, leaving nothing behind.
+    /// Finds out what the store really does, leaving nothing behind where it may remove what it put.
     ///
     /// # Errors
     /// As [`StoreErrorKind`] tells: `Blocked` names what a person must mend.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bubbaloop_storage_schemas::{keys::ObjectKey, reply::Probe};
 
-use super::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind};
+use super::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored};
 use crate::policy::queue::Block;
 
 /// No store, for this reason.
@@ -22,7 +22,7 @@ impl UnsetStore {
 
 #[async_trait]
 impl ObjectStore for UnsetStore {
-    async fn put(&self, _: &ObjectKey, _: &Body, _: PutMode) -> Result<String, StoreError> {
+    async fn put(&self, _: &ObjectKey, _: &Body, _: PutMode) -> Result<Stored, StoreError> {
         self.refused()
     }
 

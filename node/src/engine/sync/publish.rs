@@ -26,7 +26,7 @@ use crate::{
         queue::{ChunkId, Outcome, Queue, Stage},
         recording::ManifestFacts,
     },
-    store::{Body, ObjectStore, PutMode, StoreError, StoreErrorKind},
+    store::{Body, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored},
 };
 
 /// What a recording's remote manifest is to say.
@@ -182,7 +182,7 @@ impl Sync {
         mode: PutMode,
     ) -> Result<Published, TransferError> {
         let digest = Digest::of(&text);
-        let etag = self.parts.store.put(key, &Body::Bytes(text.into()), mode).await?;
+        let Stored { etag, .. } = self.parts.store.put(key, &Body::Bytes(text.into()), mode).await?;
         Ok(Published { key: key.to_string(), digest, wanted, etag })
     }
 

@@ -1,0 +1,354 @@
+//! The bytes of a put on their way: read one time, hashed as they are read, watched as they leave.
+//!
+//! A body ends with an error in place of the last block when the bytes are not the right ones. The connection is cut
+//! then with the request incomplete, so that no server makes an object of it. A file of one block is checked before a
+//! connection is opened at all: of an empty one no server waits for a last block.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use aws_sdk_s3::primitives::{ByteStream, SdkBody};
+use bubbaloop_storage_schemas::limits::BLOCK_BYTES;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use md5::{Digest as _, Md5};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+    time::timeout,
+};
+
+use super::settings::Patience;
+use crate::{
+    content::{self, ContentError, VerifiedBlocks},
+    store::{Body, StoreError, StoreErrorKind},
+};
+
+/// Blocks that are read ahead of the connection.
+const BLOCKS_AHEAD: usize = 2;
+
+/// How far a body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// So many bytes were given to the connection.
+    Sending(u64),
+    /// All were.
+    Sent,
+}
+
+/// What is known once the bytes have left.
+#[derive(Debug, Default)]
+struct Report {
+    failure: Option<ContentError>,
+    md5: Option<String>,
+}
+
+/// What stays with the sender of a body.
+#[derive(Debug)]
+pub(super) struct Sending {
+    stage: watch::Receiver<Stage>,
+    report: Arc<Mutex<Report>>,
+}
+
+/// A body that is ready to be sent.
+pub(super) struct Opened {
+    pub stream: ByteStream,
+    pub sending: Sending,
+    pub size_bytes: u64,
+}
+
+fn report(of: &Mutex<Report>) -> MutexGuard<'_, Report> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sending {
+    /// Takes the reason why the file could not be sent whole, if that is what happened.
+    pub(super) fn failure(&self) -> Option<ContentError> {
+        report(&self.report).failure.take()
+    }
+
+    /// Tells whether an ETag is the MD5 of the bytes that were sent; false where that was not found out.
+    pub(super) fn is_md5(&self, etag: &str) -> bool {
+        report(&self.report).md5.as_ref().is_some_and(|md5| etag.eq_ignore_ascii_case(md5))
+    }
+
+    /// Ends when too long no byte moved, or too long no answer came, and says which.
+    pub(super) async fn stalled(&self, patience: Patience) -> &'static str {
+        let mut stage = self.stage.clone();
+        loop {
+            let (limit, words) = match *stage.borrow_and_update() {
+                Stage::Sending(_) => (patience.stall, "no byte got through in time"),
+                Stage::Sent => (patience.reply, "all was sent and no answer came in time"),
+            };
+            match timeout(limit, stage.changed()).await {
+                Ok(Ok(())) => {}
+                Err(_) => return words,
+                // The body is gone, so an answer or an error is being read.
+                Ok(Err(_)) => {
+                    tokio::time::sleep(patience.reply).await;
+                    return words;
+                }
+            }
+        }
+    }
+}
+
+/// Returns the MD5 of bytes as an ETag shows it.
+pub(super) fn md5_of(bytes: &[u8]) -> String {
+    content::md5_text(Md5::new_with_prefix(bytes))
+}
+
+/// Opens a body for one request. Its MD5 is found out on the way where it is wanted.
+///
+/// # Errors
+/// The file can't be had; or it is small and damaged.
+pub(super) async fn open(body: &Body, wants_md5: bool) -> Result<Opened, StoreError> {
+    match body {
+        Body::Bytes(bytes) => {
+            let md5 = wants_md5.then(|| md5_of(bytes));
+            Ok(opened(bytes.len() as u64, Some(bytes.clone()), None, Report { failure: None, md5 }))
+        }
+        Body::File { path, digest } => {
+            let (path, digest) = (path.clone(), *digest);
+            let began = spawn_blocking(move || {
+                let blocks = VerifiedBlocks::open(&path, Some(digest))?;
+                let size_bytes = blocks.size_at_open();
+                let mut reader = Reader { blocks, size_bytes, given: 0, md5: wants_md5.then(Md5::new) };
+                let first = reader.next()?;
+                Ok::<_, ContentError>((reader, first))
+            });
+            let ended = |error| retry(format!("reading a file ended: {error}"));
+            let (mut reader, first) = began.await.map_err(ended)??;
+            let size_bytes = reader.size_bytes;
+            if reader.is_done() {
+                let md5 = reader.md5();
+                return Ok(opened(size_bytes, first, None, Report { failure: None, md5 }));
+            }
+            Ok(opened(size_bytes, first, Some(reader), Report::default()))
+        }
+    }
+}
+
+fn retry(message: String) -> StoreError {
+    StoreError::new(StoreErrorKind::Retry { after: None }, message)
+}
+
+fn opened(size_bytes: u64, first: Option<Bytes>, rest: Option<Reader>, known: Report) -> Opened {
+    let report = Arc::new(Mutex::new(known));
+    let begin = if size_bytes == 0 { Stage::Sent } else { Stage::Sending(0) };
+    let (told, stage) = watch::channel(begin);
+    let rest = rest.map(|reader| {
+        let (sender, receiver) = mpsc::channel(BLOCKS_AHEAD);
+        let report = Arc::clone(&report);
+        spawn_blocking(move || reader.run(&sender, &report));
+        receiver
+    });
+    let blocks = Blocks { left: size_bytes, first, rest, told };
+    let stream = ByteStream::new(SdkBody::from_body_1_x(blocks));
+    Opened { stream, sending: Sending { stage, report }, size_bytes }
+}
+
+/// Reads a file's blocks, never more bytes than it had when it was opened: what was promised to the server is whole
+/// only with the block that is withheld until the digest is right.
+struct Reader {
+    blocks: VerifiedBlocks,
+    size_bytes: u64,
+    given: u64,
+    md5: Option<Md5>,
+}
+
+impl Reader {
+    fn next(&mut self) -> Result<Option<Bytes>, ContentError> {
+        let Some(block) = self.blocks.next_block()? else { return Ok(None) };
+        self.given += block.len() as u64;
+        let is_last = self.blocks.finished().is_some();
+        let fits = if is_last { self.given == self.size_bytes } else { self.given < self.size_bytes };
+        if !fits {
+            while self.blocks.next_block()?.is_some() {}
+            return Err(self.blocks.changed());
+        }
+        if let Some(md5) = &mut self.md5 {
+            md5.update(&block);
+        }
+        Ok(Some(block))
+    }
+
+    fn is_done(&self) -> bool {
+        self.blocks.finished().is_some()
+    }
+
+    fn md5(&mut self) -> Option<String> {
+        self.md5.take().map(content::md5_text)
+    }
+
+    fn run(mut self, blocks: &mpsc::Sender<io::Result<Bytes>>, to: &Mutex<Report>) {
+        loop {
+            match self.next() {
+                Ok(None) => return,
+                Ok(Some(block)) => {
+                    if self.is_done() {
+                        report(to).md5 = self.md5();
+                    }
+                    // A connection that is gone needs no more of the file.
+                    if blocks.blocking_send(Ok(block)).is_err() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let told = io::Error::other(error.to_string());
+                    report(to).failure = Some(error);
+                    blocks.blocking_send(Err(told)).ok();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The body as the connection takes it.
+struct Blocks {
+    left: u64,
+    first: Option<Bytes>,
+    rest: Option<mpsc::Receiver<io::Result<Bytes>>>,
+    told: watch::Sender<Stage>,
+}
+
+impl HttpBody for Blocks {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let next = match (self.first.take(), &mut self.rest) {
+            // Bytes in memory leave block by block too: the watch sees what leaves, not what is still to be sent.
+            (Some(mut block), _) if block.len() > BLOCK_BYTES => {
+                let next = block.split_to(BLOCK_BYTES);
+                self.first = Some(block);
+                Some(Ok(next))
+            }
+            (Some(block), _) => Some(Ok(block)),
+            (None, Some(rest)) => match rest.poll_recv(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(next) => next,
+            },
+            (None, None) => None,
+        };
+        Poll::Ready(match next {
+            Some(Ok(block)) => {
+                self.left = self.left.saturating_sub(block.len() as u64);
+                self.told.send_replace(if self.left == 0 { Stage::Sent } else { Stage::Sending(self.left) });
+                Some(Ok(Frame::data(block)))
+            }
+            Some(Err(error)) => Some(Err(error)),
+            None if self.left > 0 => Some(Err(io::ErrorKind::UnexpectedEof.into())),
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make files")]
+mod tests {
+    use std::time::Duration;
+
+    use bubbaloop_storage_schemas::Digest;
+
+    use super::*;
+
+    async fn sent(opened: Opened) -> (usize, Sending, bool) {
+        let mut stream = opened.stream;
+        let mut bytes = 0;
+        loop {
+            match stream.next().await {
+                Some(Ok(block)) => bytes += block.len(),
+                Some(Err(_)) => return (bytes, opened.sending, false),
+                None => return (bytes, opened.sending, true),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_sent_whole_or_not_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chunk");
+        for size in [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES] {
+            let content: Vec<u8> = (0..=250).cycle().take(size).collect();
+            std::fs::write(&path, &content).unwrap();
+            let right = Body::File { path: path.clone(), digest: Digest::of(&content) };
+            let opened = open(&right, true).await.unwrap();
+            assert_eq!(opened.size_bytes, size as u64);
+            let (bytes, sending, is_whole) = sent(opened).await;
+            assert_eq!((bytes, is_whole), (size, true));
+            assert!(sending.is_md5(&md5_of(&content)) && !sending.is_md5(""), "{size}");
+
+            let wrong = Body::File { path: path.clone(), digest: Digest::of(b"other") };
+            match open(&wrong, false).await {
+                Err(error) => assert!(size <= BLOCK_BYTES && matches!(error.kind, StoreErrorKind::Content(_))),
+                Ok(opened) => {
+                    let (bytes, sending, is_whole) = sent(opened).await;
+                    assert!(bytes < size && !is_whole, "{size}: {bytes} bytes were sent");
+                    assert!(matches!(sending.failure(), Some(ContentError::Damaged { .. })));
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_in_memory_leave_block_by_block() {
+        let mut opened = open(&Body::Bytes(vec![7; 2 * BLOCK_BYTES + 1].into()), false).await.unwrap();
+        let mut sizes = Vec::new();
+        while let Some(block) = opened.stream.next().await {
+            sizes.push(block.unwrap().len());
+        }
+        assert_eq!(sizes, [BLOCK_BYTES, BLOCK_BYTES, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_grows_meanwhile_is_not_sent_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chunk");
+        let content = vec![7; 2 * BLOCK_BYTES];
+        std::fs::write(&path, &content).unwrap();
+        let mut reader = Reader {
+            blocks: VerifiedBlocks::open(&path, Some(Digest::of(&content))).unwrap(),
+            size_bytes: content.len() as u64,
+            given: 0,
+            md5: None,
+        };
+        assert_eq!(reader.next().unwrap().unwrap().len(), BLOCK_BYTES);
+        std::fs::write(&path, [content.clone(), vec![7; 10]].concat()).unwrap();
+        assert!(matches!(reader.next(), Err(ContentError::Damaged { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_ends_when_nothing_moves_and_starts_anew_with_every_block() {
+        let patience = Patience::default();
+        let (told, stage) = watch::channel(Stage::Sending(9));
+        let sending = Sending { stage, report: Arc::default() };
+        let mover = async {
+            for left in [6, 3] {
+                tokio::time::sleep(patience.stall / 2).await;
+                told.send_replace(Stage::Sending(left));
+            }
+        };
+        let moment = Duration::from_millis(1);
+        let (ended, ()) = tokio::join!(timeout(2 * patience.stall - moment, sending.stalled(patience)), mover);
+        assert!(ended.is_err(), "it ended while blocks moved");
+        let in_time = timeout(patience.stall + moment, sending.stalled(patience)).await;
+        assert!(in_time.unwrap().contains("no byte"));
+        told.send_replace(Stage::Sent);
+        let in_time = timeout(patience.reply + moment, sending.stalled(patience)).await;
+        assert!(in_time.unwrap().contains("no answer"));
+    }
+}

@@ -1,0 +1,291 @@
+//! The requests, each sent one time; with another time one more, where the store's clock is why it was refused.
+
+use std::{collections::HashMap, ops::Range};
+
+use aws_sdk_s3::{
+    error::{ProvideErrorMetadata, SdkError},
+    operation::{get_object::GetObjectOutput, list_objects_v2::ListObjectsV2Output},
+    types::ChecksumMode,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_types::base64;
+use bubbaloop_storage_schemas::Digest;
+
+use super::{
+    S3Store, body,
+    errors::{self, Facts, Request},
+};
+use crate::store::{Body, StoreError, StoreErrorKind, Stored};
+
+/// The name of our digest in an object's metadata: for people, and never believed.
+const METADATA_SHA256: &str = "sha256";
+
+/// Why a request gave nothing.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// The store or the network refused; what that means depends on what was asked.
+    Facts(Facts),
+    /// It is clear already.
+    Told(StoreError),
+}
+
+impl<E> From<SdkError<E, HttpResponse>> for Failed
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    fn from(error: SdkError<E, HttpResponse>) -> Self {
+        Self::Facts(Facts::of(&error))
+    }
+}
+
+/// When a put may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition<'a> {
+    /// Always.
+    None,
+    /// When nothing is there.
+    Absent,
+    /// When this version is there.
+    Version(&'a str),
+}
+
+impl Condition<'_> {
+    pub(super) const fn request(self) -> Request {
+        match self {
+            Self::None => Request::Overwrite,
+            Self::Absent => Request::Create,
+            Self::Version(_) => Request::Update,
+        }
+    }
+}
+
+/// What a look at an object tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub size_bytes: u64,
+    pub etag: String,
+    /// What the store says of the digest: perhaps only what it was told.
+    pub told_digest: Option<Digest>,
+}
+
+fn retry(message: String) -> StoreError {
+    StoreError::new(StoreErrorKind::Retry { after: None }, message)
+}
+
+/// Stores quote an ETag or do not.
+pub(super) fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}
+
+/// Reads the store's checksum of a whole object; one of parts is of no use here.
+pub(super) fn whole_digest(text: &str) -> Option<Digest> {
+    let bytes = base64::decode(text).ok()?;
+    bytes.try_into().ok().map(Digest::from_bytes)
+}
+
+/// An answer counts only if a store gave it: a captive portal says 200 to everything. Some stores tell no ETag of an
+/// object that they have, but keep the metadata that we sent with it.
+fn version(etag: Option<&str>, metadata: Option<&HashMap<String, String>>, key: &str) -> Result<String, Failed> {
+    let is_ours = || metadata.is_some_and(|found| found.keys().any(|name| name.eq_ignore_ascii_case(METADATA_SHA256)));
+    match etag.map(unquoted) {
+        Some(etag) if !etag.is_empty() => Ok(etag),
+        _ if is_ours() => Ok(String::new()),
+        _ => {
+            Err(Failed::Told(retry(format!("the answer for {key} has no ETag: something else than the store gave it"))))
+        }
+    }
+}
+
+impl S3Store {
+    /// Runs a request, and once more with the store's time where ours may be why it was refused.
+    pub(super) async fn timed<T, F>(&self, send: impl Fn() -> F + Send + Sync) -> Result<T, Failed>
+    where
+        T: Send,
+        F: Future<Output = Result<T, Failed>> + Send,
+    {
+        let used_s = self.time.correction_s();
+        let facts = match send().await {
+            Err(Failed::Facts(facts)) => facts,
+            other => return other,
+        };
+        if !self.time.correct(used_s, &facts) {
+            return Err(Failed::Facts(facts));
+        }
+        let offset_s = facts.date_s.map(|_| self.time.correction_s());
+        tracing::warn!(offset_s, "the store's clock differs from ours: requests are signed with its time");
+        match send().await {
+            Err(Failed::Facts(facts)) if errors::may_be_skew(&facts) => {
+                self.time.forget();
+                Err(Failed::Told(StoreError::new(errors::skew(offset_s), facts.message("pass the store's clock"))))
+            }
+            other => other,
+        }
+    }
+
+    /// Says what a failure means; `None` where the object is not there.
+    pub(super) fn told(&self, request: Request, doing: &str, failed: Failed) -> Option<StoreError> {
+        match failed {
+            Failed::Told(error) => Some(error),
+            Failed::Facts(facts) => {
+                let kind = errors::meaning(request, &facts, self.place())?;
+                Some(StoreError::new(kind, facts.message(doing)))
+            }
+        }
+    }
+
+    /// Runs a request; `None` where the object is not there.
+    async fn ask<T, F>(
+        &self,
+        request: Request,
+        doing: &str,
+        send: impl Fn() -> F + Send + Sync,
+    ) -> Result<Option<T>, StoreError>
+    where
+        T: Send,
+        F: Future<Output = Result<T, Failed>> + Send,
+    {
+        match self.timed(send).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(failed) => self.told(request, doing, failed).map_or(Ok(None), Err),
+        }
+    }
+
+    /// Waits for an answer without a body of ours, not for ever.
+    async fn within<T>(&self, request: impl Future<Output = Result<T, Failed>> + Send) -> Result<T, Failed> {
+        let answer = tokio::time::timeout(self.patience.request, Box::pin(request)).await;
+        answer.unwrap_or_else(|_| Err(Failed::Facts(Facts::timeout("no answer came in time"))))
+    }
+
+    /// Puts a body, saying that it has the digest `claimed`.
+    pub(super) async fn put_once(
+        &self,
+        key: &str,
+        body: &Body,
+        claimed: Digest,
+        condition: Condition<'_>,
+        wants_md5: bool,
+    ) -> Result<Stored, Failed> {
+        let opened = body::open(body, wants_md5).await.map_err(Failed::Told)?;
+        let length = i64::try_from(opened.size_bytes).unwrap_or(i64::MAX);
+        let checksum = base64::encode(claimed.as_bytes());
+        let put = self.client.put_object().bucket(&self.bucket).key(key).content_length(length);
+        let put = put.checksum_sha256(&checksum).metadata(METADATA_SHA256, claimed.to_string()).body(opened.stream);
+        let put = match condition {
+            Condition::None => put,
+            Condition::Absent => put.if_none_match("*"),
+            Condition::Version(etag) => put.if_match(format!("\"{etag}\"")),
+        };
+        let answer = tokio::select! {
+            answer = Box::pin(put.send()) => answer.map_err(Failed::from),
+            words = opened.sending.stalled(self.patience) => Err(Failed::Facts(Facts::timeout(words))),
+        };
+        if let Some(error) = opened.sending.failure() {
+            return Err(Failed::Told(error.into()));
+        }
+        let answer = answer?;
+        let etag = version(answer.e_tag(), None, key)?;
+        if answer.checksum_sha256().is_some_and(|told| told != checksum) {
+            let message = format!("the store found another digest in {key} than was sent");
+            return Err(Failed::Told(StoreError::new(StoreErrorKind::BadDigest, message)));
+        }
+        Ok(Stored { etag_is_md5: opened.sending.is_md5(&etag), etag })
+    }
+
+    async fn head_once(&self, key: &str) -> Result<Seen, Failed> {
+        let head = self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
+        let answer = self.within(async { Ok(head.send().await?) }).await?;
+        Ok(Seen {
+            size_bytes: answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0),
+            etag: version(answer.e_tag(), answer.metadata(), key)?,
+            told_digest: answer.checksum_sha256().and_then(whole_digest),
+        })
+    }
+
+    async fn get_once(&self, key: &str, range: Option<&Range<u64>>) -> Result<(GetObjectOutput, String), Failed> {
+        let range = range.map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
+        let get = self.client.get_object().bucket(&self.bucket).key(key).set_range(range);
+        let answer = self.within(async { Ok(get.send().await?) }).await?;
+        let etag = version(answer.e_tag(), answer.metadata(), key)?;
+        Ok((answer, etag))
+    }
+
+    /// Looks at an object; `None` where there is none.
+    ///
+    /// The answer to a HEAD has no code, so one that refuses is followed by a GET of one byte: a missing bucket must
+    /// not look like a missing object, nor a wrong key like a missing right.
+    pub(super) async fn seen(&self, key: &str) -> Result<Option<Seen>, StoreError> {
+        let doing = format!("look at {key}");
+        for _ in 0..2 {
+            match self.ask(Request::Read, &doing, || self.head_once(key)).await {
+                Ok(None) => {}
+                Err(error) if matches!(error.kind, StoreErrorKind::Blocked(_) | StoreErrorKind::Rejected) => {}
+                answer => return answer,
+            }
+            if self.opened(key, Some(0..1)).await?.is_none() {
+                return Ok(None);
+            }
+        }
+        Err(retry(format!("the store tells of {key} only now and then")))
+    }
+
+    /// Begins to read an object or a range of it.
+    pub(super) async fn opened(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Option<(GetObjectOutput, String)>, StoreError> {
+        self.ask(Request::Read, &format!("read {key}"), || self.get_once(key, range.as_ref())).await
+    }
+
+    /// Lists keys as they stand in the bucket.
+    pub(super) async fn listed(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<ListObjectsV2Output, StoreError> {
+        let limit = i32::try_from(limit.clamp(1, 1000)).unwrap_or(1000);
+        let send = || async {
+            let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).max_keys(limit);
+            let list = list.set_start_after(after.map(str::to_owned));
+            self.within(async { Ok(list.send().await?) }).await
+        };
+        let page = self.ask(Request::List, &format!("list {prefix:?}"), send).await?;
+        page.ok_or_else(|| retry(format!("the listing of {prefix:?} is not there")))
+    }
+
+    /// Removes an object.
+    pub(super) async fn removed(&self, key: &str) -> Result<(), StoreError> {
+        let send = || async {
+            let delete = self.client.delete_object().bucket(&self.bucket).key(key);
+            self.within(async { Ok(delete.send().await?) }).await
+        };
+        self.ask(Request::Delete, &format!("remove {key}"), send).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_checksum_of_the_whole_object_is_a_digest() {
+        let digest = Digest::of(b"x");
+        let text = base64::encode(digest.as_bytes());
+        assert_eq!(whole_digest(&text), Some(digest));
+        for other in [format!("{text}-3"), String::new(), "AAAA".into(), "?".into()] {
+            assert_eq!(whole_digest(&other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_version_is_no_stores() {
+        let ours = HashMap::from([("Sha256".to_owned(), "x".to_owned())]);
+        assert!(matches!(version(Some("\"a\""), None, "k"), Ok(etag) if etag == "a"));
+        assert!(matches!(version(None, Some(&ours), "k"), Ok(etag) if etag.is_empty()));
+        for etag in [None, Some("\"\"")] {
+            let Err(Failed::Told(error)) = version(etag, Some(&HashMap::new()), "k") else { panic!("{etag:?}") };
+            assert!(matches!(error.kind, StoreErrorKind::Retry { .. }));
+        }
+    }
+}

