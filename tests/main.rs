@@ -11,6 +11,7 @@ mod local_store;
 mod main_job;
 mod manifests;
 mod s3_faults;
+mod s3_node;
 mod s3_store;
 mod service;
 mod support;

@@ -38,10 +38,11 @@ pub async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[
         stream.write_all(body).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
+        let begin = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |place| place + 4);
+        let body = answer.split_off(begin);
         let text = String::from_utf8_lossy(&answer);
         let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        let begin = text.find("\r\n\r\n").map_or(answer.len(), |place| place + 4);
-        Ok(Answer { status, body: text.as_bytes()[begin.min(text.len())..].to_vec() })
+        Ok(Answer { status, body })
     };
     tokio::time::timeout(DEADLINE, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }

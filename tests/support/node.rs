@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -44,12 +45,28 @@ impl Machine {
     pub fn new(id: &str, more: &str) -> Self {
         let machine = Self { folder: tempfile::tempdir().unwrap(), id: id.into(), node: None };
         fs::create_dir(machine.home()).unwrap();
-        let settings = format!(
-            "[storage]\nmachine_id = \"{id}\"\nbackend = \"local\"\nlocal_path = \"../store\"\n\
-             {more}\n[storage.zenoh]\nconnect = []\nlisten = [\"tcp/127.0.0.1:0\"]\nmulticast = false\n",
-        );
-        fs::write(machine.home().join("config.toml"), settings).unwrap();
+        machine.set(&format!("backend = \"local\"\nlocal_path = \"../store\"\n{more}"));
         machine
+    }
+
+    /// Writes the settings of the node; one that runs takes them up.
+    pub fn set(&self, storage: &str) {
+        let settings = format!(
+            "[storage]\nmachine_id = \"{}\"\n{storage}\n[storage.zenoh]\nconnect = []\n\
+             listen = [\"tcp/127.0.0.1:0\"]\nmulticast = false\n",
+            self.id
+        );
+        let temporary = self.home().join("config.toml.new");
+        fs::write(&temporary, settings).unwrap();
+        fs::rename(temporary, self.home().join("config.toml")).unwrap();
+    }
+
+    /// Writes the node's secrets.
+    pub fn set_secrets(&self, id: &str, secret: &str) {
+        let temporary = self.home().join("secrets.toml.new");
+        fs::write(&temporary, format!("[storage]\naccess_key_id = {id:?}\nsecret_access_key = {secret:?}\n")).unwrap();
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(temporary, self.home().join("secrets.toml")).unwrap();
     }
 
     /// A machine whose node runs.

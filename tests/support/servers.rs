@@ -227,6 +227,21 @@ impl Server {
         http::request(method, &format!("{}/{path}", self.endpoint), headers, body).await
     }
 
+    /// Returns what stands under `bucket/key`.
+    pub async fn content(&self, path: &str) -> Option<Vec<u8>> {
+        if self.filer.is_none() {
+            return fs::read(self.data().join(path)).ok();
+        }
+        let answer = self.request("GET", path, &[], b"").await.ok()?;
+        (answer.status == 200).then_some(answer.body)
+    }
+
+    /// Removes what stands under `bucket/key` behind everybody's back.
+    pub async fn remove(&self, path: &str) {
+        let answer = self.request("DELETE", path, &[], b"").await.unwrap();
+        assert!(answer.status < 300, "{path}: {}", answer.status);
+    }
+
     /// Returns the folder of rclone's buckets.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")

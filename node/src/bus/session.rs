@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use zenoh::{Config, Session};
+use zenoh::Config;
+pub use zenoh::Session;
 
 use super::BusError;
 use crate::config::ZenohSettings;

@@ -15,7 +15,7 @@ use std::{
 };
 
 pub use bubbaloop_storage_schemas::reply::ConfigProblem;
-use bubbaloop_storage_schemas::{MachineId, error::nearest, reply::Setting};
+use bubbaloop_storage_schemas::{Digest, MachineId, error::nearest, reply::Setting};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -118,6 +118,8 @@ pub struct Config {
     pub listed: Vec<Setting>,
     /// Everything that is wrong, at once.
     pub problems: Vec<ConfigProblem>,
+    /// Tells these settings from others, secrets and the content of `ca_file` too. It is kept in memory only.
+    pub digest: Digest,
 }
 
 /// There is no home.
@@ -183,7 +185,8 @@ impl Config {
         // A file that can't be read may name a store that is meant.
         let store = unusable.map_or_else(|| values.store(&mut problems), StoreSettings::Invalid);
         let settings = values.settings(store);
-        Self { settings, listed: values.listed, problems }
+        let digest = values.digest(&problems);
+        Self { settings, listed: values.listed, problems, digest }
     }
 }
 
@@ -263,7 +266,7 @@ fn file_problem(path: &Path, reason: &str) -> ConfigProblem {
         key: "storage".into(),
         source: path.display().to_string(),
         message: format!("the file is not used: {reason}"),
-        hint: "mend the file and start the node again; until then nothing is uploaded".into(),
+        hint: "mend the file; until then nothing is uploaded".into(),
     }
 }
 
@@ -325,6 +328,14 @@ impl Values {
         self.listed.push(Setting { key: key.name.into(), value, source });
     }
 
+    fn digest(&self, problems: &[ConfigProblem]) -> Digest {
+        let ca = self.path("ca_file").map(fs::read);
+        let ca = Digest::of(&ca.and_then(Result::ok).unwrap_or_default()).to_string();
+        let secrets: Vec<_> =
+            self.secrets.iter().map(|(key, secret)| (key, Digest::of(secret.expose().as_bytes()))).collect();
+        Digest::of(&serde_json::to_vec(&(&self.listed, problems, ca, secrets)).unwrap_or_default())
+    }
+
     fn get(&self, key: &str) -> &Value {
         self.listed.iter().find(|setting| setting.key == key).map_or(&Value::Null, |setting| &setting.value)
     }
@@ -370,7 +381,7 @@ impl Values {
         ];
         let invalid = |hint: String| StoreSettings::Invalid(Block { reason: "config".into(), hint });
         if let Some(key) = STORE.into_iter().find(|key| self.wrong.contains(key)) {
-            return invalid(format!("the setting {key} is wrong: mend it and start the node again"));
+            return invalid(format!("the setting {key} is wrong: mend it"));
         }
         match (self.text("backend"), self.path("local_path")) {
             (None, _) => StoreSettings::Unset,
@@ -383,7 +394,7 @@ impl Values {
                     message: message.into(),
                     hint: hint.into(),
                 });
-                invalid(format!("{message}: {hint} and start the node again"))
+                invalid(format!("{message}: {hint}"))
             }
             (Some(backend), _) => StoreSettings::Remote(self.remote(backend)),
         }
@@ -422,7 +433,11 @@ impl Values {
                 is_client: self.text("zenoh.mode") == Some("client"),
                 connect: self.list("zenoh.connect"),
                 listen: self.list("zenoh.listen"),
-                explicit: KEYS.iter().map(|key| key.name).filter(|name| self.source(name) != DEFAULT).collect(),
+                explicit: KEYS
+                    .iter()
+                    .map(|key| key.name)
+                    .filter(|name| name.starts_with("zenoh.") && self.source(name) != DEFAULT)
+                    .collect(),
                 multicast: self.flag("zenoh.multicast"),
                 config_file: self.path("zenoh.config_file"),
             },

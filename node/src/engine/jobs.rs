@@ -18,7 +18,7 @@ use tokio::{
         broadcast::{self, error::RecvError},
         watch,
     },
-    task::spawn_blocking,
+    task::{AbortHandle, spawn_blocking},
 };
 use ulid::Ulid;
 
@@ -79,8 +79,11 @@ pub struct Jobs {
     sync: Arc<Sync>,
     facts: Arc<Facts>,
     clock: Arc<dyn Clock>,
-    running: Arc<Mutex<HashMap<Option<RecordingName>, Arc<Job>>>>,
+    running: Running,
 }
+
+/// The jobs by what they are about, each with what ends it.
+type Running = Arc<Mutex<HashMap<Option<RecordingName>, (Arc<Job>, AbortHandle)>>>;
 
 impl Jobs {
     /// Makes the jobs of one sync.
@@ -94,7 +97,7 @@ impl Jobs {
     /// `Limit`: too many run.
     pub fn upload(&self, recording: Option<RecordingName>) -> Result<Arc<Job>, Refusal> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(job) = running.get(&recording) {
+        if let Some((job, _)) = running.get(&recording) {
             return Ok(Arc::clone(job));
         }
         if running.len() >= JOBS_RUNNING_MAX {
@@ -105,15 +108,24 @@ impl Jobs {
         let (told, view) = watch::channel(view);
         let id = Ulid::from_parts(self.clock.wall() / 1_000_000, fastrand::u128(..));
         let job = Arc::new(Job { id, recording: recording.clone(), view });
-        running.insert(recording.clone(), Arc::clone(&job));
         // Heard from before the asking, so that no chunk is settled unheard.
         let facts = self.facts.listen();
         let (sync, registry) = (Arc::clone(&self.sync), Arc::clone(&self.running));
-        tokio::spawn(async move {
+        let about = recording.clone();
+        let task = tokio::spawn(async move {
             run(&sync, recording.clone(), facts, &told).await;
             registry.lock().unwrap_or_else(PoisonError::into_inner).remove(&recording);
         });
+        // The task can't remove itself before this: the registry is locked.
+        running.insert(about, (Arc::clone(&job), task.abort_handle()));
         Ok(job)
+    }
+
+    /// Ends all jobs. What they asked for goes up all the same; whoever waits for one is told its state.
+    pub fn stop(&self) {
+        for (_, (_, task)) in self.running.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+            task.abort();
+        }
     }
 }
 

@@ -65,6 +65,11 @@ impl Service {
         Self { identity, sync, jobs, clock, setup }
     }
 
+    /// Ends the jobs: the node, or this putting together of it, is ending. Whoever waits for one is told its state.
+    pub fn stop_jobs(&self) {
+        self.jobs.stop();
+    }
+
     /// Returns whose library it is.
     pub const fn identity(&self) -> &Identity {
         &self.identity

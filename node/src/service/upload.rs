@@ -77,7 +77,7 @@ impl Service {
         }
         if self.setup.backend.is_none() {
             let refusal = Refusal::new(ErrorCode::Unavailable, "no object store is configured");
-            return Err(refusal.hint("set backend and local_path in [storage] of config.toml and start the node again"));
+            return Err(refusal.hint("set backend and local_path in [storage] of config.toml"));
         }
         match &recording {
             None => self.scanned()?,

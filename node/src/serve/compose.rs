@@ -1,27 +1,18 @@
-//! The node, put together: settings, identity, store, sync, service and bus.
+//! Making a node's parts from its settings.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    process,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc};
 
 use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX};
-use tokio::sync::watch;
 
 use crate::{
-    bus::{BusError, Presence, session},
     clock::{Clock, SystemClock},
-    config::{self, Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
-    durable,
+    config::{Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
     engine::{
         facts::Facts,
         jobs::Jobs,
-        sync::{Parts, Sync, Timers},
+        sync::{Parts, Sync},
     },
-    library::identity::{Holder, HomeLock, Identity, IdentityError},
+    library::identity::Identity,
     policy::queue::{Block, Limits},
     service::{Service, Setup},
     store::{
@@ -34,42 +25,6 @@ use crate::{
         unset::UnsetStore,
     },
 };
-
-/// Between looks at recordings that go on: a recorder without finalize events waits no longer than this.
-const RESCAN_OPEN_MAX: Duration = Duration::from_secs(10);
-
-/// Closing a session on a dead link takes Zenoh up to ten seconds, and nothing is lost without it.
-const CLOSE_MAX: Duration = Duration::from_secs(2);
-
-/// Why a node does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// Another one runs in the same home.
-    #[error("a node runs in {} already{}; stop it, or choose another --home", home.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
-    Locked {
-        /// The home.
-        home: PathBuf,
-        /// The process that holds it.
-        pid: Option<u32>,
-    },
-    /// The home can't be used.
-    #[error("the home {} can't be used: {source}; make it writable for the node", home.display())]
-    Home {
-        /// The home.
-        home: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The machine has no usable name.
-    #[error("{0}; set machine_id in config.toml or BUBBALOOP_MACHINE_ID")]
-    Machine(#[from] bubbaloop_storage_schemas::names::NameError),
-    /// The identity is broken.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The bus refuses the node.
-    #[error(transparent)]
-    Bus(#[from] BusError),
-}
 
 /// Which store the settings name.
 struct Store {
@@ -113,7 +68,7 @@ async fn store(
         StoreSettings::Remote(remote) => match remote_store(remote, machine_id, clock, problems).await {
             Ok(store) => store,
             Err(reason) => {
-                let hint = format!("{reason}: mend the store's settings and start the node again");
+                let hint = format!("{reason}: mend the store's settings");
                 Store { port: unset("config", hint), id: "none".into(), setup: Setup::default() }
             }
         },
@@ -174,82 +129,17 @@ async fn remote_store(
     }
 }
 
-/// Returns the identity of a home, with a word where another name is configured than it has.
-fn identity(home: &Path, config: &mut Config) -> Result<Identity, ServeError> {
-    let wanted = match &config.settings.machine_id {
-        Some(id) => id.clone(),
-        None => MachineId::of_host(&config::host_name())?,
-    };
-    let identity = Identity::load_or_make(home, &wanted)?;
-    if config.settings.machine_id.is_some() && identity.machine_id != wanted {
-        config.told_other_machine(&identity.machine_id);
-    }
-    Ok(identity)
-}
-
-/// Runs a node until `stop`, then lets what is on its way end within the grace.
-///
-/// # Errors
-/// The home is taken, broken or not writable. A wrong setting is none: the node starts and tells it.
-pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-    let mut lock = HomeLock::take(&home).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => {
-            ServeError::Locked { home: home.clone(), pid: HomeLock::holder(&home).map(|holder| holder.pid) }
-        }
-        _ => ServeError::Home { home: home.clone(), source },
-    })?;
-    let mut config = Config::load(&home, flags);
-    let identity = identity(&home, &mut config)?;
-    let holder = |endpoints| Holder { pid: process::id(), machine_id: identity.machine_id.clone(), endpoints };
-    let home_error = |source| ServeError::Home { home: home.clone(), source };
-    lock.describe(&holder(Vec::new())).map_err(home_error)?;
-    if config.settings.recordings_dir.starts_with(&home) {
-        durable::create_folder(&config.settings.recordings_dir).map_err(home_error)?;
-    }
-    let Parted { settings, clock, facts, sync, service } = compose(&home, config, &identity).await;
-    let (stopping, stopped) = watch::channel(false);
-    let running = tokio::spawn(run_sync(Arc::clone(&sync), timers(&settings), stopped));
-    tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, home = %home.display(), "started");
-
-    tokio::pin!(stop);
-    let joined = async {
-        let session = session::open_at_last(&settings.zenoh).await;
-        let presence = Presence::declare(&session, service, sync, &facts, clock).await?;
-        let endpoints = session::endpoints(&session).await;
-        tracing::info!(endpoints = endpoints.join(" "), "on the bus");
-        lock.describe(&holder(endpoints)).map_err(home_error)?;
-        Ok::<_, ServeError>((session, presence))
-    };
-    let joined = tokio::select! {
-        joined = joined => Some(joined?),
-        () = &mut stop => None,
-    };
-    if joined.is_some() {
-        stop.await;
-    }
-    tracing::info!("stopping");
-    stopping.send_replace(true);
-    if let Err(error) = running.await {
-        tracing::error!(%error, "the sync ended abnormally");
-    }
-    if let Some((session, presence)) = joined {
-        drop(presence);
-        tokio::time::timeout(CLOSE_MAX, session::close(session)).await.ok();
-    }
-    Ok(())
-}
-
 /// The parts of a node that know nothing of each other's makers.
-struct Parted {
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    facts: Arc<Facts>,
-    sync: Arc<Sync>,
-    service: Arc<Service>,
+pub(super) struct Parted {
+    pub(super) settings: Settings,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) facts: Arc<Facts>,
+    pub(super) sync: Arc<Sync>,
+    pub(super) service: Arc<Service>,
 }
 
-async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
-    let Config { settings, listed, mut problems } = config;
+pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
+    let Config { settings, listed, mut problems, .. } = config;
     let settings_digest = Digest::of(&serde_json::to_vec(&listed).unwrap_or_default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let Store { port, id, setup } = store(&settings.store, &identity.machine_id, &clock, &mut problems).await;
@@ -279,19 +169,4 @@ async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
     let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
     let service = Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&clock), setup);
     Parted { settings, clock, facts, sync, service: Arc::new(service) }
-}
-
-fn timers(settings: &Settings) -> Timers {
-    Timers {
-        rescan_open: settings.rescan_interval.min(RESCAN_OPEN_MAX),
-        rescan_all: settings.rescan_interval,
-        verify: settings.verify_interval,
-        shutdown_grace: settings.shutdown_grace,
-    }
-}
-
-async fn run_sync(sync: Arc<Sync>, timers: Timers, mut stopped: watch::Receiver<bool>) {
-    // That the sender is gone means the same: the node ends.
-    sync.run(timers, async move { stopped.wait_for(|is_stopping| *is_stopping).await.map(drop).unwrap_or_default() })
-        .await;
 }

@@ -1,0 +1,238 @@
+//! The node: put together from its settings, run, and put together anew when they change.
+
+mod compose;
+
+use std::{
+    future::pending,
+    io,
+    path::{Path, PathBuf},
+    pin::{Pin, pin},
+    process,
+    sync::Arc,
+    time::Duration,
+};
+
+use bubbaloop_storage_schemas::{Digest, MachineId};
+use tokio::{sync::watch, task::spawn_blocking};
+
+use self::compose::{Parted, compose};
+use crate::{
+    bus::{
+        BusError, Presence,
+        session::{self, Session},
+    },
+    config::{self, Config, Settings, ZenohSettings},
+    durable,
+    engine::sync::{Sync, Timers},
+    library::identity::{Holder, HomeLock, Identity, IdentityError},
+};
+
+/// Between looks at recordings that go on: a recorder without finalize events waits no longer than this.
+const RESCAN_OPEN_MAX: Duration = Duration::from_secs(10);
+
+/// Closing a session on a dead link takes Zenoh up to ten seconds, and nothing is lost without it.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// Between looks whether the settings changed.
+const SETTINGS_LOOK: Duration = Duration::from_secs(2);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another one runs in the same home.
+    #[error("a node runs in {} already{}; stop it, or choose another --home", home.display(), pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    Locked {
+        /// The home.
+        home: PathBuf,
+        /// The process that holds it.
+        pid: Option<u32>,
+    },
+    /// The home can't be used.
+    #[error("the home {} can't be used: {source}; make it writable for the node", home.display())]
+    Home {
+        /// The home.
+        home: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The machine has no usable name.
+    #[error("{0}; set machine_id in config.toml or BUBBALOOP_MACHINE_ID")]
+    Machine(#[from] bubbaloop_storage_schemas::names::NameError),
+    /// The identity is broken.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The bus refuses the node.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+/// Returns the identity of a home, with a word where another name is configured than it has.
+fn identity(home: &Path, config: &mut Config) -> Result<Identity, ServeError> {
+    let wanted = match &config.settings.machine_id {
+        Some(id) => id.clone(),
+        None => MachineId::of_host(&config::host_name())?,
+    };
+    let identity = Identity::load_or_make(home, &wanted)?;
+    if config.settings.machine_id.is_some() && identity.machine_id != wanted {
+        config.told_other_machine(&identity.machine_id);
+    }
+    Ok(identity)
+}
+
+/// Why a run of the parts ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// The node is to end.
+    Stopped,
+    /// The settings changed.
+    Changed,
+}
+
+/// A session with the settings that it was opened by.
+struct Bus {
+    settings: ZenohSettings,
+    session: Session,
+}
+
+/// What stays while the parts are made anew.
+struct Node {
+    home: PathBuf,
+    flags: Vec<(String, String)>,
+    lock: HomeLock,
+    bus: Option<Bus>,
+}
+
+/// Runs a node until `stop`, then lets what is on its way end within the grace.
+///
+/// Changed settings are taken up while it runs: what is on its way ends, and the parts are made anew.
+///
+/// # Errors
+/// The home is taken, broken or not writable. A wrong setting is none: the node starts and tells it.
+pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+    let lock = HomeLock::take(&home).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => {
+            ServeError::Locked { home: home.clone(), pid: HomeLock::holder(&home).map(|holder| holder.pid) }
+        }
+        _ => ServeError::Home { home: home.clone(), source },
+    })?;
+    let mut node = Node { home, flags: flags.to_vec(), lock, bus: None };
+    let mut stop = pin!(stop);
+    while node.run_once(stop.as_mut()).await? == Ended::Changed {
+        tracing::info!("the settings changed and are taken up");
+        // With other settings, a key's among them, everything is worth another try.
+        durable::remove(&node.home.join("storage/dead_letter.json")).map_err(|source| node.home_error(source))?;
+    }
+    node.leave().await;
+    Ok(())
+}
+
+impl Node {
+    /// Runs the parts of the settings as they are now, until `stop` or until the settings change.
+    async fn run_once(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Result<Ended, ServeError> {
+        let mut config = Config::load(&self.home, &self.flags);
+        let digest = config.digest;
+        let identity = identity(&self.home, &mut config)?;
+        if config.settings.recordings_dir.starts_with(&self.home) {
+            durable::create_folder(&config.settings.recordings_dir).map_err(|source| self.home_error(source))?;
+        }
+        let parted = compose(&self.home, config, &identity).await;
+        let (stopping, stopped) = watch::channel(false);
+        let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), timers(&parted.settings), stopped));
+        let home = self.home.display();
+        tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, %home, "started");
+        let changed = settings_change(self.home.clone(), self.flags.clone(), digest);
+        let mut presence = None;
+        let ended = tokio::select! {
+            error = self.be_present(&parted, &identity, &mut presence) => Err(error),
+            () = stop => Ok(Ended::Stopped),
+            () = changed => Ok(Ended::Changed),
+        };
+        tracing::info!("stopping");
+        parted.service.stop_jobs();
+        stopping.send_replace(true);
+        if let Err(error) = running.await {
+            tracing::error!(%error, "the sync ended abnormally");
+        }
+        drop(presence);
+        ended
+    }
+
+    /// Joins the bus, however long that takes, and stays. Returns only if that is not possible.
+    async fn be_present(
+        &mut self,
+        parted: &Parted,
+        identity: &Identity,
+        presence: &mut Option<Presence>,
+    ) -> ServeError {
+        if let Err(error) = self.join(parted, identity, presence).await {
+            return error;
+        }
+        pending().await
+    }
+
+    async fn join(
+        &mut self,
+        parted: &Parted,
+        identity: &Identity,
+        presence: &mut Option<Presence>,
+    ) -> Result<(), ServeError> {
+        let Parted { settings, clock, facts, sync, service } = parted;
+        self.describe(identity, Vec::new())?;
+        if self.bus.as_ref().is_some_and(|bus| bus.settings != settings.zenoh) {
+            self.leave().await;
+        }
+        let bus = match self.bus.take() {
+            Some(bus) => bus,
+            None => Bus { session: session::open_at_last(&settings.zenoh).await, settings: settings.zenoh.clone() },
+        };
+        let session = &self.bus.insert(bus).session;
+        let (service, sync, clock) = (Arc::clone(service), Arc::clone(sync), Arc::clone(clock));
+        *presence = Some(Presence::declare(session, service, sync, facts, clock).await?);
+        let endpoints = session::endpoints(session).await;
+        tracing::info!(endpoints = endpoints.join(" "), "on the bus");
+        self.describe(identity, endpoints)
+    }
+
+    /// Writes down who runs here and where it listens.
+    fn describe(&mut self, identity: &Identity, endpoints: Vec<String>) -> Result<(), ServeError> {
+        let holder = Holder { pid: process::id(), machine_id: identity.machine_id.clone(), endpoints };
+        self.lock.describe(&holder).map_err(|source| self.home_error(source))
+    }
+
+    fn home_error(&self, source: io::Error) -> ServeError {
+        ServeError::Home { home: self.home.clone(), source }
+    }
+
+    async fn leave(&mut self) {
+        if let Some(Bus { session, .. }) = self.bus.take() {
+            tokio::time::timeout(CLOSE_MAX, session::close(session)).await.ok();
+        }
+    }
+}
+
+/// Returns when the settings are others than those of `digest`.
+async fn settings_change(home: PathBuf, flags: Vec<(String, String)>, digest: Digest) {
+    loop {
+        tokio::time::sleep(SETTINGS_LOOK).await;
+        let (home, flags) = (home.clone(), flags.clone());
+        let now = spawn_blocking(move || Config::load(&home, &flags).digest).await;
+        if now.is_ok_and(|now| now != digest) {
+            return;
+        }
+    }
+}
+
+fn timers(settings: &Settings) -> Timers {
+    Timers {
+        rescan_open: settings.rescan_interval.min(RESCAN_OPEN_MAX),
+        rescan_all: settings.rescan_interval,
+        verify: settings.verify_interval,
+        shutdown_grace: settings.shutdown_grace,
+    }
+}
+
+async fn run_sync(sync: Arc<Sync>, timers: Timers, mut stopped: watch::Receiver<bool>) {
+    // That the sender is gone means the same: the node ends.
+    sync.run(timers, async move { stopped.wait_for(|is_stopping| *is_stopping).await.map(drop).unwrap_or_default() })
+        .await;
+}

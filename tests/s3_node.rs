@@ -1,0 +1,193 @@
+//! The real binary on real S3 servers: the main job, what a person must mend, and that it heals without a restart.
+
+use std::fs;
+
+use bubbaloop_storage_schemas::Digest;
+use serde_json::{Value, json};
+
+use crate::support::{
+    node::{Machine, Recorder, until},
+    python::Python,
+    servers::{KEY, READER, SECRET, STRANGER, Server},
+};
+
+fn settings(server: &Server, bucket: &str, more: &str) -> String {
+    format!("backend = \"s3\"\nendpoint = {:?}\nbucket = {bucket:?}\nrescan_interval = \"1s\"\n{more}", server.endpoint)
+}
+
+fn machine(id: &str, storage: &str) -> Machine {
+    let mut machine = Machine::new(id, "");
+    machine.set(storage);
+    machine.set_secrets(KEY, SECRET);
+    machine.start();
+    machine
+}
+
+fn status(python: &mut Python, machine: &Machine) -> Value {
+    let replies = python.get(&crate::support::python::Get { selector: &machine.key("status"), ..Default::default() });
+    replies.first().filter(|reply| reply.is_ok).map(crate::support::python::Reply::value).unwrap_or_default()
+}
+
+fn chunk_rows(python: &mut Python, machine: &Machine) -> Vec<Value> {
+    let info = python.ask(&format!("{}?recording=drive;limit=1000", machine.key("info"))).value();
+    info["chunks"].as_array().cloned().unwrap_or_default()
+}
+
+/// What the server holds under a chunk's key.
+async fn stored(server: &Server, bucket: &str, machine: &Machine, name: &str) -> Option<Vec<u8>> {
+    let key = format!("{bucket}/{}/drive/chunks/{name}", machine.id);
+    server.content(&key).await
+}
+
+async fn is_stored_whole(server: &Server, bucket: &str, machine: &Machine, recorder: &Recorder) -> bool {
+    for chunk in &recorder.chunks {
+        let found = stored(server, bucket, machine, chunk["name"].as_str().unwrap()).await;
+        if found.is_none_or(|bytes| json!(Digest::of(&bytes)) != chunk["sha256"]) {
+            return false;
+        }
+    }
+    true
+}
+
+/// No log, reply or event of the machine has ever shown a secret.
+fn shows_no_secret(machine: &Machine, python: &mut Python) {
+    for verb in ["help", "list", "status", "config", "dead_letters", "info?recording=drive"] {
+        let reply = python.ask(&machine.key(verb));
+        let text = String::from_utf8_lossy(&reply.bytes).into_owned();
+        assert!(!text.contains(SECRET) && !text.contains("wrong-secret"), "{verb}");
+    }
+    for reply in python.heard() {
+        assert!(!String::from_utf8_lossy(&reply.bytes).contains(SECRET));
+    }
+    assert!(!machine.log().contains(SECRET) && !machine.log().contains("wrong-secret"));
+    for file in ["storage/dead_letter.json", "storage/state.json", "storage/identity.json", "storage/lock"] {
+        let text = fs::read_to_string(machine.home().join(file)).unwrap_or_default();
+        assert!(!text.contains(SECRET), "{file}");
+    }
+}
+
+async fn does_the_main_job(server: &Server, id: &str, bucket: &str) {
+    let mut machine = machine(id, &settings(server, bucket, ""));
+    let mut python = machine.python();
+    python.subscribe(&machine.key("events/*"));
+    let mut recorder = machine.recorder("drive");
+    for _ in 0..20 {
+        let chunk = recorder.finalize();
+        let key = format!("bubbaloop/{}/recorder/chunk_finalized", machine.id);
+        python.publish(&key, recorder.event(&chunk).to_string().as_bytes(), "application/json");
+    }
+    until("some chunks are proven", || recorder.journal().len() > 3);
+    machine.kill();
+    for _ in 20..30 {
+        recorder.finalize();
+    }
+    recorder.end();
+    machine.start();
+    let mut python = machine.python();
+    until("it is safe", || {
+        let status = status(&mut python, &machine);
+        status["library"]["chunks"] == 30 && status["safe"] == true
+    });
+    assert!(is_stored_whole(server, bucket, &machine, &recorder).await);
+    for row in chunk_rows(&mut python, &machine) {
+        assert_eq!(row["upload"], "uploaded", "{row}");
+        assert!(["enforced", "etag_md5", "read_back"].contains(&row["proof"].as_str().unwrap()), "{row}");
+    }
+    let status = status(&mut python, &machine);
+    assert_eq!((&status["at_risk_bytes"], &status["store"]["same_disk"]), (&json!(0), &json!(false)));
+    let key = format!("{bucket}/{}/drive/manifest.json", machine.id);
+    let manifest: Value = serde_json::from_slice(&server.content(&key).await.unwrap()).unwrap();
+    assert_eq!(manifest["chunks"].as_array().unwrap().len(), 30);
+    shows_no_secret(&machine, &mut python);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_main_job_is_done_on_a_store_that_checks() {
+    let server = Server::seaweedfs().await;
+    server.bucket("node-main").await;
+    does_the_main_job(&server, "s3_1", "node-main").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_main_job_is_done_on_a_naive_store() {
+    let server = Server::rclone(None).await;
+    server.bucket("naive").await;
+    does_the_main_job(&server, "s3_2", "naive").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_person_must_mend_is_told_with_its_remedy_and_heals_without_a_restart() {
+    let server = Server::seaweedfs().await;
+    server.bucket("node-mend").await;
+    server.bucket("node-strange").await;
+    let machine = machine("s3_3", &settings(&server, "node-mend-later", ""));
+    let mut python = machine.python();
+    python.subscribe(&machine.key("events/*"));
+    let mut recorder = machine.recorder("drive");
+    let chunk = recorder.finalize();
+    let good = settings(&server, "node-mend", "");
+    until("the chunk is seen", || status(&mut python, &machine)["library"]["chunks"] == 1);
+    let mut blocked = |reason: &str, hint: &str| {
+        until(reason, || status(&mut python, &machine)["blocked"]["reason"] == reason);
+        let status = status(&mut python, &machine);
+        assert!(status["blocked"]["hint"].as_str().unwrap().contains(hint), "{status}");
+        assert_eq!(status["safe"], false);
+    };
+    blocked("no_such_bucket", "node-mend-later");
+
+    machine.set_secrets(KEY, "wrong-secret");
+    machine.set(&good);
+    blocked("bad_credentials", "secret_access_key");
+    machine.set_secrets("nobody", SECRET);
+    blocked("bad_credentials", "access_key_id");
+    machine.set_secrets(READER, SECRET);
+    blocked("access_denied", "node-mend");
+    machine.set_secrets(STRANGER, SECRET);
+    blocked("access_denied", "node-mend");
+    machine.set("backend = \"s3\"\nendpoint = \"ftp://x\"\nbucket = \"b\"");
+    blocked("config", "endpoint");
+
+    machine.set(&good);
+    machine.set_secrets(KEY, SECRET);
+    until("it is mended", || status(&mut python, &machine)["safe"] == true);
+    assert!(stored(&server, "node-mend", &machine, chunk["name"].as_str().unwrap()).await.is_some());
+    assert_eq!(status(&mut python, &machine)["blocked"], json!(null));
+    shows_no_secret(&machine, &mut python);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_bucket_means_at_risk_again_and_what_vanishes_goes_up_again() {
+    let server = Server::seaweedfs().await;
+    server.bucket("node-one").await;
+    server.bucket("node-two").await;
+    let machine = machine("s3_4", &settings(&server, "node-one", ""));
+    let mut python = machine.python();
+    let mut recorder = machine.recorder("drive");
+    let chunks = [recorder.finalize(), recorder.finalize()];
+    recorder.end();
+    until("it is safe", || {
+        let status = status(&mut python, &machine);
+        status["library"]["chunks"] == 2 && status["safe"] == true
+    });
+    let first = status(&mut python, &machine)["store"]["store_id"].clone();
+
+    machine.set(&settings(&server, "node-two", "verify_interval = \"1s\""));
+    until("the other bucket is in use", || {
+        let status = status(&mut python, &machine);
+        status["store"]["store_id"].is_string() && status["store"]["store_id"] != first && status["safe"] == true
+    });
+    assert!(is_stored_whole(&server, "node-two", &machine, &recorder).await);
+
+    let name = chunks[0]["name"].as_str().unwrap();
+    server.remove(&format!("node-two/{}/drive/chunks/{name}", machine.id)).await;
+    let marks = || recorder.journal().iter().filter(|line| line["chunk"] == chunks[0]["name"]).count();
+    until("the loss is found and mended", || marks() == 4);
+    assert!(is_stored_whole(&server, "node-two", &machine, &recorder).await);
+    let kinds: Vec<_> = recorder
+        .journal()
+        .iter()
+        .filter(|line| line["chunk"] == chunks[0]["name"])
+        .map(|line| line["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["uploaded", "uploaded", "gone", "uploaded"]);
+}
