@@ -9,7 +9,7 @@ use bubbaloop_storage::{
 use bubbaloop_storage_schemas::{
     RecordingName,
     codec::Format,
-    reply::{ChunkLocal, Proof},
+    reply::{ChunkLocal, Probe, Proof, Rights},
 };
 use serde_json::{Value, json};
 
@@ -303,4 +303,29 @@ async fn objects_that_vanish_or_change_behind_our_back_go_up_again_or_are_told()
     fs::remove_dir_all(robot.folder.path().join("mnt")).unwrap();
     assert!(sync.verify().await.is_err());
     assert_eq!(view(&sync).chunks.iter().filter(|chunk| chunk.facts.proof.is_some()).count(), 2, "away is not gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_is_told_counts_for_nothing_and_is_not_sent_again_each_time() {
+    let robot = Robot::new();
+    robot.is_found_to_be(Probe {
+        enforces_sha256: false,
+        tells_sha256: false,
+        etag_is_md5: false,
+        honours_create_only: true,
+        honours_if_match: true,
+        clock_offset_ms: None,
+        rights: Rights { get: false, head: false, ..Rights::ALL },
+    });
+    robot.ended(&[robot.chunk(0)]);
+    let sync = robot.started();
+    for _ in 0..3 {
+        sync_once(&sync).await;
+    }
+    let chunk = &view(&sync).chunks[0];
+    assert_eq!((chunk.facts.proof, chunk.marked_at_ns), (Some(Proof::Claimed), None));
+    assert_eq!(robot.puts(), 1);
+    assert!(sync.dead_letters()[0].reason.contains("nothing proves"));
+    assert_eq!(fs::read_to_string(robot.recording().join("uploads.jsonl")).unwrap().lines().count(), 1);
+    assert_eq!(robot.remote_indices("manifest.json"), None, "a remote manifest names only what is proven");
 }

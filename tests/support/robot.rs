@@ -40,9 +40,9 @@ impl Clock for MovedClock {
     }
 }
 
-/// The local store with its puts of chunks counted.
+/// The local store with its puts of chunks counted, and with another's probe where one is set.
 #[derive(Debug)]
-pub struct CountedStore(LocalStore, AtomicUsize);
+pub struct CountedStore(LocalStore, AtomicUsize, Mutex<Option<Probe>>);
 
 #[async_trait::async_trait]
 impl ObjectStore for CountedStore {
@@ -74,7 +74,8 @@ impl ObjectStore for CountedStore {
     }
 
     async fn probe(&self) -> Result<Probe, StoreError> {
-        self.0.probe().await
+        let found = self.0.probe().await?;
+        Ok(self.2.lock().unwrap().unwrap_or(found))
     }
 }
 
@@ -95,7 +96,11 @@ impl Robot {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("recordings/drive/chunks")).unwrap();
-        let store = Arc::new(CountedStore(LocalStore::new(folder.path().join("mnt/bucket")), AtomicUsize::new(0)));
+        let store = Arc::new(CountedStore(
+            LocalStore::new(folder.path().join("mnt/bucket")),
+            AtomicUsize::new(0),
+            Mutex::default(),
+        ));
         fs::create_dir(folder.path().join("mnt")).unwrap();
         let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default()));
         let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
@@ -187,6 +192,11 @@ impl Robot {
     pub fn age(&self, path: &std::path::Path, age: Duration) {
         let time = std::time::SystemTime::now() - age;
         fs::File::open(path).unwrap().set_modified(time).unwrap();
+    }
+
+    /// Lets the store's probe find this.
+    pub fn is_found_to_be(&self, probe: Probe) {
+        *self.store.2.lock().unwrap() = Some(probe);
     }
 
     pub fn puts(&self) -> usize {

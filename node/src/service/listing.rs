@@ -278,8 +278,8 @@ fn chunk_row(chunk: &ChunkEntry, stage: Option<Stage<'_>>) -> ChunkRow {
     let upload = match (stage, proof) {
         (_, Some(proof)) if proof.is_proven() => ChunkUpload::Uploaded,
         (Some(Stage::InFlight), _) => ChunkUpload::InFlight,
-        (Some(Stage::Dead(_)), _) => ChunkUpload::DeadLetter,
         (_, Some(_)) => ChunkUpload::Claimed,
+        (Some(Stage::Dead(_)), _) => ChunkUpload::DeadLetter,
         (_, None) => ChunkUpload::Pending,
     };
     ChunkRow {

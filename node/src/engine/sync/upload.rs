@@ -10,7 +10,7 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     journal::{JournalEntry, JournalLine},
     keys::ObjectKey,
-    reply::{ChunkLocal, Probe},
+    reply::{ChunkLocal, Probe, Proof},
 };
 use tokio::task::spawn_blocking;
 
@@ -29,12 +29,18 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
+/// Why a chunk that the store seems to hold does not count as uploaded.
+const CLAIMED: &str = "the store seems to hold it and nothing proves that: give the node's key the right to read the \
+                       object, or remove the object";
+
 impl Sync {
     pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
         let outcome = match self.send(&item, attempt).await {
             Ok(proven) => {
+                let is_proven = proven.proof.is_proven();
                 self.settle(item.clone(), proven).await;
-                Outcome::Settled
+                // Trying again proves nothing until something changes, and may send the bytes each time.
+                if is_proven { Outcome::Settled } else { Outcome::Dead(CLAIMED.into()) }
             }
             Err(error) => {
                 tracing::warn!(recording = %item.id.recording, chunk = %item.id.chunk, %error, "an upload failed");
@@ -166,6 +172,13 @@ impl Sync {
         let Item { id, size_bytes, .. } = item;
         let Proven { digest, proof, etag } = proven;
         let (chunk, size_bytes) = (id.chunk, *size_bytes);
+        let is_known_claim = !proof.is_proven()
+            && self.recording(&id.recording).is_some_and(|recording| {
+                recording.chunk(chunk).is_some_and(|entry| entry.facts.proof == Some(Proof::Claimed))
+            });
+        if is_known_claim {
+            return;
+        }
         let entry = JournalEntry::Uploaded { chunk, sha256: digest, size_bytes, proof, etag: etag.clone() };
         let at_ns = self.journal(&id.recording, entry);
         let now = self.parts.clock.tick();
