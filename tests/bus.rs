@@ -244,3 +244,21 @@ fn a_store_that_is_away_holds_a_job_and_it_goes_on_by_itself() {
     assert_eq!(job["state"], "done", "{job}");
     assert_eq!(python.ask(&machine.key("status")).value()["blocked"], json!(null));
 }
+
+#[test]
+fn two_libraries_of_one_machine_id_find_each_other_on_the_bus() {
+    let one = Machine::started("bus_6");
+    let mut two = Machine::new("bus_6", "");
+    let config = two.home().join("config.toml");
+    let settings = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, settings.replace("connect = []", &format!("connect = [{:?}]", one.endpoint()))).unwrap();
+    two.start();
+    for machine in [&one, &two] {
+        let mut python = machine.python();
+        until("the twin is told", || {
+            let selector = machine.key("status");
+            let replies = python.get(&Get { selector: &selector, all: true, ..Get::default() });
+            replies.len() == 2 && replies.iter().all(|reply| reply.value()["twins"].as_array().unwrap().len() == 1)
+        });
+    }
+}

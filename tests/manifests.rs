@@ -119,3 +119,27 @@ async fn marks_are_folded_into_an_ended_manifest_and_nothing_is_published_again_
     assert!(local["chunks"][0]["uploaded_at_ns"].is_u64(), "{local}");
     assert_eq!(fs::metadata(robot.remote("manifest.json")).unwrap().modified().unwrap(), published);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_library_of_the_same_machine_is_told_and_loses_nothing() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(&[chunk]);
+    fs::create_dir_all(robot.remote("chunks")).unwrap();
+    let theirs = json!({
+        "schema_version": 1, "name": "drive", "machine_id": "robot_1", "started_at_ns": 77, "library_id": "other", "chunks": []
+    });
+    fs::write(robot.remote("manifest.json"), theirs.to_string()).unwrap();
+    let mut facts = robot.facts.listen();
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert_eq!(sync.twins(), ["other"]);
+    let is_twin = |fact: &Fact| matches!(fact, Fact::Twin { twin_library_id, .. } if twin_library_id == "other");
+    let mut told = 0;
+    while let Ok(event) = facts.try_recv() {
+        told += usize::from(is_twin(&event.fact));
+    }
+    assert_eq!(told, 1);
+    assert_eq!(remote(&robot, "manifest.json"), theirs);
+    assert_eq!(remote(&robot, "manifest.5.json")["library_id"], "l");
+}

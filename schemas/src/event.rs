@@ -121,6 +121,13 @@ pub enum Fact {
         /// What a person can do.
         hint: String,
     },
+    /// Another library goes by this machine's id: one of them needs another. Nothing of either is overwritten.
+    Twin {
+        /// The other library; `library_id` is the one that tells.
+        twin_library_id: String,
+        /// Where it was met: `bus` or `bucket`.
+        met: String,
+    },
     /// That fact has ended.
     Unblocked {
         /// The class of the fact that ended.
@@ -137,6 +144,7 @@ impl Fact {
             Self::DeadLettered { .. } => "dead_lettered",
             Self::RecordingComplete { .. } => "recording_complete",
             Self::Blocked { .. } => "blocked",
+            Self::Twin { .. } => "twin",
             Self::Unblocked { .. } => "unblocked",
         }
     }

@@ -70,6 +70,11 @@ pub fn liveliness(space: Space, machine: &MachineId) -> String {
     format!("{}/liveliness", root(space, machine))
 }
 
+/// Returns the key of the token by which libraries of one machine id find each other; `None` stands for all of them.
+pub fn library(machine: &MachineId, library_id: Option<&str>) -> String {
+    format!("{}/library/{}", root(Space::Short, machine), library_id.unwrap_or("*"))
+}
+
 /// Returns the key on which an instance of a recorder publishes its finalize events.
 pub fn chunk_finalized(space: Space, machine: &MachineId, instance: &str) -> String {
     format!("{}/{machine}/{instance}/chunk_finalized", space.base())

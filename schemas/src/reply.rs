@@ -323,6 +323,8 @@ pub struct StatusReply {
     pub refused_events: RefusedEvents,
     /// The store's clock minus ours; null while it is not known.
     pub clock_offset_ms: Option<i64>,
+    /// Other libraries that go by this machine's id: one of them needs another.
+    pub twins: Vec<String>,
     /// What the node writes for itself gets to the disk.
     pub durable: bool,
     /// Where uploads go.

@@ -431,6 +431,7 @@ fn status_reply() -> StatusReply {
         dead_letters: 1,
         refused_events: RefusedEvents { total: 5, foreign: 1, illegal: 1, missing: 1, mismatch: 1, undecodable: 1 },
         clock_offset_ms: Some(-1500),
+        twins: vec!["lib_2".into()],
         durable: true,
         store: StoreStatus {
             backend: Some("r2".into()),

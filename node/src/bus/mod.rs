@@ -12,10 +12,15 @@ pub mod session;
 use std::sync::Arc;
 
 use bubbaloop_storage_schemas::keys::{self, Space};
-use zenoh::{Session, liveliness::LivelinessToken};
+use zenoh::{Session, liveliness::LivelinessToken, pubsub::Subscriber, sample::SampleKind};
 
 use self::{finalize::Listening, queries::Answering};
-use crate::{clock::Clock, engine::facts::Facts, engine::sync::Sync, service::Service};
+use crate::{
+    clock::Clock,
+    engine::{facts::Facts, sync::Sync},
+    library::identity::Identity,
+    service::Service,
+};
 
 /// The node can't join the bus.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,7 @@ pub struct Presence {
     _answering: Vec<Answering>,
     _listening: Vec<Listening>,
     _tokens: Vec<LivelinessToken>,
+    _others: Subscriber<()>,
 }
 
 impl Presence {
@@ -51,8 +57,9 @@ impl Presence {
         facts: &Facts,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, BusError> {
-        let machine = service.identity().machine_id.clone();
+        let Identity { machine_id: machine, library_id } = service.identity().clone();
         events::tell(session.clone(), machine.clone(), facts.listen());
+        let twins = Arc::clone(&sync);
         let listening = finalize::listen(session, &machine, sync, clock).await?;
         let answering = queries::answer(session, service).await?;
         let mut tokens = Vec::new();
@@ -61,6 +68,16 @@ impl Presence {
             let token = session.liveliness().declare_token(key).await;
             tokens.push(token.map_err(BusError::new("can't show that the node is alive"))?);
         }
-        Ok(Self { _answering: answering, _listening: listening, _tokens: tokens })
+        let own = session.liveliness().declare_token(keys::library(&machine, Some(&library_id))).await;
+        tokens.push(own.map_err(BusError::new("can't show the library"))?);
+        let others = session.liveliness().declare_subscriber(keys::library(&machine, None)).history(true);
+        let others = others.callback(move |sample| {
+            if let (SampleKind::Put, Some(library_id)) = (sample.kind(), sample.key_expr().as_str().rsplit('/').next())
+            {
+                twins.note_library(library_id, "bus");
+            }
+        });
+        let others = others.await.map_err(BusError::new("can't look for twins"))?;
+        Ok(Self { _others: others, _answering: answering, _listening: listening, _tokens: tokens })
     }
 }

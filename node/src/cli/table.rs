@@ -154,6 +154,10 @@ pub(super) fn status(reply: &Value) -> String {
         let full = full.map(|full| format!(", full in {}", humantime::format_duration(full))).unwrap_or_default();
         line("disk", format!("{} free{full}", size(free)));
     }
+    for twin in rows(&reply["twins"]) {
+        let twin = twin.as_str().unwrap_or_default();
+        line("twin", format!("library {twin} goes by this machine's id too: give one of them another machine_id"));
+    }
     if reply["durable"] == false {
         line("durable", "NO: the node's own records don't get to the disk".into());
     }

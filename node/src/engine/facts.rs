@@ -30,6 +30,11 @@ impl Facts {
         Self { identity, boot_id, clock, seq: Mutex::new(0), listeners }
     }
 
+    /// Returns the library that the facts are about.
+    pub fn library_id(&self) -> &str {
+        &self.identity.library_id
+    }
+
     /// Tells one fact.
     pub fn tell(&self, fact: Fact) {
         let mut seq = self.seq.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,16 +16,27 @@ pub struct Uploaded {
     pub etag: String,
 }
 
-/// Returns the manifest that may stand in the store: `local` with the chunks that are proven there, and no others.
+/// The field of a remote manifest that names the library that wrote it: two under one machine id are twins.
+const LIBRARY_ID: &str = "library_id";
+
+/// Returns the library that wrote a remote manifest, where it says so.
+pub fn library_of(remote: &Manifest) -> Option<&str> {
+    remote.other.get(LIBRARY_ID)?.as_str()
+}
+
+/// Returns the manifest that may stand in the store: `local` with the chunks that are proven there, and no others, and
+/// with the library's name.
 ///
 /// `uploaded` is by chunk name.
-pub fn remote(local: &Manifest, uploaded: &BTreeMap<String, Uploaded>) -> Manifest {
+pub fn remote(local: &Manifest, uploaded: &BTreeMap<String, Uploaded>, library_id: &str) -> Manifest {
     let mark = |chunk: &ManifestChunk| {
         let mark = uploaded.get(&chunk.name)?;
         let (uploaded_at_ns, remote_etag) = (Some(mark.at_ns), Some(mark.etag.clone()));
         Some(ManifestChunk { uploaded_at_ns, remote_etag, ..chunk.clone() })
     };
-    Manifest { chunks: local.chunks.iter().filter_map(mark).collect(), ..local.clone() }
+    let mut remote = Manifest { chunks: local.chunks.iter().filter_map(mark).collect(), ..local.clone() };
+    remote.other.insert(LIBRARY_ID.into(), library_id.into());
+    remote
 }
 
 /// What is done with a manifest that stands under the name already.
@@ -83,7 +94,9 @@ mod tests {
         let local = manifest(0..3);
         let mark = Uploaded { at_ns: 7, etag: "e".into() };
         let uploaded = BTreeMap::from([(chunk(0).name, mark.clone()), (chunk(2).name, mark)]);
-        let remote = remote(&local, &uploaded);
+        let mut remote = remote(&local, &uploaded, "lib");
+        assert_eq!(library_of(&remote), Some("lib"));
+        remote.other.remove(LIBRARY_ID);
         assert_eq!(indices(&remote), [0, 2]);
         assert_eq!((remote.chunks[1].uploaded_at_ns, remote.chunks[1].remote_etag.as_deref()), (Some(7), Some("e")));
         assert_eq!((&remote.tags, &remote.other), (&local.tags, &local.other));

@@ -95,6 +95,7 @@ impl Service {
             dead_letters,
             refused_events: self.sync.refused_events(),
             clock_offset_ms: probe.and_then(|probe| probe.clock_offset_ms),
+            twins: self.sync.twins(),
             durable: self.sync.is_durable(),
             store: StoreStatus {
                 backend: self.setup.backend.clone(),

@@ -144,7 +144,7 @@ impl Sync {
         if let Some(known) = state.recordings.get(name) {
             recording.keep_from(known);
         }
-        if manifest.is_some_and(|manifest| publish::is_due(&recording, &manifest)) {
+        if manifest.is_some_and(|manifest| publish::is_due(&recording, &manifest, self.parts.facts.library_id())) {
             state.publisher.want(name, self.parts.clock.tick());
         }
         state.recordings.insert(name.clone(), recording);

@@ -22,6 +22,7 @@ use std::{
 
 use bubbaloop_storage_schemas::{
     Digest, MachineId, RecordingName, UnixNs,
+    event::Fact,
     journal::StoreId,
     manifest::Manifest,
     reply::{Probe, RefusedEvents},
@@ -96,6 +97,8 @@ struct State {
     /// The chunks that were given up, until they are proven.
     letters: BTreeMap<ChunkId, Letter>,
     are_letters_changed: bool,
+    /// Other libraries that go by this machine's id.
+    twins: BTreeSet<String>,
     /// Counts the comparisons of marks and store; none is 0.
     pass: u32,
     publisher: Publisher,
@@ -155,6 +158,7 @@ impl Sync {
             unmanaged: AllUnmanaged::new(),
             letters: BTreeMap::new(),
             are_letters_changed: false,
+            twins: BTreeSet::new(),
             pass: 0,
             publisher: Publisher::default(),
             asked: BTreeSet::new(),
@@ -194,6 +198,21 @@ impl Sync {
     /// Returns what stands beside the recordings and is laid out in another way, as the last scan saw it.
     pub fn unmanaged(&self) -> AllUnmanaged {
         self.state().unmanaged.clone()
+    }
+
+    /// Takes in that a library of this machine's id was met, on the `bus` or in the `bucket`. Another than ours is a
+    /// twin, which is told once.
+    pub fn note_library(&self, library_id: &str, met: &str) {
+        if library_id == self.parts.facts.library_id() || !self.state().twins.insert(library_id.to_owned()) {
+            return;
+        }
+        tracing::warn!(twin = library_id, met, "another library goes by this machine's id: give one of them another");
+        self.parts.facts.tell(Fact::Twin { twin_library_id: library_id.to_owned(), met: met.to_owned() });
+    }
+
+    /// Returns the other libraries that go by this machine's id.
+    pub fn twins(&self) -> Vec<String> {
+        self.state().twins.iter().cloned().collect()
     }
 
     /// Tells how uploads go.

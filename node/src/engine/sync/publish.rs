@@ -37,11 +37,11 @@ struct Wanted {
 }
 
 /// Returns what may be published of a recording; `None` while nothing of it is proven, or where it is not ours to publish.
-fn wanted(recording: &Recording, local: &Manifest) -> Option<(Manifest, Vec<u8>)> {
+fn wanted(recording: &Recording, local: &Manifest, library_id: &str) -> Option<(Manifest, Vec<u8>)> {
     if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) {
         return None;
     }
-    let manifest = manifest::remote(local, &recording.uploaded());
+    let manifest = manifest::remote(local, &recording.uploaded(), library_id);
     if manifest.chunks.is_empty() {
         return None;
     }
@@ -50,8 +50,8 @@ fn wanted(recording: &Recording, local: &Manifest) -> Option<(Manifest, Vec<u8>)
 }
 
 /// Tells whether a recording's remote manifest says something else than it should.
-pub(super) fn is_due(recording: &Recording, local: &Manifest) -> bool {
-    wanted(recording, local).is_some_and(|(_, text)| {
+pub(super) fn is_due(recording: &Recording, local: &Manifest, library_id: &str) -> bool {
+    wanted(recording, local, library_id).is_some_and(|(_, text)| {
         recording.published.as_ref().is_none_or(|published| published.wanted != Digest::of(&text))
     })
 }
@@ -125,7 +125,7 @@ impl Sync {
     fn wanted_now(&self, name: &RecordingName) -> Option<Wanted> {
         let local = self.manifest(name)?;
         let recording = self.recording(name)?;
-        let (manifest, text) = wanted(&recording, &local)?;
+        let (manifest, text) = wanted(&recording, &local, self.parts.facts.library_id())?;
         Some(Wanted { recording, manifest, text })
     }
 
@@ -164,9 +164,14 @@ impl Sync {
         let text = if is_as_written {
             wanted.text.clone()
         } else {
-            match joined(store, key, &wanted.manifest).await? {
-                Some(text) => text,
-                None => return Ok(None),
+            let theirs = read_manifest(store, key).await?;
+            if let Some(twin) = theirs.as_ref().and_then(manifest::library_of) {
+                self.note_library(twin, "bucket");
+            }
+            match theirs.map(|theirs| joined(key, &wanted.manifest, &theirs)) {
+                Some(Ok(Some(text))) => text,
+                Some(Err(error)) => return Err(error),
+                Some(Ok(None)) | None => return Ok(None),
             }
         };
         let honours_if_match = self.state().probe.is_some_and(|probe| probe.honours_if_match);
@@ -220,15 +225,19 @@ impl Sync {
     }
 }
 
-/// Reads the manifest that stands under a key and joins ours with it; `None` where it is another capture's.
-async fn joined(store: &dyn ObjectStore, key: &ObjectKey, ours: &Manifest) -> Result<Option<Vec<u8>>, TransferError> {
+/// Reads the manifest that stands under a key; `None` where what stands there is none.
+async fn read_manifest(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Manifest>, TransferError> {
     let Some(object) = store.get(key, None).await? else {
         let message = format!("object {key} vanished while it was looked at");
         return Err(StoreError::new(StoreErrorKind::Retry { after: None }, message).into());
     };
     let text = object.collect(MANIFEST_BYTES_MAX).await?;
-    let Ok((theirs, _)) = Manifest::parse(&text, Indices::Rising) else { return Ok(None) };
-    match manifest::merge(ours, &theirs) {
+    Ok(Manifest::parse(&text, Indices::Rising).ok().map(|(theirs, _)| theirs))
+}
+
+/// Joins our manifest with the one that stands under a key; `None` where that is another capture's.
+fn joined(key: &ObjectKey, ours: &Manifest, theirs: &Manifest) -> Result<Option<Vec<u8>>, TransferError> {
+    match manifest::merge(ours, theirs) {
         Merged::NameTaken => Ok(None),
         Merged::Same(joined) => serde_json::to_vec_pretty(&*joined).map(Some).map_err(|error| {
             StoreError::new(StoreErrorKind::Rejected, format!("the manifest {key} can't be encoded: {error}")).into()
