@@ -240,8 +240,11 @@ fn a_store_that_is_away_holds_a_job_and_it_goes_on_by_itself() {
     let again = python.ask(&format!("{}?recording=drive;wait=0", machine.key("upload"))).value();
     assert_eq!(again["job"], job["job"], "asking again joins");
     std::fs::create_dir(&mount).unwrap();
-    let job = python.ask(&format!("{}?recording=drive;wait=60s", machine.key("upload"))).value();
-    assert_eq!(job["state"], "done", "{job}");
+    until("asking again tells that it is done", || {
+        let selector = format!("{}?recording=drive;wait=5s", machine.key("upload"));
+        let replies = python.get(&Get { selector: &selector, ..Get::default() });
+        replies.first().is_some_and(|reply| reply.is_ok && reply.value()["state"] == "done")
+    });
     assert_eq!(python.ask(&machine.key("status")).value()["blocked"], json!(null));
 }
 
@@ -261,4 +264,34 @@ fn two_libraries_of_one_machine_id_find_each_other_on_the_bus() {
             replies.len() == 2 && replies.iter().all(|reply| reply.value()["twins"].as_array().unwrap().len() == 1)
         });
     }
+}
+
+#[test]
+fn another_disk_in_the_stores_place_is_no_store_of_ours() {
+    let (machine, mut python) = machine("bus_7");
+    let (store, away) = (machine.folder.path().join("store"), machine.folder.path().join("away"));
+    let mut status = |field: &str| {
+        let selector = machine.key("status");
+        let replies = python.get(&Get { selector: &selector, ..Get::default() });
+        replies.first().filter(|reply| reply.is_ok).map(|reply| reply.value()[field].clone()).unwrap_or_default()
+    };
+    until("the chunk counts", || status("library")["uploaded_chunks"] == 1);
+    let first = status("store")["store_id"].clone();
+    std::fs::rename(&store, &away).unwrap();
+    std::fs::create_dir(&store).unwrap();
+    until("the change is told", || status("blocked")["reason"] == "local_path_changed");
+    assert_eq!(std::fs::read_dir(&store).unwrap().count(), 0, "nothing is written to the robot's own disk");
+    assert_eq!(status("safe"), json!(false));
+
+    std::fs::remove_dir(&store).unwrap();
+    std::fs::rename(&away, &store).unwrap();
+    until("the store is back", || status("library")["uploaded_chunks"] == 1 && status("blocked") == json!(null));
+    assert_eq!(status("store")["store_id"], first);
+
+    std::fs::rename(&store, &away).unwrap();
+    std::fs::create_dir_all(store.join(".bubbaloop")).unwrap();
+    until("a new store that a person made is filled", || {
+        let id = status("store")["store_id"].clone();
+        id.is_string() && id != first && status("library")["uploaded_chunks"] == 1
+    });
 }

@@ -9,7 +9,7 @@ use crate::support::conformance::{Subject, manifest_key};
 
 fn opened(root: &std::path::Path) -> LocalStore {
     let store = LocalStore::new(root);
-    store.open().unwrap();
+    store.open(None).unwrap();
     store
 }
 
@@ -57,7 +57,7 @@ async fn a_disk_that_is_not_mounted_blocks_and_is_not_made_up() {
     let mount = folder.path().join("usb");
     let store = LocalStore::new(mount.join("bucket"));
     for result in [
-        store.open().map(drop),
+        store.open(None).map(drop),
         store.probe().await.map(drop),
         store.head(&manifest_key("x")).await.map(drop),
         store.list("", None, 1).await.map(drop),
@@ -82,6 +82,10 @@ async fn what_a_crash_left_half_written_is_swept_and_never_listed() {
     let left = root.join(".bubbaloop/staging/9.9.tmp");
     fs::write(&left, "half").unwrap();
     assert!(store.list("", None, 10).await.unwrap().objects.is_empty());
+    opened(&root);
+    assert!(left.exists(), "it may be another writer's");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(4000);
+    fs::File::open(&left).unwrap().set_modified(old).unwrap();
     opened(&root);
     assert!(!left.exists());
 }

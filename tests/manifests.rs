@@ -143,3 +143,38 @@ async fn another_library_of_the_same_machine_is_told_and_loses_nothing() {
     assert_eq!(remote(&robot, "manifest.json"), theirs);
     assert_eq!(remote(&robot, "manifest.5.json")["library_id"], "l");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_manifest_that_shrinks_takes_nothing_from_the_remote_one() {
+    let robot = Robot::new();
+    let chunks: Vec<_> = (0..6).map(|index| robot.chunk(index)).collect();
+    robot.ended(&chunks);
+    let sync = robot.started();
+    sync_once(&sync).await;
+    robot.ended(&chunks[..2]);
+    sync_once(&sync).await;
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2, 3, 4, 5]));
+    sync_once(&robot.started()).await;
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2, 3, 4, 5]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_names_only_chunks_that_stand_beside_it_however_the_machine_is_spelled() {
+    let robot = Robot::new();
+    let chunks = [robot.chunk(0), robot.chunk(1)];
+    let sync = robot.started();
+    sync_once(&sync).await;
+    sync_once(&sync).await;
+    assert!(robot.is_stored(&chunks[0]), "before there is a manifest the node's own spelling holds");
+    robot.manifest_with(&chunks, &json!({"machine_id": "robot-1", "ended_at_ns": 9}));
+    sync_once(&sync).await;
+    let folder = robot.folder.path().join("mnt/bucket/robot-1/drive");
+    let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    for chunk in manifest["chunks"].as_array().unwrap() {
+        assert!(folder.join("chunks").join(chunk["name"].as_str().unwrap()).exists(), "{chunk}");
+    }
+    assert_eq!(manifest["chunks"].as_array().unwrap().len(), 2);
+    let puts = robot.puts();
+    sync_once(&robot.started()).await;
+    assert_eq!(robot.puts(), puts, "a restart sends nothing again");
+}

@@ -164,7 +164,7 @@ async fn a_journal_that_cant_be_written_stops_no_upload_and_loses_no_mark_in_mem
 }
 
 fn event(chunk: &Value) -> Vec<u8> {
-    json!({"recording": "drive", "machine_id": "robot-1", "chunk": chunk}).to_string().into_bytes()
+    json!({"recording": "drive", "machine_id": "robot_1", "chunk": chunk}).to_string().into_bytes()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,14 +193,14 @@ async fn events_that_the_disk_denies_are_counted_and_send_nothing() {
         changed[name] = value;
         event(&changed)
     };
-    let foreign = event(&chunk).iter().map(|byte| if *byte == b'-' { b'+' } else { *byte }).collect::<Vec<_>>();
+    let illegal = json!({"recording": "drive", "machine_id": "robot+1", "chunk": chunk}).to_string().into_bytes();
     for bytes in [
         b"garbage".to_vec(),
         vec![b' '; 1024 * 1024],
         changed("size_bytes", json!(299_999)),
         changed("sha256", json!("0".repeat(64))),
         changed("sha256", json!("0")),
-        foreign,
+        illegal,
         json!({"recording": "drive", "machine_id": "robot_2", "chunk": chunk}).to_string().into_bytes(),
     ] {
         sync.take_event(&bytes, None).unwrap_err();
@@ -328,4 +328,26 @@ async fn a_claim_is_told_counts_for_nothing_and_is_not_sent_again_each_time() {
     assert!(sync.dead_letters()[0].reason.contains("nothing proves"));
     assert_eq!(fs::read_to_string(robot.recording().join("uploads.jsonl")).unwrap().lines().count(), 1);
     assert_eq!(robot.remote_indices("manifest.json"), None, "a remote manifest names only what is proven");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manifest_with_a_wrong_digest_for_a_sound_file_keeps_it_from_nothing() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    let mut lie = chunk.clone();
+    lie["sha256"] = json!(format!("{}{}", &chunk["sha256"].as_str().unwrap()[..8], "0".repeat(56)));
+    robot.ended(&[lie]);
+    let sync = robot.started();
+    for _ in 0..2 {
+        sync_once(&sync).await;
+        assert!(robot.is_stored(&chunk));
+        assert_eq!(sync.dead_letters(), []);
+        assert_eq!(view(&sync).chunks[0].facts.proof, Some(Proof::Enforced));
+        assert_eq!(view(&sync).unlisted_chunks(), 1, "the manifest is told to be wrong");
+    }
+    let restarted = robot.started();
+    sync_once(&restarted).await;
+    assert_eq!(view(&restarted).chunks[0].facts.proof, Some(Proof::Enforced));
+    assert_eq!(robot.puts(), 2, "one that was cut off for the wrong digest, and one");
+    assert_eq!(robot.remote_indices("manifest.json"), None, "a wrong digest is not published");
 }

@@ -68,7 +68,11 @@ pub fn open(path: &Path) -> Result<File, ContentError> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let open = || {
         let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) }
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "not a regular file"))
+        }
     };
     open().map_err(|error| ContentError::of(path, error))
 }

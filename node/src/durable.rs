@@ -7,6 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use rustix::{
@@ -151,13 +152,17 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what an earlier crash left in a folder of temporary files.
+/// Removes what an earlier crash left in a folder of temporary files: files that were written to before `since`.
 ///
 /// # Errors
 /// The folder can't be read.
-pub fn sweep(folder: &Path) -> io::Result<()> {
+pub fn sweep(folder: &Path, since: SystemTime) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
-        remove(&entry?.path())?;
+        let entry = entry?;
+        // One that vanishes meanwhile was another writer's.
+        if entry.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|modified| modified < since) {
+            remove(&entry.path())?;
+        }
     }
     Ok(())
 }

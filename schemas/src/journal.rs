@@ -41,6 +41,9 @@ pub enum JournalEntry {
         proof: Proof,
         /// The object's ETag.
         etag: String,
+        /// The object's key: where the recorder spells the machine in another way later, this is not that object.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
     },
     /// The store is known not to hold a chunk that an earlier line says it does.
     Gone {
@@ -85,6 +88,7 @@ mod tests {
             size_bytes: 1,
             proof: Proof::Enforced,
             etag: "with\nnewline".into(),
+            key: None,
         };
         let line = JournalLine { at_ns: 1, store_id: "s".into(), entry };
         let text = serde_json::to_string(&line).unwrap();

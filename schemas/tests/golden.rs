@@ -112,6 +112,7 @@ fn cases() -> Vec<Case> {
                 size_bytes: 9_437_184,
                 proof: Proof::Enforced,
                 etag: etag.clone(),
+                key: Some(format!("robot_1/drive_1/chunks/{}", chunk_name())),
             }),
         ),
         Case::plain("journal_line_gone", journal(JournalEntry::Gone { chunk })),

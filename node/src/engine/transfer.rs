@@ -84,6 +84,18 @@ impl From<TransferError> for Outcome {
 /// # Cancellation
 /// The object may be there: the next try finds it.
 pub async fn send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
+    match try_send(store, probe, parcel).await {
+        Err(TransferError::Store(error)) if error.is_denied() => {
+            // Where the store takes others, it is this object that is denied, and no reason to stop them.
+            store.probe().await?;
+            let message = format!("{} while the store takes others: {}", parcel.key, error.message);
+            Err(StoreError::new(StoreErrorKind::Rejected, message).into())
+        }
+        result => result,
+    }
+}
+
+async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
     if parcel.may_be_there && probe.rights.head {
         match store.head(&parcel.key).await {
             Ok(Some(meta)) => return identify(store, probe, parcel, meta).await,

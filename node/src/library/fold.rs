@@ -53,7 +53,7 @@ pub fn fold(path: &Path, uploaded: &BTreeMap<String, Uploaded>, now_ns: UnixNs) 
     }
     let mut folded = manifest.clone();
     for chunk in &mut folded.chunks {
-        if let Some(mark) = uploaded.get(&chunk.name) {
+        if let Some(mark) = uploaded.get(&chunk.name).filter(|mark| mark.sha256.to_string() == chunk.sha256) {
             chunk.uploaded_at_ns = Some(mark.at_ns);
             chunk.remote_etag = Some(mark.etag.clone());
         }
@@ -100,7 +100,8 @@ mod tests {
         let path = folder.path().join("manifest.json");
         fs::write(&path, manifest.to_string()).unwrap();
         let now_ns = mtime_ns(&fs::metadata(&path).unwrap()) + still_ns;
-        let uploaded = BTreeMap::from([(chunk_name(), Uploaded { at_ns: 7, etag: "e".into() })]);
+        let uploaded =
+            BTreeMap::from([(chunk_name(), Uploaded { sha256: Digest::of(b"x"), at_ns: 7, etag: "e".into() })]);
         let folded = fold(&path, &uploaded, now_ns).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing stays behind");
         (folded, serde_json::from_slice(&fs::read(&path).unwrap()).unwrap())

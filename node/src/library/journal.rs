@@ -28,6 +28,8 @@ pub struct Mark {
     pub at_ns: UnixNs,
     /// The object's ETag.
     pub etag: String,
+    /// The object's key, where the line tells it.
+    pub key: Option<String>,
 }
 
 /// The remote manifest that was written last.
@@ -71,8 +73,8 @@ impl Fold {
 
     fn add(&mut self, line: JournalLine) {
         match line.entry {
-            JournalEntry::Uploaded { chunk, sha256, proof, etag, .. } => {
-                self.marks.insert(chunk, Mark { digest: sha256, proof, at_ns: line.at_ns, etag });
+            JournalEntry::Uploaded { chunk, sha256, proof, etag, key, .. } => {
+                self.marks.insert(chunk, Mark { digest: sha256, proof, at_ns: line.at_ns, etag, key });
             }
             JournalEntry::Gone { chunk } => {
                 self.marks.remove(&chunk);
@@ -117,8 +119,14 @@ mod tests {
     fn uploaded(index: u32, store_id: &str, at_ns: UnixNs) -> JournalLine {
         let sha256 = Digest::of(&index.to_be_bytes());
         let chunk = ChunkName::new(index, &sha256);
-        let entry =
-            JournalEntry::Uploaded { chunk, sha256, size_bytes: 4, proof: Proof::Enforced, etag: at_ns.to_string() };
+        let entry = JournalEntry::Uploaded {
+            chunk,
+            sha256,
+            size_bytes: 4,
+            proof: Proof::Enforced,
+            etag: at_ns.to_string(),
+            key: None,
+        };
         JournalLine { at_ns, store_id: store_id.into(), entry }
     }
 

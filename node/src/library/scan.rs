@@ -10,6 +10,7 @@ use std::{
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName, UnixNs,
+    keys::ObjectKey,
     limits::{CHUNKS_PER_RECORDING_MAX, MANIFEST_BYTES_MAX},
     manifest::{Checked, Indices, Manifest},
     reply::{ChunkLocal, Proof},
@@ -79,8 +80,21 @@ pub struct ChunkEntry {
     pub marked_at_ns: Option<UnixNs>,
     /// The ETag of the object that was proven.
     pub etag: Option<Box<str>>,
+    /// The digest that the manifest names, where the file's bytes have another one that fits the chunk's name.
+    pub refused_digest: Option<Digest>,
     /// The last comparison with the store that saw the object as it was proven.
     pub seen_in_pass: u32,
+}
+
+impl ChunkEntry {
+    /// Takes in that its bytes have a digest that fits its name and is not the manifest's: the manifest is wrong, and
+    /// the chunk goes up as one that no manifest names.
+    pub fn contradict(&mut self, found: Option<Digest>) {
+        self.refused_digest = self.digest;
+        self.digest = found;
+        self.facts.is_listed = false;
+        self.facts.is_announced = true;
+    }
 }
 
 /// One recording as manifest, disk and journal tell it.
@@ -198,13 +212,18 @@ impl Recording {
     /// Keeps what `known` has and the disk does not tell: marks of which the journal line could not be written
     /// or was written after the journal was read, and announcements that came meanwhile.
     pub fn keep_from(&mut self, known: &Self) {
+        if !matches!(self.manifest, ManifestFacts::Readable { .. }) {
+            self.machine_id = known.machine_id.clone();
+        }
+        // Under another spelling of the machine the store's objects are others.
+        let is_same_place = self.machine_id == known.machine_id;
         self.manifest_seen_in_pass = known.manifest_seen_in_pass;
         for chunk in &mut self.chunks {
             let Some(before) = known.chunk(chunk.name) else { continue };
             chunk.facts.is_announced |= before.facts.is_announced;
             chunk.seen_in_pass = before.seen_in_pass;
             let is_same = chunk.digest.is_none() || before.digest.is_none() || chunk.digest == before.digest;
-            if is_same && chunk.marked_at_ns.is_none() && before.marked_at_ns.is_some() {
+            if is_same_place && is_same && chunk.marked_at_ns.is_none() && before.marked_at_ns.is_some() {
                 chunk.digest = before.digest;
                 chunk.facts.proof = before.facts.proof;
                 chunk.marked_at_ns = before.marked_at_ns;
@@ -229,16 +248,19 @@ impl Recording {
     /// Returns the chunks that are proven in the store, by name, as a manifest records them.
     pub fn uploaded(&self) -> BTreeMap<String, Uploaded> {
         let mark = |chunk: &ChunkEntry| {
-            let (at_ns, etag) = (chunk.marked_at_ns?, chunk.etag.as_deref()?.to_owned());
-            chunk.facts.proof.is_some_and(Proof::is_proven).then(|| (chunk.name.to_string(), Uploaded { at_ns, etag }))
+            let (sha256, at_ns, etag) = (chunk.digest?, chunk.marked_at_ns?, chunk.etag.as_deref()?.to_owned());
+            let is_proven = chunk.facts.proof.is_some_and(Proof::is_proven);
+            is_proven.then(|| (chunk.name.to_string(), Uploaded { sha256, at_ns, etag }))
         };
         self.chunks.iter().filter_map(mark).collect()
     }
 
     /// Returns how many chunks no manifest names that were seen often enough to count.
     pub fn unlisted_chunks(&self) -> usize {
-        let is_unlisted =
-            |chunk: &&ChunkEntry| !chunk.facts.is_listed && chunk.facts.sightings >= recording::SIGHTINGS_MIN;
+        let is_unlisted = |chunk: &&ChunkEntry| {
+            !chunk.facts.is_listed
+                && (chunk.refused_digest.is_some() || chunk.facts.sightings >= recording::SIGHTINGS_MIN)
+        };
         self.chunks.iter().filter(is_unlisted).count()
     }
 }
@@ -312,7 +334,11 @@ pub fn load(
         }
     }
     add_files(&mut chunks, files.unwrap_or_default().chunks, earlier, look);
-    add_marks(&mut chunks, &fold);
+    // Until a manifest tells how the recorder spells the machine, an event's spelling holds.
+    if let (None, Some(earlier)) = (&readable, earlier) {
+        recording.machine_id = earlier.machine_id.clone();
+    }
+    add_marks(&mut chunks, &fold, &recording.machine_id, name);
     recording.chunks = chunks.into_values().collect();
     recording.published = fold.published;
     recording.is_folded = readable.as_ref().is_some_and(|manifest| is_folded(manifest, &recording.uploaded()));
@@ -375,6 +401,7 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
         },
         marked_at_ns: None,
         etag: None,
+        refused_digest: None,
         seen_in_pass: 0,
     };
     let claims = manifest.chunks.iter().map(|chunk| chunk.uploaded_at_ns);
@@ -443,8 +470,14 @@ fn add_files(
             },
             marked_at_ns: None,
             etag: None,
+            refused_digest: None,
             seen_in_pass: 0,
         });
+        if let Some(before) =
+            before.filter(|before| before.refused_digest.is_some() && before.refused_digest == entry.digest)
+        {
+            entry.contradict(before.digest);
+        }
         entry.size_bytes = metadata.len();
         entry.finalized_at_ns = mtime_ns(&metadata);
         entry.facts.sightings =
@@ -460,14 +493,27 @@ fn add_files(
     }
 }
 
-fn add_marks(chunks: &mut BTreeMap<ChunkName, ChunkEntry>, fold: &Fold) {
+fn add_marks(
+    chunks: &mut BTreeMap<ChunkName, ChunkEntry>,
+    fold: &Fold,
+    machine_id: &MachineId,
+    recording: &RecordingName,
+) {
     for (name, mark) in &fold.marks {
         let Some(entry) = chunks.get_mut(name) else { continue };
+        let key = ObjectKey::chunk(machine_id, recording, *name);
+        if mark.key.as_deref().is_some_and(|marked| marked != key.as_str()) {
+            continue;
+        }
+        let is_proven = mark.proof.is_proven();
+        if is_proven && entry.digest.is_some_and(|digest| digest != mark.digest) && name.fits(&mark.digest) {
+            entry.contradict(Some(mark.digest));
+        }
         if entry.digest.is_none_or(|digest| digest == mark.digest) {
             entry.digest = Some(mark.digest);
             entry.facts.proof = Some(mark.proof);
-            entry.marked_at_ns = mark.proof.is_proven().then_some(mark.at_ns);
-            entry.etag = mark.proof.is_proven().then(|| mark.etag.clone().into());
+            entry.marked_at_ns = is_proven.then_some(mark.at_ns);
+            entry.etag = is_proven.then(|| mark.etag.clone().into());
         }
     }
 }

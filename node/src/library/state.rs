@@ -1,6 +1,11 @@
 //! `storage/state.json`: what the node must not forget over a restart and nobody else may write.
 
-use std::{io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
 use bubbaloop_storage_schemas::{UnixNs, journal::StoreId};
 use serde::{Deserialize, Serialize};
@@ -16,6 +21,8 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 pub struct NodeState {
     /// The last pass that compared marks and store.
     pub verified: Option<Verified>,
+    /// The marks of the local stores that were used, by folder.
+    pub local_stores: BTreeMap<PathBuf, String>,
 }
 
 /// A pass that compared the marks with what the store lists.
@@ -34,12 +41,16 @@ impl NodeState {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Writes the state.
+    /// Changes the state. One at a time: the file has one writer.
     ///
     /// # Errors
     /// The disk is full or not writable; the old state stands.
-    pub fn save(&self, path: &Path) -> io::Result<()> {
-        durable::replace(path, &serde_json::to_vec_pretty(self)?)
+    pub fn update(path: &Path, change: impl FnOnce(&mut Self)) -> io::Result<()> {
+        static ONE_WRITER: Mutex<()> = Mutex::new(());
+        let _one_writer = ONE_WRITER.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = Self::load(path);
+        change(&mut state);
+        durable::replace(path, &serde_json::to_vec_pretty(&state)?)
     }
 }
 
@@ -53,9 +64,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         assert_eq!(NodeState::load(&path), NodeState::default());
-        let state = NodeState { verified: Some(Verified { store_id: "s".into(), at_ns: 7 }) };
-        state.save(&path).unwrap();
-        assert_eq!(NodeState::load(&path), state);
+        let verified = Verified { store_id: "s".into(), at_ns: 7 };
+        NodeState::update(&path, |state| state.verified = Some(verified.clone())).unwrap();
+        NodeState::update(&path, |state| drop(state.local_stores.insert("a".into(), "b".into()))).unwrap();
+        let state = NodeState::load(&path);
+        assert_eq!((state.verified, state.local_stores.len()), (Some(verified), 1));
         std::fs::write(&path, "{").unwrap();
         assert_eq!(NodeState::load(&path), NodeState::default());
     }

@@ -25,6 +25,8 @@ pub enum Refused {
 /// An event whose words hold; whether the disk agrees is seen next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announced {
+    /// The machine as the recorder spells it.
+    pub machine_id: MachineId,
     /// The chunk's recording.
     pub recording: RecordingName,
     /// The chunk.
@@ -58,7 +60,11 @@ pub fn check(event: &FinalizeEvent, machine: &MachineId) -> Result<Announced, Re
         ChunkError::Illegal(_) => Refused::Illegal,
         ChunkError::Mismatch { .. } => Refused::Mismatch,
     })?;
-    if sender.is_same_machine(machine) { Ok(Announced { recording, chunk }) } else { Err(Refused::Foreign) }
+    if sender.is_same_machine(machine) {
+        Ok(Announced { machine_id: sender, recording, chunk })
+    } else {
+        Err(Refused::Foreign)
+    }
 }
 
 /// Compares an announced chunk with the disk.

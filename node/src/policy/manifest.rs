@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bubbaloop_storage_schemas::{
-    UnixNs,
+    Digest, UnixNs,
     manifest::{Manifest, ManifestChunk},
 };
 
 /// How the upload of a chunk is recorded in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uploaded {
+    /// The digest that was proven.
+    pub sha256: Digest,
     /// When it was proven.
     pub at_ns: UnixNs,
     /// The object's ETag.
@@ -30,7 +32,7 @@ pub fn library_of(remote: &Manifest) -> Option<&str> {
 /// `uploaded` is by chunk name.
 pub fn remote(local: &Manifest, uploaded: &BTreeMap<String, Uploaded>, library_id: &str) -> Manifest {
     let mark = |chunk: &ManifestChunk| {
-        let mark = uploaded.get(&chunk.name)?;
+        let mark = uploaded.get(&chunk.name).filter(|mark| mark.sha256.to_string() == chunk.sha256)?;
         let (uploaded_at_ns, remote_etag) = (Some(mark.at_ns), Some(mark.etag.clone()));
         Some(ManifestChunk { uploaded_at_ns, remote_etag, ..chunk.clone() })
     };
@@ -92,8 +94,12 @@ mod tests {
     #[test]
     fn only_what_is_proven_is_named_and_all_else_is_kept() {
         let local = manifest(0..3);
-        let mark = Uploaded { at_ns: 7, etag: "e".into() };
-        let uploaded = BTreeMap::from([(chunk(0).name, mark.clone()), (chunk(2).name, mark)]);
+        let mark = |index: u32| {
+            let sha256 = Digest::of(&index.to_be_bytes());
+            (chunk(index).name, Uploaded { sha256, at_ns: 7, etag: "e".into() })
+        };
+        let lie = (chunk(1).name, Uploaded { sha256: Digest::of(b"other"), at_ns: 7, etag: "e".into() });
+        let uploaded = BTreeMap::from([mark(0), lie, mark(2)]);
         let mut remote = remote(&local, &uploaded, "lib");
         assert_eq!(library_of(&remote), Some("lib"));
         remote.other.remove(LIBRARY_ID);

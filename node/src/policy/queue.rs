@@ -152,13 +152,17 @@ struct Try {
     attempts: u32,
     /// What [`Queue::served`] was at its first failure.
     failing_since: Option<Duration>,
+    /// How many chunks had gone up when it failed last.
+    failed_after: Option<u64>,
+    /// How often it failed while others went up: that is its own fault and not the store's.
+    strikes: u32,
     /// The gate's era in which the running try began: an older try's failure says nothing of the gate now.
     era: u64,
 }
 
 impl Try {
     const fn first(item: Item) -> Self {
-        Self { item, is_urgent: false, attempts: 0, failing_since: None, era: 0 }
+        Self { item, is_urgent: false, attempts: 0, failing_since: None, failed_after: None, strikes: 0, era: 0 }
     }
 }
 
@@ -178,6 +182,9 @@ pub struct Queue {
     gate: Gate,
     era: u64,
     order: BTreeMap<Place, ()>,
+    /// Chunks that fail while others go up, each until its own time.
+    later: BTreeMap<(Tick, ChunkId), ()>,
+    successes: u64,
     waiting: HashMap<ChunkId, (Place, Try)>,
     in_flight: HashMap<ChunkId, Try>,
     dead: BTreeMap<ChunkId, DeadLetter>,
@@ -194,6 +201,8 @@ impl Queue {
             gate: Gate::Open,
             era: 0,
             order: BTreeMap::new(),
+            later: BTreeMap::new(),
+            successes: 0,
             waiting: HashMap::new(),
             in_flight: HashMap::new(),
             dead: BTreeMap::new(),
@@ -234,6 +243,7 @@ impl Queue {
         for id in waiting {
             if let Some((place, entry)) = self.waiting.remove(&id) {
                 self.order.remove(&place);
+                self.later.retain(|(_, later), ()| *later != entry.item.id);
                 self.wait(Try { is_urgent: true, ..entry });
             }
         }
@@ -243,6 +253,7 @@ impl Queue {
     pub fn forget(&mut self, id: &ChunkId) {
         if let Some((place, _)) = self.waiting.remove(id) {
             self.order.remove(&place);
+            self.later.retain(|(_, later), ()| later != id);
         }
         self.dead.remove(id);
     }
@@ -259,13 +270,13 @@ impl Queue {
                 *is_probing = true;
                 return Next::Probe;
             }
-            Gate::Waiting { until, .. } if now < *until && !self.waiting.is_empty() => return Next::WaitUntil(*until),
+            Gate::Waiting { until, .. } if now < *until && !self.order.is_empty() => return Next::WaitUntil(*until),
             Gate::Waiting { .. } => 1,
         };
         if self.in_flight.len() >= slots {
             return Next::Idle;
         }
-        let Some((place, ())) = self.order.pop_first() else { return self.idle() };
+        let Some(place) = self.pop() else { return self.idle() };
         let Some((_, mut entry)) = self.waiting.remove(&place.id) else { return self.idle() };
         entry.era = self.era;
         entry.attempts = entry.attempts.saturating_add(1);
@@ -289,9 +300,16 @@ impl Queue {
                 let since = *entry.failing_since.get_or_insert(self.served);
                 if self.served.saturating_sub(since) > self.limits.give_up_after {
                     self.bury(entry, message, now);
-                } else {
-                    self.wait(entry);
+                    return;
                 }
+                let is_its_own = entry.failed_after.replace(self.successes).is_some_and(|then| then < self.successes);
+                if is_its_own {
+                    entry.strikes = entry.strikes.saturating_add(1);
+                    let wait = backoff::delay(entry.strikes.saturating_add(1), jitter).max(after.unwrap_or_default());
+                    self.put_off(entry, now.after(wait));
+                    return;
+                }
+                self.wait(entry);
                 if is_of_this_era {
                     self.failed(after, now, jitter);
                 }
@@ -368,6 +386,7 @@ impl Queue {
     /// Returns when the next try or probe is due, where one waits for a time.
     pub fn next_try_at(&self) -> Option<Tick> {
         match &self.gate {
+            Gate::Open if self.order.is_empty() => self.later.first_key_value().map(|((until, _), ())| *until),
             Gate::Open => None,
             Gate::Waiting { until, .. } => (!self.waiting.is_empty()).then_some(*until),
             Gate::Blocked { probe_at, .. } => Some(*probe_at),
@@ -405,14 +424,41 @@ impl Queue {
         self.dead.values()
     }
 
-    fn wait(&mut self, entry: Try) {
-        let place = Place {
+    fn place(entry: &Try) -> Place {
+        Place {
             is_not_urgent: !entry.is_urgent,
             attempts: entry.attempts,
             finalized_at_ns: entry.item.finalized_at_ns,
             id: entry.item.id.clone(),
-        };
+        }
+    }
+
+    fn wait(&mut self, entry: Try) {
+        let place = Self::place(&entry);
         self.order.insert(place.clone(), ());
+        self.waiting.insert(entry.item.id.clone(), (place, entry));
+    }
+
+    /// Takes the next chunk: the first of those that failed least. While the store fails, every other try is the newest
+    /// of them, so that chunks with a fault of their own hold up no sound one.
+    fn pop(&mut self) -> Option<Place> {
+        let (first, ()) = self.order.first_key_value()?;
+        let place = match &self.gate {
+            Gate::Waiting { failures, .. } if failures % 2 == 0 => {
+                let is_alike =
+                    |place: &&Place| (place.is_not_urgent, place.attempts) == (first.is_not_urgent, first.attempts);
+                self.order.keys().take_while(is_alike).last().unwrap_or(first).clone()
+            }
+            Gate::Open | Gate::Waiting { .. } | Gate::Blocked { .. } => first.clone(),
+        };
+        self.order.remove(&place);
+        Some(place)
+    }
+
+    /// Lets a chunk wait for a time of its own. It counts as waiting.
+    fn put_off(&mut self, entry: Try, until: Tick) {
+        let place = Self::place(&entry);
+        self.later.insert((until, entry.item.id.clone()), ());
         self.waiting.insert(entry.item.id.clone(), (place, entry));
     }
 
@@ -422,8 +468,18 @@ impl Queue {
         self.dead.insert(letter.item.id.clone(), letter);
     }
 
-    /// Lets dead letters wait again a day after their last try.
+    /// Lets dead letters wait again a day after their last try, and chunks whose own time has come.
     fn revive(&mut self, now: Tick) {
+        while let Some(((until, id), ())) = self.later.first_key_value() {
+            if *until > now {
+                break;
+            }
+            let id = id.clone();
+            self.later.pop_first();
+            if let Some((place, _)) = self.waiting.get(&id) {
+                self.order.insert(place.clone(), ());
+            }
+        }
         let is_due = |letter: &DeadLetter| now >= letter.retry_at;
         let due: Vec<_> =
             self.dead.values().filter(|letter| is_due(letter)).map(|letter| letter.item.id.clone()).collect();
@@ -435,6 +491,7 @@ impl Queue {
     }
 
     fn succeeded(&mut self, now: Tick) {
+        self.successes += 1;
         if let Some(last) = self.last_success.replace(now) {
             self.served += now.since(last).min(SERVED_STEP_MAX);
         }
@@ -456,7 +513,8 @@ impl Queue {
     }
 
     fn idle(&self) -> Next {
-        match self.dead.values().map(|letter| letter.retry_at).min() {
+        let later = self.later.first_key_value().map(|((until, _), ())| *until);
+        match self.dead.values().map(|letter| letter.retry_at).chain(later).min() {
             Some(tick) => Next::WaitUntil(tick),
             None => Next::Idle,
         }

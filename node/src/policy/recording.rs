@@ -52,9 +52,10 @@ pub fn state(facts: &Facts<'_>) -> (RecordingState, Option<String>) {
         ManifestFacts::Readable { is_ours: false, .. } => {
             (RecordingState::Foreign, Some("another machine recorded it".into()))
         }
-        ManifestFacts::Readable { .. } if chunks > 0 => {
-            (RecordingState::Unlisted, Some(format!("manifest.json does not name {chunks} of its chunks")))
-        }
+        ManifestFacts::Readable { .. } if chunks > 0 => (
+            RecordingState::Unlisted,
+            Some(format!("manifest.json does not name {chunks} of its chunks, or with another digest")),
+        ),
         ManifestFacts::Readable { has_ended: true, .. } => (RecordingState::Ended, None),
         ManifestFacts::Readable { has_ended: false, .. } => {
             if is_still(facts.touched_at_ns, facts.now_ns) {

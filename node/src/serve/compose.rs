@@ -12,11 +12,11 @@ use crate::{
         jobs::Jobs,
         sync::{Parts, Sync},
     },
-    library::identity::Identity,
+    library::{identity::Identity, state::NodeState},
     policy::queue::{Block, Limits},
     service::{Service, Setup},
     store::{
-        ObjectStore,
+        ObjectStore, StoreErrorKind,
         local::LocalStore,
         s3::{
             S3Store,
@@ -33,14 +33,48 @@ struct Store {
     setup: Setup,
 }
 
-/// Names a store for the journal: a hash of all that makes it another one.
-fn store_id(provider: &str, place: &str) -> StoreId {
-    let digest = Digest::of(format!("{provider}\n{place}").as_bytes()).to_string();
-    format!("{provider}-{}", &digest[..16])
+/// Digits of a mark in a store's id: enough that two stores never share one.
+const STORE_ID_DIGITS: usize = 16;
+
+/// Opens the store in a folder. Its id is that of its mark: another disk in its place is another store. One that was
+/// used before and is away is waited for; of one that was not, nothing is known yet.
+fn local_store(home: &Path, path: &Path) -> Result<Store, Block> {
+    let state = home.join("storage/state.json");
+    let known = NodeState::load(&state).local_stores.remove(path);
+    let store = LocalStore::new(path);
+    let mark = match (store.open(known.as_deref()), known.clone()) {
+        (Ok(mark), _) => mark,
+        (Err(_), Some(mark)) => {
+            store.expect(&mark);
+            mark
+        }
+        (Err(error), None) => {
+            return Err(match error.kind {
+                StoreErrorKind::Blocked(block) => block,
+                _ => Block { reason: "unreachable".into(), hint: error.message },
+            });
+        }
+    };
+    if known.as_ref() != Some(&mark) {
+        let remember = |state: &mut NodeState| drop(state.local_stores.insert(path.to_owned(), mark.clone()));
+        if let Err(error) = NodeState::update(&state, remember) {
+            tracing::warn!(%error, "the store's mark can't be remembered");
+        }
+    }
+    let digits: String = mark.chars().take(STORE_ID_DIGITS).collect();
+    let id = format!("local-{digits}");
+    let setup = Setup {
+        backend: Some("local".into()),
+        store_id: Some(id.clone()),
+        store_folder: Some(path.to_owned()),
+        ..Setup::default()
+    };
+    Ok(Store { port: Arc::new(store), id, setup })
 }
 
 /// Makes the store that the settings name. What is wrong with them is told, and then no store is there.
 async fn store(
+    home: &Path,
     settings: &StoreSettings,
     machine_id: &MachineId,
     clock: &Arc<dyn Clock>,
@@ -48,16 +82,15 @@ async fn store(
 ) -> Store {
     let unset = |reason: &str, hint: String| Arc::new(UnsetStore(Block { reason: reason.into(), hint }));
     match settings {
-        StoreSettings::Local { path } => {
-            let id = store_id("local", &path.display().to_string());
-            let setup = Setup {
-                backend: Some("local".into()),
-                store_id: Some(id.clone()),
-                store_folder: Some(path.clone()),
-                ..Setup::default()
-            };
-            Store { port: Arc::new(LocalStore::new(path.as_path())), id, setup }
-        }
+        StoreSettings::Local { path } => match local_store(home, path) {
+            Ok(store) => store,
+            // It is looked for again, and then the parts are made anew.
+            Err(block) => {
+                let setup =
+                    Setup { backend: Some("local".into()), store_folder: Some(path.clone()), ..Setup::default() };
+                Store { port: Arc::new(UnsetStore(block)), id: "none".into(), setup }
+            }
+        },
         StoreSettings::Unset => {
             let hint = "set backend in [storage] of config.toml; until then nothing is uploaded and nothing is safe";
             Store { port: unset("no_store", hint.into()), id: "none".into(), setup: Setup::default() }
@@ -142,7 +175,7 @@ pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) ->
     let Config { settings, listed, mut problems, .. } = config;
     let settings_digest = Digest::of(&serde_json::to_vec(&listed).unwrap_or_default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let Store { port, id, setup } = store(&settings.store, &identity.machine_id, &clock, &mut problems).await;
+    let Store { port, id, setup } = store(home, &settings.store, &identity.machine_id, &clock, &mut problems).await;
     for ConfigProblem { key, source, message, hint } in &problems {
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }

@@ -3,6 +3,7 @@
 mod compose;
 
 use std::{
+    collections::BTreeSet,
     future::pending,
     io,
     path::{Path, PathBuf},
@@ -12,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bubbaloop_storage_schemas::{Digest, MachineId};
+use bubbaloop_storage_schemas::{Digest, MachineId, RecordingName};
 use tokio::{sync::watch, task::spawn_blocking};
 
 use self::compose::{Parted, compose};
@@ -21,10 +22,11 @@ use crate::{
         BusError, Presence,
         session::{self, Session},
     },
-    config::{self, Config, Settings, ZenohSettings},
+    config::{self, Config, Settings, StoreSettings, ZenohSettings},
     durable,
     engine::sync::{Sync, Timers},
     library::identity::{Holder, HomeLock, Identity, IdentityError},
+    store::local::LocalStore,
 };
 
 /// Between looks at recordings that go on: a recorder without finalize events waits no longer than this.
@@ -100,6 +102,8 @@ struct Node {
     flags: Vec<(String, String)>,
     lock: HomeLock,
     bus: Option<Bus>,
+    /// Recordings that somebody asked for and of which something still waits.
+    asked: BTreeSet<RecordingName>,
 }
 
 /// Runs a node until `stop`, then lets what is on its way end within the grace.
@@ -115,7 +119,7 @@ pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Ou
         }
         _ => ServeError::Home { home: home.clone(), source },
     })?;
-    let mut node = Node { home, flags: flags.to_vec(), lock, bus: None };
+    let mut node = Node { home, flags: flags.to_vec(), lock, bus: None, asked: BTreeSet::new() };
     let mut stop = pin!(stop);
     while node.run_once(stop.as_mut()).await? == Ended::Changed {
         tracing::info!("the settings changed and are taken up");
@@ -130,17 +134,19 @@ impl Node {
     /// Runs the parts of the settings as they are now, until `stop` or until the settings change.
     async fn run_once(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Result<Ended, ServeError> {
         let mut config = Config::load(&self.home, &self.flags);
-        let digest = config.digest;
         let identity = identity(&self.home, &mut config)?;
         if config.settings.recordings_dir.starts_with(&self.home) {
             durable::create_folder(&config.settings.recordings_dir).map_err(|source| self.home_error(source))?;
         }
+        let (digest, place) = (config.digest, Place::of(&config.settings.store));
         let parted = compose(&self.home, config, &identity).await;
+        parted.sync.ask_for(std::mem::take(&mut self.asked));
+        let look = place.as_ref().map(Place::look);
         let (stopping, stopped) = watch::channel(false);
         let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), timers(&parted.settings), stopped));
         let home = self.home.display();
         tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, %home, "started");
-        let changed = settings_change(self.home.clone(), self.flags.clone(), digest);
+        let changed = settings_change(self.home.clone(), self.flags.clone(), digest, (place, look));
         let mut presence = None;
         let ended = tokio::select! {
             error = self.be_present(&parted, &identity, &mut presence) => Err(error),
@@ -154,6 +160,7 @@ impl Node {
             tracing::error!(%error, "the sync ended abnormally");
         }
         drop(presence);
+        self.asked = parted.sync.asked();
         ended
     }
 
@@ -210,13 +217,41 @@ impl Node {
     }
 }
 
-/// Returns when the settings are others than those of `digest`.
-async fn settings_change(home: PathBuf, flags: Vec<(String, String)>, digest: Digest) {
+/// The folder of a local store: a disk that is mounted, unmounted or changed there makes it another store.
+#[derive(Clone)]
+struct Place(PathBuf);
+
+impl Place {
+    fn of(settings: &StoreSettings) -> Option<Self> {
+        match settings {
+            StoreSettings::Local { path } => Some(Self(path.clone())),
+            StoreSettings::Unset | StoreSettings::Invalid(_) | StoreSettings::Remote(_) => None,
+        }
+    }
+
+    /// What stands there: the store's mark, or what else matters of the place.
+    fn look(&self) -> String {
+        LocalStore::new(self.0.as_path()).read_mark().unwrap_or_else(|| {
+            let (is_begun, has_above) = (self.0.join(".bubbaloop").is_dir(), self.0.parent().is_some_and(Path::is_dir));
+            format!("unmarked {is_begun} {has_above}")
+        })
+    }
+}
+
+/// Returns when the settings are others than those of `digest`, or another store stands in the place of the one of `at`.
+async fn settings_change(
+    home: PathBuf,
+    flags: Vec<(String, String)>,
+    digest: Digest,
+    at: (Option<Place>, Option<String>),
+) {
     loop {
         tokio::time::sleep(SETTINGS_LOOK).await;
-        let (home, flags) = (home.clone(), flags.clone());
-        let now = spawn_blocking(move || Config::load(&home, &flags).digest).await;
-        if now.is_ok_and(|now| now != digest) {
+        let (home, flags, (place, look)) = (home.clone(), flags.clone(), at.clone());
+        let changed = spawn_blocking(move || {
+            place.as_ref().map(Place::look) != look || Config::load(&home, &flags).digest != digest
+        });
+        if changed.await.unwrap_or(false) {
             return;
         }
     }

@@ -4,6 +4,7 @@
 //! <root>/robot_1/drive_1/chunks/chunk-000000-1a2b3c4d.mcap   the object
 //! <root>/.bubbaloop/seals/robot_1/drive_1/chunks/….json      its seal: digest, size, mtime and inode when it was put
 //! <root>/.bubbaloop/staging/                                 what is being written; swept when the store is opened
+//! <root>/.bubbaloop/store.json                               the store's mark: another disk in its place has another
 //! ```
 //!
 //! A seal is written before its object gets its name. One that does not fit the file is
@@ -17,9 +18,10 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -32,6 +34,7 @@ use bubbaloop_storage_schemas::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::spawn_blocking};
+use uuid::Uuid;
 
 use super::{
     ACCESS_DENIED, Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored,
@@ -48,11 +51,22 @@ const BLOCKS_AHEAD: usize = 2;
 /// Largest seal that is read.
 const SEAL_BYTES_MAX: u64 = 4096;
 
+/// Older than this, what stands in staging is of a writer that is no more. Others may write to the folder too.
+const STAGED_MAX: Duration = Duration::from_secs(3600);
+
 /// The store in one folder. Cloning it is cheap.
 #[derive(Debug, Clone)]
 pub struct LocalStore {
     root: Arc<Path>,
     staged: Arc<AtomicU64>,
+    /// The mark of the store that this is, once it was opened: requests to another are refused.
+    mark: Arc<OnceLock<String>>,
+}
+
+/// What `store.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+struct Mark {
+    id: String,
 }
 
 /// What is kept beside an object.
@@ -75,6 +89,10 @@ impl Seal {
     }
 }
 
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "something else than a file has its name")
+}
+
 fn mtime_ns(metadata: &fs::Metadata) -> i128 {
     i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
 }
@@ -82,25 +100,86 @@ fn mtime_ns(metadata: &fs::Metadata) -> i128 {
 impl LocalStore {
     /// Names the folder; nothing is touched before [`LocalStore::open`].
     pub fn new(root: impl Into<Arc<Path>>) -> Self {
-        Self { root: root.into(), staged: Arc::default() }
+        Self { root: root.into(), staged: Arc::default(), mark: Arc::default() }
     }
 
-    /// Makes the folder ready: its last part is made, what a crash left half-written is swept.
+    /// Makes the folder ready and returns the mark that tells this store from any other. `known` is the mark that stood
+    /// there before, where one did.
     ///
-    /// The folder above is never made: a mount point that is not there must not turn into a folder on the
-    /// robot's own disk.
+    /// The folder's last part is made, and what a crash left half-written is swept. The folder above is never made: a
+    /// mount point that is not there must not turn into a folder on the robot's own disk. For the same reason a folder
+    /// without a mark that had one is not taken for a new store.
     ///
     /// # Errors
-    /// `Blocked`: the folder above is not there, or it is not writable.
-    pub fn open(&self) -> Result<(), StoreError> {
-        let above_is_there = self.root.parent().is_some_and(Path::is_dir);
-        if !above_is_there {
+    /// `Blocked`: the folder above is not there, the store that was known is not, or it is not writable.
+    pub fn open(&self, known: Option<&str>) -> Result<String, StoreError> {
+        if !self.root.parent().is_some_and(Path::is_dir) {
             return Err(self.missing());
         }
-        let staging = self.root.join(".bubbaloop/staging");
-        durable::create_folder(&staging)
-            .and_then(|()| durable::sweep(&staging))
-            .map_err(|error| self.failed("open the store", &error))
+        let folder = self.root.join(".bubbaloop");
+        let id = match self.read_mark() {
+            Some(id) => id,
+            None if known.is_some() && !folder.is_dir() => return Err(self.changed()),
+            None => self.make_mark().map_err(|error| self.failed("open the store", &error))?,
+        };
+        if self.mark.get_or_init(|| id.clone()) != &id {
+            return Err(self.changed());
+        }
+        self.sweep().map_err(|error| self.failed("open the store", &error))?;
+        Ok(id)
+    }
+
+    /// Takes the store for the one with this mark, which is away now. Until it is back every request is refused.
+    pub fn expect(&self, mark: &str) {
+        // A store that was opened keeps its own.
+        self.mark.set(mark.to_owned()).ok();
+    }
+
+    /// Returns the mark in the folder; `None` where there is none.
+    pub fn read_mark(&self) -> Option<String> {
+        let text = content::read(&self.root.join(".bubbaloop/store.json"), SEAL_BYTES_MAX).ok()?;
+        serde_json::from_slice(&text).ok().map(|Mark { id }| id)
+    }
+
+    fn make_mark(&self) -> io::Result<String> {
+        let id = Uuid::new_v4().simple().to_string();
+        durable::create_folder(&self.root.join(".bubbaloop/staging"))?;
+        let mut staged = self.stage()?;
+        staged.write(&serde_json::to_vec(&Mark { id: id.clone() })?)?;
+        staged.sync()?;
+        match staged.commit(&self.root.join(".bubbaloop/store.json"), Replace::Refused) {
+            Ok(()) => Ok(id),
+            // Of nodes that begin a store together one gives it its mark.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.read_mark().ok_or(error),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes what crashed writers left, told by the file system's own clock.
+    fn sweep(&self) -> io::Result<()> {
+        let mut now = self.stage()?;
+        let since = now.sync()?.modified()?.checked_sub(STAGED_MAX);
+        since.map_or(Ok(()), |since| durable::sweep(&self.root.join(".bubbaloop/staging"), since))
+    }
+
+    /// Refuses requests while another folder, or none, stands in the place of the store.
+    fn ready(&self) -> Result<(), StoreError> {
+        match (self.mark.get(), self.read_mark()) {
+            _ if !self.root.is_dir() => Err(self.missing()),
+            (Some(mark), Some(found)) if *mark == found => Ok(()),
+            (None, _) => Ok(()),
+            (Some(_), _) => Err(self.changed()),
+        }
+    }
+
+    fn changed(&self) -> StoreError {
+        let root = self.root.display();
+        let message = format!("{root} is not the store that it was");
+        let hint = format!(
+            "mount the disk that belongs at {root}; if what is there now is to be a new store, make the folder \
+             {root}/.bubbaloop"
+        );
+        StoreError::new(StoreErrorKind::Blocked(Block { reason: "local_path_changed".into(), hint }), message)
     }
 
     /// Returns the file system that the folder is on; `None` while it is not there.
@@ -135,9 +214,10 @@ impl LocalStore {
                 block("store_full", format!("make room on the disk of {root}"))
             }
             io::ErrorKind::AlreadyExists => StoreErrorKind::AlreadyExists,
-            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::InvalidFilename => {
-                StoreErrorKind::Rejected
-            }
+            io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::InvalidFilename
+            | io::ErrorKind::Unsupported => StoreErrorKind::Rejected,
             _ => StoreErrorKind::Retry { after: None },
         };
         StoreError::new(kind, message)
@@ -155,14 +235,20 @@ impl LocalStore {
 
     fn stage(&self) -> io::Result<Staged> {
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
-        Staged::create(self.root.join(format!(".bubbaloop/staging/{}.{number}.tmp", std::process::id())))
+        let folder = self.root.join(".bubbaloop/staging");
+        let path = folder.join(format!("{}.{number}.tmp", std::process::id()));
+        match Staged::create(path.clone()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.join(".bubbaloop").is_dir() => {
+                durable::create_folder(&folder)?;
+                Staged::create(path)
+            }
+            staged => staged,
+        }
     }
 
     fn put_now(&self, key: &ObjectKey, body: &Body, mode: &PutMode) -> Result<Stored, StoreError> {
         let failed = |error: io::Error| self.failed(&format!("store {key}"), &error);
-        if !self.root.is_dir() {
-            return Err(self.missing());
-        }
+        self.ready()?;
         let current = if *mode == PutMode::Overwrite { None } else { self.head_now(key)? };
         match (mode, current) {
             (PutMode::Create, Some(_)) => return Err(failed(io::ErrorKind::AlreadyExists.into())),
@@ -200,9 +286,11 @@ impl LocalStore {
     }
 
     fn head_now(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
+        self.ready()?;
         let path = self.object(key);
         let metadata = match fs::symlink_metadata(&path) {
-            Ok(metadata) => metadata,
+            Ok(metadata) if metadata.is_file() => metadata,
+            Ok(_) => return Err(self.failed(&format!("look at {key}"), &not_a_file())),
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => return Ok(None),
             Err(error) => return Err(self.failed(&format!("look at {key}"), &error)),
         };
@@ -257,9 +345,7 @@ impl LocalStore {
     }
 
     fn list_now(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        if !self.root.is_dir() {
-            return Err(self.missing());
-        }
+        self.ready()?;
         let mut keys = Vec::new();
         self.walk(&self.root, "", prefix, &mut keys).map_err(|error| self.failed("list the store", &error))?;
         keys.retain(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
@@ -350,7 +436,7 @@ impl ObjectStore for LocalStore {
 
     async fn probe(&self) -> Result<Probe, StoreError> {
         self.blocking(|store| {
-            store.open()?;
+            store.open(store.mark.get().map(String::as_str))?;
             let mut staged = store.stage().map_err(|error| store.failed("write to the store", &error))?;
             staged
                 .write(b"probe")

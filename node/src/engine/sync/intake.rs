@@ -206,7 +206,7 @@ impl Sync {
     /// # Errors
     /// Why the disk does not.
     pub fn announce(&self, announced: &Announced) -> Result<(), Refused> {
-        let Announced { recording: name, chunk } = announced;
+        let Announced { machine_id, recording: name, chunk } = announced;
         if self.is_proven(name, chunk) {
             return Ok(());
         }
@@ -229,6 +229,9 @@ impl Sync {
             }
         };
         intake::compare(chunk, disk)?;
+        if !matches!(recording.manifest, ManifestFacts::Readable { .. }) {
+            recording.machine_id = machine_id.clone();
+        }
         entry.facts.is_announced = true;
         entry.digest = Some(chunk.digest);
         entry.log_time_first_ns = entry.log_time_first_ns.or(chunk.log_time_first_ns);
@@ -296,6 +299,16 @@ impl Sync {
         }
         self.changed.notify_one();
         errands
+    }
+
+    /// Returns the recordings that somebody asked for and of which something still waits.
+    pub fn asked(&self) -> BTreeSet<RecordingName> {
+        self.state().asked.clone()
+    }
+
+    /// Takes over what somebody asked another sync of this library for.
+    pub fn ask_for(&self, names: BTreeSet<RecordingName>) {
+        self.state().asked.extend(names);
     }
 
     /// Tells how a chunk stands that somebody asked for.

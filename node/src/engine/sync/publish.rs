@@ -159,21 +159,20 @@ impl Sync {
         let Some(meta) = store.head(key).await? else {
             return self.put_manifest(key, wanted.text.clone(), digest, PutMode::Create).await.map(Some);
         };
-        let is_as_written =
-            written.is_some_and(|written| written.etag == meta.etag && written.wanted == written.digest);
-        let text = if is_as_written {
-            wanted.text.clone()
-        } else {
-            let theirs = read_manifest(store, key).await?;
-            if let Some(twin) = theirs.as_ref().and_then(manifest::library_of) {
-                self.note_library(twin, "bucket");
-            }
-            match theirs.map(|theirs| joined(key, &wanted.manifest, &theirs)) {
-                Some(Ok(Some(text))) => text,
-                Some(Err(error)) => return Err(error),
-                Some(Ok(None)) | None => return Ok(None),
-            }
+        // Even what we wrote ourselves is read: the local manifest may name less than it did, and this one only grows.
+        let theirs = read_manifest(store, key).await?;
+        if let Some(twin) = theirs.as_ref().and_then(manifest::library_of) {
+            self.note_library(twin, "bucket");
+        }
+        let text = match theirs.map(|theirs| joined(key, &wanted.manifest, &theirs)) {
+            Some(Ok(Some(text))) => text,
+            Some(Err(error)) => return Err(error),
+            Some(Ok(None)) | None => return Ok(None),
         };
+        let is_there = written.is_some_and(|it| it.etag == meta.etag && it.digest == Digest::of(&text));
+        if let (true, Some(written)) = (is_there, written) {
+            return Ok(Some(Published { wanted: digest, ..written.clone() }));
+        }
         let honours_if_match = self.state().probe.is_some_and(|probe| probe.honours_if_match);
         let mode = if honours_if_match { PutMode::Update(meta.etag) } else { PutMode::Overwrite };
         self.put_manifest(key, text, digest, mode).await.map(Some)

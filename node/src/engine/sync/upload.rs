@@ -20,7 +20,7 @@ use crate::{
     engine::transfer::{self, Parcel, Proven, TransferError},
     library::{
         journal,
-        scan::{ChunkEntry, Folder},
+        scan::{ChunkEntry, Folder, Recording},
     },
     policy::{
         intake::Refused,
@@ -29,6 +29,13 @@ use crate::{
     store::{StoreError, StoreErrorKind},
 };
 
+/// Who named a wrong digest for a sound file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Misled {
+    ByEvent,
+    ByManifest,
+}
+
 /// Why a chunk that the store seems to hold does not count as uploaded.
 const CLAIMED: &str = "the store seems to hold it and nothing proves that: give the node's key the right to read the \
                        object, or remove the object";
@@ -36,20 +43,16 @@ const CLAIMED: &str = "the store seems to hold it and nothing proves that: give 
 impl Sync {
     pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
         let outcome = match self.send(&item, attempt).await {
-            Ok(proven) => {
+            Ok((proven, key)) => {
                 let is_proven = proven.proof.is_proven();
-                self.settle(item.clone(), proven).await;
+                self.settle(item.clone(), proven, key).await;
                 // Trying again proves nothing until something changes, and may send the bytes each time.
                 if is_proven { Outcome::Settled } else { Outcome::Dead(CLAIMED.into()) }
             }
             Err(error) => {
                 tracing::warn!(recording = %item.id.recording, chunk = %item.id.chunk, %error, "an upload failed");
-                if self.was_misled(&item, &error) {
-                    self.refuse(Refused::Mismatch);
-                    let mut state = self.state();
-                    let (now, reason) = (self.parts.clock.tick(), error.to_string());
-                    state.queue.finish(&item.id, Outcome::Dead(reason), now, 0.0);
-                    return state.queue.forget(&item.id);
+                if let Some(misled) = self.was_misled(&item, &error) {
+                    return self.go_on_after(&item, misled, error);
                 }
                 self.note_damage(&item, &error);
                 error.into()
@@ -97,7 +100,7 @@ impl Sync {
         }
     }
 
-    async fn send(&self, item: &Item, attempt: u32) -> Result<Proven, TransferError> {
+    async fn send(&self, item: &Item, attempt: u32) -> Result<(Proven, ObjectKey), TransferError> {
         let known = self.state().probe;
         let probe = match known {
             Some(probe) => probe,
@@ -107,7 +110,8 @@ impl Sync {
             })?,
         };
         let parcel = self.parcel(item, attempt).await?;
-        transfer::send(&*self.parts.store, probe, &parcel).await
+        let proven = transfer::send(&*self.parts.store, probe, &parcel).await?;
+        Ok((proven, parcel.key))
     }
 
     /// Probes the store and remembers what was found. What is no block is taken for an unreachable store.
@@ -160,15 +164,15 @@ impl Sync {
     ///
     /// A disk that is full loses no upload: the mark stays in memory, and after a restart the chunk is found
     /// at the store.
-    async fn settle(self: &Arc<Self>, item: Item, proven: Proven) {
+    async fn settle(self: &Arc<Self>, item: Item, proven: Proven, key: ObjectKey) {
         let sync = Arc::clone(self);
-        let written = spawn_blocking(move || sync.settle_now(&item, proven)).await;
+        let written = spawn_blocking(move || sync.settle_now(&item, proven, &key)).await;
         if let Err(error) = written {
             tracing::error!(%error, "writing a mark ended abnormally");
         }
     }
 
-    fn settle_now(&self, item: &Item, proven: Proven) {
+    fn settle_now(&self, item: &Item, proven: Proven, key: &ObjectKey) {
         let Item { id, size_bytes, .. } = item;
         let Proven { digest, proof, etag } = proven;
         let (chunk, size_bytes) = (id.chunk, *size_bytes);
@@ -179,9 +183,15 @@ impl Sync {
         if is_known_claim {
             return;
         }
-        let entry = JournalEntry::Uploaded { chunk, sha256: digest, size_bytes, proof, etag: etag.clone() };
+        let (etag_of, key_of) = (etag.clone(), Some(key.to_string()));
+        let entry = JournalEntry::Uploaded { chunk, sha256: digest, size_bytes, proof, etag: etag_of, key: key_of };
         let at_ns = self.journal(&id.recording, entry);
         let now = self.parts.clock.tick();
+        let is_its_key = |recording: Recording| ObjectKey::chunk(&recording.machine_id, &id.recording, chunk) == *key;
+        if !self.recording(&id.recording).is_some_and(is_its_key) {
+            // Its manifest spells the machine in another way by now: under that key it goes up once more.
+            return;
+        }
         self.change(id, |chunk| {
             chunk.digest = Some(digest);
             chunk.facts.proof = Some(proof);
@@ -223,22 +233,43 @@ impl Sync {
         }
     }
 
-    /// Tells whether the file is sound and only an event named a digest for it that it does not have. The event's
-    /// word is taken back: the file goes up as any other that no manifest names.
-    fn was_misled(&self, item: &Item, error: &TransferError) -> bool {
+    /// Tells who named a digest for a file that it does not have, where the file is sound: its bytes fit its name. The
+    /// word is taken back, and the file goes up as one that no manifest names.
+    fn was_misled(&self, item: &Item, error: &TransferError) -> Option<Misled> {
         let TransferError::Store(StoreError { kind: StoreErrorKind::Content(content), .. }) = error else {
-            return false;
+            return None;
         };
-        let ContentError::Damaged { found, .. } = content else { return false };
-        let mut was_misled = false;
+        let ContentError::Damaged { found, .. } = content else { return None };
+        let mut misled = None;
         self.change(&item.id, |chunk| {
-            was_misled = !chunk.facts.is_listed && chunk.facts.is_announced && chunk.name.fits(found);
-            if was_misled {
+            if !chunk.name.fits(found) {
+                return;
+            }
+            if chunk.facts.is_listed {
+                chunk.contradict(Some(*found));
+                misled = Some(Misled::ByManifest);
+            } else if chunk.facts.is_announced && chunk.refused_digest.is_none() {
                 chunk.digest = None;
                 chunk.facts.is_announced = false;
+                misled = Some(Misled::ByEvent);
             }
         });
-        was_misled
+        misled
+    }
+
+    /// Ends a try that a wrong digest misled; a file of which the right one is known by now is tried again.
+    fn go_on_after(&self, item: &Item, misled: Misled, error: TransferError) {
+        if misled == Misled::ByEvent {
+            self.refuse(Refused::Mismatch);
+        }
+        let mut state = self.state();
+        let (now, reason) = (self.parts.clock.tick(), error.to_string());
+        state.queue.finish(&item.id, Outcome::Dead(reason), now, 0.0);
+        state.queue.forget(&item.id);
+        if misled == Misled::ByManifest {
+            state.queue.offer(item.clone());
+            self.changed.notify_one();
+        }
     }
 
     fn note_damage(&self, item: &Item, error: &TransferError) {

@@ -48,9 +48,10 @@ impl Sync {
                     tracing::warn!(taken_back, "objects are gone from the store or changed: they are uploaded again");
                 }
                 let at_ns = self.parts.clock.wall();
-                let state = NodeState { verified: Some(Verified { store_id: self.parts.store_id.clone(), at_ns }) };
+                let verified = Verified { store_id: self.parts.store_id.clone(), at_ns };
                 let path = self.parts.state.clone();
-                if let Ok(Err(error)) = spawn_blocking(move || state.save(&path)).await {
+                let saved = spawn_blocking(move || NodeState::update(&path, |state| state.verified = Some(verified)));
+                if let Ok(Err(error)) = saved.await {
                     tracing::warn!(%error, "the time of the comparison can't be written");
                 }
                 interval

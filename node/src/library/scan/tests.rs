@@ -108,6 +108,7 @@ fn a_recorder_that_rewrites_its_manifest_loses_no_mark() {
         size_bytes: chunk.size_bytes,
         proof: Proof::Enforced,
         etag: "e".into(),
+        key: None,
     };
     journal::append(&disk.folder().journal(), &JournalLine { at_ns: 7, store_id: "s".into(), entry }).unwrap();
     disk.manifest("robot_1", &chunks);
