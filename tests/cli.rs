@@ -144,3 +144,41 @@ fn the_demo_shows_the_whole_way_and_leaves_nothing_behind() {
     assert!(text.contains("ended") && text.contains("2/2"), "{text}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_name_that_is_refused_at_the_first_start_becomes_nobodys_identity() {
+    let mut machine = Machine::new("cli_6", "");
+    let config = machine.home().join("config.toml");
+    let good = fs::read_to_string(&config).unwrap();
+    for bad in [good.replace("\"cli_6\"", "\"a/b\""), good.replace("[storage]\n", "[storage\n")] {
+        fs::write(&config, bad).unwrap();
+        machine.start();
+        assert!(!machine.home().join("storage/identity.json").exists(), "a host name that stands in is not to last");
+        machine.kill();
+    }
+    fs::write(
+        &config,
+        "[storage]\nmachine_id = \"global\"\n[storage.zenoh]\nconnect = []\nlisten = [\"tcp/127.0.0.1:0\"]\n",
+    )
+    .unwrap();
+    machine.start();
+    fs::write(&config, good).unwrap();
+    until("the mended name is taken up", || {
+        fs::read_to_string(machine.home().join("storage/identity.json")).is_ok_and(|text| text.contains("cli_6"))
+    });
+}
+
+#[test]
+fn text_of_others_reaches_the_terminal_plain_and_the_fleet_has_a_row_for_each() {
+    let machine = Machine::started("cli_7");
+    until("the node answers", || code(&machine.run(&["list"])) == 0);
+    let empty = machine.run(&["list", "--machine", "*"]);
+    assert!(out(&empty).contains("cli_7") && out(&empty).contains("no recordings"), "{empty:?}");
+    let mut recorder = machine.recorder("drive");
+    recorder.finalize();
+    recorder.save(&json!({"tags": ["a\u{1b}[31mred", "x".repeat(500)]}));
+    until("the tag is seen", || out(&machine.run(&["list"])).contains("red"));
+    let list = out(&machine.run(&["list"]));
+    assert!(!list.contains('\u{1b}') && list.lines().all(|line| line.chars().count() < 300), "{list:?}");
+    assert_eq!(code(&machine.run(&["info", "drive", "--machine", "cli-7"])), 0, "host names are spelled with dashes");
+}

@@ -102,3 +102,68 @@ async fn nothing_is_safe_on_the_librarys_own_disk_or_without_a_store() {
     assert_eq!((&status["safe"], &status["store"]["same_disk"]), (&json!(false), &json!(true)));
     assert_eq!(status["at_risk_bytes"], 300_000);
 }
+
+fn status(robot: &Robot) -> Value {
+    json_of(service(robot, &robot.started_and_scanned()).status(&Params::default()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_takes_anywhere_is_told_and_never_called_safe() {
+    let robot = Robot::new();
+    robot.ended(&[robot.chunk(0)]);
+    sync_once(&robot.started()).await;
+    assert_eq!(status(&robot)["safe"], true);
+    let root = robot.folder.path().join("recordings");
+    let chunks = robot.recording().join("chunks");
+
+    fs::write(chunks.join("foo.mcap"), "stray").unwrap();
+    assert_eq!((&status(&robot)["safe"], &status(&robot)["at_risk_bytes"]), (&json!(false), &json!(5)));
+    let row = &rows(&robot, &Params::default())[0];
+    assert!(row["reason"].as_str().unwrap().contains("no chunk's"), "{row}");
+    fs::remove_file(chunks.join("foo.mcap")).unwrap();
+    assert_eq!(status(&robot)["safe"], true);
+
+    let illegal = root.join("sp ace/chunks");
+    fs::create_dir_all(&illegal).unwrap();
+    fs::write(illegal.join("chunk-000000-00000000.mcap"), "x").unwrap();
+    assert_eq!(status(&robot)["safe"], false);
+    let row = &rows(&robot, &Params::default().with("state", "unmanaged"))[0];
+    assert_eq!((&row["recording"], &row["chunks"]), (&json!("sp ace"), &json!(1)));
+    fs::remove_dir_all(root.join("sp ace")).unwrap();
+
+    robot.manifest_with(&[robot.chunk(0)], &json!({"ended_at_ns": 9, "corrupt": true}));
+    assert_eq!(status(&robot)["safe"], false, "what can't be healed is not safe");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_behind_a_link_is_one_like_any_other() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(std::slice::from_ref(&chunk));
+    let elsewhere = robot.folder.path().join("elsewhere");
+    fs::rename(robot.recording(), &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, robot.recording()).unwrap();
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert!(robot.is_stored(&chunk));
+    assert_eq!(json_of(service(&robot, &sync).list(&Params::default()))["recordings"][0]["upload"], "complete");
+}
+
+#[test]
+fn a_folder_of_recordings_that_is_away_is_told_and_comes_back() {
+    let robot = Robot::new();
+    robot.ended(&[robot.chunk(0)]);
+    let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
+    let sync = robot.started();
+    let service = service(&robot, &sync);
+    fs::rename(&root, &away).unwrap();
+    sync.scan().unwrap_err();
+    let refusal = service.list(&Params::default()).unwrap_err();
+    assert!(refusal.message.contains("recordings") && refusal.hint.is_some(), "{refusal:?}");
+    let told = json_of(service.status(&Params::default()));
+    assert_eq!((&told["blocked"]["reason"], &told["safe"]), (&json!("recordings_unreadable"), &json!(false)));
+    fs::rename(&away, &root).unwrap();
+    sync.scan().unwrap();
+    assert_eq!(json_of(service.status(&Params::default()))["blocked"], json!(null));
+    assert_eq!(json_of(service.list(&Params::default()))["recordings"].as_array().unwrap().len(), 1);
+}

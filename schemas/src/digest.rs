@@ -65,7 +65,7 @@ pub(crate) fn read_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// Shortens text from outside for an error message.
-pub(crate) fn shorten(text: &str) -> String {
+pub fn shorten(text: &str) -> String {
     shorten_to(text, 80)
 }
 

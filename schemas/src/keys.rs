@@ -70,6 +70,11 @@ pub fn liveliness(space: Space, machine: &MachineId) -> String {
     format!("{}/liveliness", root(space, machine))
 }
 
+/// Returns the key expression of all nodes' liveliness tokens.
+pub fn liveliness_of_all(space: Space) -> String {
+    format!("{}/*/storage/liveliness", space.base())
+}
+
 /// Returns the key of the token by which libraries of one machine id find each other; `None` stands for all of them.
 pub fn library(machine: &MachineId, library_id: Option<&str>) -> String {
     format!("{}/library/{}", root(Space::Short, machine), library_id.unwrap_or("*"))

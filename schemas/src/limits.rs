@@ -38,6 +38,12 @@ pub const QUERIES_AT_WORK_MAX: usize = 64;
 /// Queries received and not yet looked at. Receiving only ever fills this.
 pub const QUERIES_RECEIVED_MAX: usize = 1024;
 
+/// Replies being sent at once. An asker that reads no more holds up its own; beyond this they keep their work slots.
+pub const REPLIES_SENT_MAX: usize = 192;
+
+/// Refusals for want of a work slot being sent at once; beyond this the query ends without a reply.
+pub const REFUSALS_SENT_MAX: usize = 64;
+
 /// Queries waiting for a job's end. They hold no work slot; beyond this the job's state is told at once.
 pub const QUERIES_WAITING_MAX: usize = 1024;
 
@@ -67,6 +73,9 @@ pub const QUEUE_CHUNKS_MAX: usize = 16 * 1024;
 
 /// Dead letters that are remembered one by one.
 pub const DEAD_LETTERS_MAX: usize = 4096;
+
+/// Journal lines that a full disk keeps in memory. What is over is found again at the store after a restart.
+pub const UNWRITTEN_LINES_MAX: usize = 64 * 1024;
 
 /// Facts that a slow listener may lag behind before it misses some.
 pub const FACTS_BUFFERED_MAX: usize = 4096;

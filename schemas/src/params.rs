@@ -109,7 +109,9 @@ impl Params {
             return Ok(None);
         };
         let number = match value {
-            Value::String(text) => text.parse().ok(),
+            Value::String(text) => {
+                text.parse().ok().or_else(|| text.parse().ok().filter(|_| text.contains('.')).and_then(lenient::whole))
+            }
             Value::Number(number) => number.as_u64().or_else(|| number.as_f64().and_then(lenient::whole)),
             _ => None,
         };
@@ -140,7 +142,7 @@ impl Params {
         };
         let duration = match value {
             Value::String(text) => match text.parse() {
-                Ok(seconds) => Some(Duration::from_secs(seconds)),
+                Ok(seconds) => Duration::try_from_secs_f64(seconds).ok(),
                 Err(_) => humantime::parse_duration(text).ok(),
             },
             Value::Number(number) => number.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),

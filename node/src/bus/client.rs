@@ -1,6 +1,6 @@
 //! Asking nodes: what the command line stands on.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use bubbaloop_storage_schemas::{
     MachineId, Verb,
@@ -68,6 +68,22 @@ impl Client {
             told.extend(read(&reply));
         }
         Ok(told)
+    }
+
+    /// Returns the machines whose nodes are known to be alive.
+    ///
+    /// # Errors
+    /// Zenoh refuses the question.
+    pub async fn alive(&self, deadline: Duration) -> Result<BTreeSet<String>, BusError> {
+        let key = keys::liveliness_of_all(Space::Short);
+        let get = self.session.liveliness().get(&key).timeout(deadline).await;
+        let tokens = get.map_err(BusError::new(format!("can't ask {key}")))?;
+        let mut machines = BTreeSet::new();
+        while let Ok(reply) = tokens.recv_async().await {
+            let machine = reply.result().ok().and_then(|token| token.key_expr().as_str().split('/').nth(1));
+            machines.extend(machine.map(str::to_owned));
+        }
+        Ok(machines)
     }
 
     /// Listens to the events of one machine's node, or of every node, and gives each to `hear`.

@@ -113,7 +113,7 @@ impl Intake {
             Err(error) => return tracing::error!(%error, "taking in an event ended abnormally"),
         };
         match early {
-            None => tracing::debug!(?refused, "a finalize event is refused"),
+            None => tracing::debug!(?refused, "a finalize event is not taken"),
             Some(announced) => {
                 if self.early.len() >= EARLY_EVENTS_MAX {
                     self.early.pop_front();
@@ -133,7 +133,7 @@ impl Intake {
                 Err(Refused::Missing) if now < *until => true,
                 Err(refused) => {
                     let recording = &announced.recording;
-                    tracing::warn!(%recording, chunk = %announced.chunk.name, ?refused, "a finalize event is refused");
+                    tracing::debug!(%recording, chunk = %announced.chunk.name, ?refused, "a finalize event is not taken");
                     sync.refuse(refused);
                     false
                 }

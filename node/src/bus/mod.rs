@@ -24,10 +24,16 @@ use crate::{
 
 /// The node can't join the bus.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing}: {source}")]
+#[error("{doing}: {}", brief(source))]
 pub struct BusError {
     doing: String,
     source: zenoh::Error,
+}
+
+/// Zenoh's errors end in places of its sources, which tell a person nothing.
+fn brief(error: &zenoh::Error) -> String {
+    let text = error.to_string();
+    text.split(" at /").next().unwrap_or_default().to_owned()
 }
 
 impl BusError {

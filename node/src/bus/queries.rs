@@ -5,9 +5,10 @@ use std::{sync::Arc, thread};
 use bubbaloop_storage_schemas::{
     Role, Verb,
     codec::Format,
+    digest,
     error::{ErrorCode, Refusal},
     keys::{self, Space},
-    limits::{QUERIES_AT_WORK_MAX, QUERIES_RECEIVED_MAX, QUERIES_WAITING_MAX},
+    limits::{QUERIES_AT_WORK_MAX, QUERIES_RECEIVED_MAX, QUERIES_WAITING_MAX, REFUSALS_SENT_MAX, REPLIES_SENT_MAX},
     reply::Reply,
 };
 use tokio::{
@@ -49,6 +50,8 @@ pub(super) async fn answer(session: &Session, service: Arc<Service>) -> Result<V
         service,
         at_work: Arc::new(Semaphore::new(QUERIES_AT_WORK_MAX)),
         waiting: Arc::new(Semaphore::new(QUERIES_WAITING_MAX)),
+        sending: Arc::new(Semaphore::new(REPLIES_SENT_MAX)),
+        refusing: Arc::new(Semaphore::new(REFUSALS_SENT_MAX)),
         runtime: Handle::current(),
     };
     let run = thread::Builder::new().name("queries".into()).spawn(move || desk.run(received));
@@ -88,6 +91,8 @@ struct Desk {
     service: Arc<Service>,
     at_work: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    sending: Arc<Semaphore>,
+    refusing: Arc<Semaphore>,
     runtime: Handle,
 }
 
@@ -98,13 +103,26 @@ impl Desk {
             if decision == Decision::Silent {
                 continue;
             }
-            match Arc::clone(&self.at_work).try_acquire_owned() {
-                Err(_) => refuse(&self.service, &query, None, busy(), Request::of(&query).format),
-                Ok(permit) => {
-                    let work =
-                        Work { service: Arc::clone(&self.service), waiting: Arc::clone(&self.waiting), space, query };
+            let work = Work {
+                service: Arc::clone(&self.service),
+                waiting: Arc::clone(&self.waiting),
+                sending: Arc::clone(&self.sending),
+                space,
+                query,
+            };
+            let (at_work, refusing) = (Arc::clone(&self.at_work), Arc::clone(&self.refusing));
+            match (at_work.try_acquire_owned(), refusing) {
+                (Ok(permit), _) => {
                     let runtime = self.runtime.clone();
                     self.runtime.spawn_blocking(move || work.run(decision, permit, &runtime));
+                }
+                (Err(_), refusing) => {
+                    // Not here: sending may block, and every other query waits behind this thread.
+                    let Ok(permit) = refusing.try_acquire_owned() else { continue };
+                    self.runtime.spawn_blocking(move || {
+                        refuse(&work.service, &work.query, None, busy(), Request::of(&work.query).format);
+                        drop(permit);
+                    });
                 }
             }
         }
@@ -115,6 +133,7 @@ impl Desk {
 struct Work {
     service: Arc<Service>,
     waiting: Arc<Semaphore>,
+    sending: Arc<Semaphore>,
     space: Space,
     query: Query,
 }
@@ -133,15 +152,20 @@ impl Work {
         };
         let answer = params.and_then(|params| {
             if verb.role() != Role::Viewer {
-                let parameters = serde_json::Value::from(params.to_fields());
-                tracing::info!(%verb, %parameters, "asked for");
+                let parameters = digest::shorten(&serde_json::Value::from(params.to_fields()).to_string());
+                tracing::info!(%verb, parameters, "asked for");
             }
             let _runtime = runtime.enter();
             service.ask(verb, self.space, &params)
         });
         match answer {
             Err(refusal) => refuse(service, query, Some(verb), refusal, format),
-            Ok(Answer::Now(answer)) => reply(service, query, (self.space, verb), &answer, format),
+            Ok(Answer::Now(answer)) => {
+                // The work is done: a slow asker is to hold up no other's.
+                let sending = self.sending.try_acquire();
+                let _at_work = if sending.is_ok() { None } else { Some(permit) };
+                reply(service, query, (self.space, verb), &answer, format);
+            }
             Ok(Answer::Later(pending)) => {
                 drop(permit);
                 self.wait(verb, pending, format, runtime);

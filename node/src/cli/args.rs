@@ -138,9 +138,8 @@ fn setting(text: &str) -> Result<(String, String), String> {
 fn machine(text: &str) -> Result<Asked, String> {
     match text {
         "*" => Ok(Asked::All),
-        _ => {
-            text.parse().map(Asked::One).map_err(|error: bubbaloop_storage_schemas::names::NameError| error.to_string())
-        }
+        // Nodes go by `_` where host names have `-`.
+        _ => MachineId::of_host(text).map(Asked::One).map_err(|error| error.to_string()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asking a node and showing what it answers.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use bubbaloop_storage_schemas::{
     MachineId, Verb,
@@ -52,17 +52,24 @@ pub(super) async fn run(home: &Path, global: &Global, ask: &Ask) -> Exit {
         },
     };
     let Ok(client) = Client::connect(&config.settings.zenoh, &endpoints).await else {
-        let message = format!("nothing answers on {}", endpoints.join(", "));
+        let message = match endpoints.is_empty() {
+            true => "the node is not on the bus, and zenoh.connect names no endpoint".to_owned(),
+            false => format!("nothing answers on {}", endpoints.join(", ")),
+        };
         failed(&message, Some("is the node running? start it with `bubbaloop-storage serve`"));
         return Exit::NoAnswer;
     };
     let asker = Asker { client, machine, timeout: global.timeout };
+    let alive = match asker.machine {
+        Some(_) => BTreeSet::new(),
+        None => asker.client.alive(global.timeout).await.unwrap_or_default(),
+    };
     let told = match ask {
         Ask::Upload { wait, .. } => asker.upload(ask, *wait).await,
         Ask::List { .. } | Ask::Info { .. } | Ask::Status | Ask::DeadLetters => asker.pages(ask).await,
     };
     match told {
-        Ok(told) => show(ask, global, told),
+        Ok(told) => show(ask, global, told, alive),
         Err(error) => failed(&error.to_string(), None),
     }
 }
@@ -138,13 +145,20 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
 }
 
-fn show(ask: &Ask, global: &Global, told: Vec<Told>) -> Exit {
-    if told.is_empty() {
+/// Shows what was answered, and the machines that are `alive` and did not answer.
+fn show(ask: &Ask, global: &Global, told: Vec<Told>, mut alive: BTreeSet<String>) -> Exit {
+    for told in &told {
+        match told {
+            Ok(reply) => alive.remove(text(reply, "machine_id")),
+            Err(refusal) => alive.remove(&refusal.machine_id),
+        };
+    }
+    if told.is_empty() && alive.is_empty() {
         let whom = match &global.machine {
             Some(Asked::One(machine)) => format!("the node of {machine}"),
             Some(Asked::All) | None => "any node".into(),
         };
-        failed(&format!("no answer from {whom} within {}", humantime::format_duration(global.timeout)), None);
+        failed(&format!("no answer from {whom}"), None);
         note(format_args!("hint: is it running and on this bus? an access rule that denies looks the same"));
         return Exit::NoAnswer;
     }
@@ -158,6 +172,10 @@ fn show(ask: &Ask, global: &Global, told: Vec<Told>) -> Exit {
         show_text(ask, is_fleet, &replies);
     }
     let mut exit = Exit::Done;
+    for machine in &alive {
+        failed(&format!("{machine}: alive, and no answer in time"), None);
+        exit = Exit::NoAnswer;
+    }
     for refusal in &refused {
         let whom = if is_fleet { format!("{}: ", refusal.machine_id) } else { String::new() };
         failed(&format!("{whom}{}", refusal.refusal.message), refusal.refusal.hint.as_deref());

@@ -6,8 +6,14 @@ mod ask;
 mod demo;
 mod table;
 
-use std::{fmt, io::IsTerminal, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
+use bubbaloop_storage_schemas::limits::{CONCURRENCY_MAX, QUERIES_AT_WORK_MAX, REFUSALS_SENT_MAX, REPLIES_SENT_MAX};
 use clap::Parser;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -33,8 +39,8 @@ enum Exit {
     NoAnswer = 4,
 }
 
-/// Threads for disk and store work: enough for 64 queries and 64 uploads, and bounded.
-const BLOCKING_THREADS_MAX: usize = 192;
+/// Threads for disk and store work and for sending: enough for what `limits` allows at once, and bounded.
+const BLOCKING_THREADS_MAX: usize = QUERIES_AT_WORK_MAX + REPLIES_SENT_MAX + REFUSALS_SENT_MAX + 2 * CONCURRENCY_MAX;
 
 /// Runs the program.
 pub fn run() -> ExitCode {
@@ -42,10 +48,10 @@ pub fn run() -> ExitCode {
     let is_node = matches!(cli.command, Command::Serve);
     let directives = if is_node { "info,zenoh=error,zenoh_transport=off,zenoh_link=off" } else { "error,zenoh=off" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
-    let is_terminal = std::io::stderr().is_terminal();
+    let is_terminal = io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_ansi(is_terminal)
         .with_target(false)
         .init();
@@ -54,6 +60,7 @@ pub fn run() -> ExitCode {
         Ok(runtime) => execute(cli, &runtime),
         Err(error) => failed(&format!("can't start: {error}"), None),
     };
+    let exit = if IS_RESULT_LOST.load(Ordering::Relaxed) { exit.max(Exit::Failed) } else { exit };
     ExitCode::from(exit as u8)
 }
 
@@ -74,9 +81,10 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
     })
 }
 
-/// Returns when SIGTERM or SIGINT comes.
+/// Returns when SIGTERM, SIGINT or SIGHUP comes: a closed terminal ends a node in order too.
 async fn told_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
         // Without handlers the signals end the process at once, which is always safe.
         return std::future::pending().await;
@@ -84,6 +92,7 @@ async fn told_to_stop() {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 
@@ -100,12 +109,21 @@ fn failed(message: &str, hint: Option<&str>) -> Exit {
 fn note(line: fmt::Arguments<'_>) {
     use std::io::Write;
     // Nobody reading is no reason to fail.
-    writeln!(std::io::stderr(), "{line}").ok();
+    writeln!(io::stderr(), "{line}").ok();
 }
 
-/// Writes a result to stdout; a reader that went away ends the output quietly.
+/// Whether a result could not be written.
+static IS_RESULT_LOST: AtomicBool = AtomicBool::new(false);
+
+/// Writes a result to stdout. A reader that went away ends the output quietly; any other fault is the command's.
 fn result(text: fmt::Arguments<'_>) {
     use std::io::Write;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).ok();
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            note(format_args!("error: the result can't be written: {error}"));
+            IS_RESULT_LOST.store(true, Ordering::Relaxed);
+        }
+        Ok(()) | Err(_) => {}
+    }
 }

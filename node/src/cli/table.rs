@@ -6,8 +6,21 @@ use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or("-")
+/// The widest cell: a reason fits, and a label of hundreds of characters leaves room for the rest.
+const CELL_CHARS_MAX: usize = 100;
+
+/// Makes text of others fit to be shown: control characters would reach the terminal.
+fn shown(text: &str) -> String {
+    let plain = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
+    let mut shown: String = text.chars().take(CELL_CHARS_MAX).map(plain).collect();
+    if text.chars().nth(CELL_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn text(value: &Value, name: &str) -> String {
+    shown(value[name].as_str().unwrap_or("-"))
 }
 
 fn number(value: &Value, name: &str) -> u64 {
@@ -38,6 +51,8 @@ fn table(head: &[&str]) -> Table {
 }
 
 /// The recordings of one machine, or of several with a column for them.
+///
+/// With several machines, one without recordings has a row too.
 pub(super) fn recordings(replies: &[Value], is_fleet: bool) -> String {
     let mut head = vec!["recording", "state", "uploaded", "size", "started (UTC)", "tags", "reason"];
     if is_fleet {
@@ -46,19 +61,23 @@ pub(super) fn recordings(replies: &[Value], is_fleet: bool) -> String {
     let mut table = table(&head);
     let mut is_empty = true;
     for reply in replies {
+        if is_fleet && rows(&reply["recordings"]).is_empty() {
+            table.add_row(vec![text(reply, "machine_id"), "no recordings".into()]);
+            is_empty = false;
+        }
         for row in rows(&reply["recordings"]) {
             let tags: Vec<_> = rows(&row["tags"]).iter().filter_map(Value::as_str).collect();
             let mut cells = vec![
-                text(row, "recording").to_owned(),
-                text(row, "state").to_owned() + if row["corrupt"] == true { ", corrupt" } else { "" },
+                text(row, "recording"),
+                text(row, "state") + if row["corrupt"] == true { ", corrupt" } else { "" },
                 format!("{}/{}", number(row, "uploaded_chunks"), number(row, "chunks")),
                 size(number(row, "size_bytes")),
                 time(row, "started_at"),
-                tags.join(" "),
-                row["reason"].as_str().unwrap_or_default().to_owned(),
+                shown(&tags.join(" ")),
+                shown(row["reason"].as_str().unwrap_or_default()),
             ];
             if is_fleet {
-                cells.insert(0, text(reply, "machine_id").to_owned());
+                cells.insert(0, text(reply, "machine_id"));
             }
             table.add_row(cells);
             is_empty = false;
@@ -80,19 +99,19 @@ pub(super) fn recording(reply: &Value) -> String {
         size(number(reply, "size_bytes")),
     );
     if let Some(reason) = reply["reason"].as_str() {
-        writeln!(out, "reason: {reason}").ok();
+        writeln!(out, "reason: {}", shown(reason)).ok();
     }
     writeln!(out, "from {} to {} (UTC)\n", time(reply, "started_at"), time(reply, "ended_at")).ok();
     let mut table = table(&["chunk", "size", "here", "upload", "proof", "uploaded (UTC)", "reason"]);
     for chunk in rows(&reply["chunks"]) {
         table.add_row(vec![
-            text(chunk, "name").to_owned(),
+            text(chunk, "name"),
             size(number(chunk, "size_bytes")),
-            text(chunk, "local").to_owned(),
-            text(chunk, "upload").to_owned(),
-            text(chunk, "proof").to_owned(),
+            text(chunk, "local"),
+            text(chunk, "upload"),
+            text(chunk, "proof"),
             time(chunk, "uploaded_at"),
-            chunk["reason"].as_str().unwrap_or_default().to_owned(),
+            shown(chunk["reason"].as_str().unwrap_or_default()),
         ]);
     }
     out + &table.trim_fmt()
@@ -103,12 +122,12 @@ pub(super) fn dead_letters(reply: &Value) -> String {
     let mut table = table(&["recording", "chunk", "size", "tries", "last (UTC)", "reason"]);
     for letter in rows(&reply["dead_letters"]) {
         table.add_row(vec![
-            text(letter, "recording").to_owned(),
-            text(letter, "chunk").to_owned(),
+            text(letter, "recording"),
+            text(letter, "chunk"),
             size(number(letter, "size_bytes")),
             number(letter, "attempts").to_string(),
             time(letter, "last_tried_at"),
-            text(letter, "reason").to_owned(),
+            text(letter, "reason"),
         ]);
     }
     if table.is_empty() { "no dead letters".into() } else { table.trim_fmt() }
@@ -120,7 +139,7 @@ pub(super) fn status(reply: &Value) -> String {
     let mut line = |name: &str, value: String| {
         writeln!(out, "{name:<16} {value}").ok();
     };
-    line("machine", text(reply, "machine_id").to_owned());
+    line("machine", text(reply, "machine_id"));
     let at_risk = number(reply, "at_risk_chunks");
     line("safe", if reply["safe"] == true { "yes".into() } else { "NO".into() });
     if at_risk > 0 {
@@ -182,7 +201,7 @@ fn refused(events: &Value) -> String {
 /// A job in a line or two.
 pub(super) fn job_line(reply: &Value) -> String {
     let progress = &reply["progress"];
-    let what = reply["recording"].as_str().unwrap_or("all recordings");
+    let what = shown(reply["recording"].as_str().unwrap_or("all recordings"));
     let mut out = format!(
         "upload of {what} on {}: {}, {}/{} chunks, {} of {}",
         text(reply, "machine_id"),

@@ -118,6 +118,8 @@ pub struct Config {
     pub listed: Vec<Setting>,
     /// Everything that is wrong, at once.
     pub problems: Vec<ConfigProblem>,
+    /// Which machine this is can't be told from the settings: a name that is refused, or a file that can't be read.
+    pub is_machine_unclear: bool,
     /// Tells these settings from others, secrets and the content of `ca_file` too. It is kept in memory only.
     pub digest: Digest,
 }
@@ -183,10 +185,12 @@ impl Config {
             values.take(home, key, &merged, &mut problems);
         }
         // A file that can't be read may name a store that is meant.
+        let is_unusable = unusable.is_some();
         let store = unusable.map_or_else(|| values.store(&mut problems), StoreSettings::Invalid);
         let settings = values.settings(store);
         let digest = values.digest(&problems);
-        Self { settings, listed: values.listed, problems, digest }
+        let is_machine_unclear = is_unusable || values.wrong.contains(&"machine_id");
+        Self { settings, listed: values.listed, problems, is_machine_unclear, digest }
     }
 }
 
@@ -366,7 +370,8 @@ impl Values {
     }
 
     fn store(&self, problems: &mut Vec<ConfigProblem>) -> StoreSettings {
-        const STORE: [&str; 11] = [
+        const STORE: [&str; 12] = [
+            "machine_id",
             "backend",
             "local_path",
             "endpoint",

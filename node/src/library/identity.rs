@@ -54,6 +54,12 @@ impl Identity {
         serde_json::from_slice(&content::read(&home.join("storage/identity.json"), FILE_BYTES_MAX).ok()?).ok()
     }
 
+    /// Makes an identity that is not written down: what the settings say of the machine can't be used, and the host
+    /// name that stands in for it is not to last.
+    pub fn passing(machine_id: &MachineId) -> Self {
+        Self { machine_id: machine_id.clone(), library_id: Uuid::new_v4().simple().to_string() }
+    }
+
     /// Reads the identity of a home, or makes it from `machine_id`.
     ///
     /// # Errors
@@ -64,8 +70,7 @@ impl Identity {
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|error| IdentityError::Unusable { path, reason: error.to_string() }),
             Err(ContentError::Gone(_)) => {
-                let library_id = Uuid::new_v4().simple().to_string();
-                let identity = Self { machine_id: machine_id.clone(), library_id };
+                let identity = Self::passing(machine_id);
                 let write = || {
                     durable::create_folder(&home.join("storage"))?;
                     durable::replace(&path, &serde_json::to_vec_pretty(&identity)?)

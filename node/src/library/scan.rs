@@ -120,6 +120,8 @@ pub struct Recording {
     pub touched_at_ns: UnixNs,
     /// The remote manifest that was written last.
     pub published: Option<Published>,
+    /// MCAP files among its chunks whose names are no chunk's, with their size: nobody takes them anywhere.
+    pub strays: (u64, u64),
     /// What its folder looked like when it was read.
     pub fingerprint: Fingerprint,
     /// Its manifest says of every proven chunk what the journal says.
@@ -311,6 +313,7 @@ pub fn load(
         chunks: Vec::new(),
         touched_at_ns: fingerprint.touched_at_ns().max(files.as_ref().map_or(0, |files| files.written_at_ns)),
         published: None,
+        strays: files.as_ref().map_or((0, 0), |files| files.strays),
         fingerprint,
         is_folded: false,
         manifest_seen_in_pass: 0,
@@ -413,6 +416,8 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
 struct ChunkFiles {
     /// The regular files with chunks' names.
     chunks: Vec<(ChunkName, fs::Metadata)>,
+    /// Other MCAP files: how many, and their size.
+    strays: (u64, u64),
     /// When a file that is open in a recorder was written to last; zero without one.
     written_at_ns: UnixNs,
 }
@@ -432,10 +437,14 @@ fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let chunk = ChunkName::from_str(name).ok();
-        if chunk.is_none() && !name.ends_with(".active") {
+        let is_stray = chunk.is_none() && name.ends_with(".mcap") && !name.starts_with('.');
+        if chunk.is_none() && !is_stray && !name.ends_with(".active") {
             continue;
         }
         match (entry.metadata(), chunk) {
+            (Ok(metadata), None) if is_stray => {
+                files.strays = (files.strays.0 + 1, files.strays.1 + metadata.len());
+            }
             (Ok(metadata), Some(chunk)) if metadata.is_file() => files.chunks.push((chunk, metadata)),
             (Ok(metadata), None) => files.written_at_ns = files.written_at_ns.max(mtime_ns(&metadata)),
             (Ok(_), Some(_)) => {}

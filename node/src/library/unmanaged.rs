@@ -63,7 +63,12 @@ pub fn add_file(found: &mut AllUnmanaged, entry: &DirEntry) -> io::Result<()> {
 /// It can't be read.
 pub fn add_folder(found: &mut AllUnmanaged, folder: &Path, name: &str) -> io::Result<()> {
     let layout = if folder.join("metadata.yaml").is_file() { "a rosbag2 folder" } else { "a folder of MCAP files" };
-    for entry in fs::read_dir(folder)?.take(CHUNKS_PER_RECORDING_MAX) {
+    let chunks = match fs::read_dir(folder.join("chunks")) {
+        Ok(chunks) => Some(chunks),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
+        Err(error) => return Err(error),
+    };
+    for entry in fs::read_dir(folder)?.chain(chunks.into_iter().flatten()).take(CHUNKS_PER_RECORDING_MAX) {
         let entry = entry?;
         let is_mcap = entry.file_name().to_str().is_some_and(|name| name.ends_with(".mcap") && !name.starts_with('.'));
         let metadata = entry.metadata()?;

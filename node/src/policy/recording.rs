@@ -37,6 +37,8 @@ pub struct Facts<'a> {
     pub manifest: &'a ManifestFacts,
     /// Chunks that no manifest names and that were seen often enough.
     pub unlisted_chunks: usize,
+    /// Files among its chunks whose names are no chunk's.
+    pub strays: u64,
     /// When its folder changed last.
     pub touched_at_ns: UnixNs,
     /// The wall time now.
@@ -48,7 +50,10 @@ pub fn state(facts: &Facts<'_>) -> (RecordingState, Option<String>) {
     let chunks = facts.unlisted_chunks;
     match facts.manifest {
         ManifestFacts::Refused(reasons) => (RecordingState::Invalid, Some(reasons.join("; "))),
-        ManifestFacts::Absent => (RecordingState::Unlisted, Some("there is no manifest.json".into())),
+        ManifestFacts::Absent => {
+            let strays = strays(facts.strays).map(|strays| format!("; {strays}")).unwrap_or_default();
+            (RecordingState::Unlisted, Some(format!("there is no manifest.json{strays}")))
+        }
         ManifestFacts::Readable { is_ours: false, .. } => {
             (RecordingState::Foreign, Some("another machine recorded it".into()))
         }
@@ -56,15 +61,20 @@ pub fn state(facts: &Facts<'_>) -> (RecordingState, Option<String>) {
             RecordingState::Unlisted,
             Some(format!("manifest.json does not name {chunks} of its chunks, or with another digest")),
         ),
-        ManifestFacts::Readable { has_ended: true, .. } => (RecordingState::Ended, None),
+        ManifestFacts::Readable { has_ended: true, .. } => (RecordingState::Ended, strays(facts.strays)),
         ManifestFacts::Readable { has_ended: false, .. } => {
             if is_still(facts.touched_at_ns, facts.now_ns) {
                 (RecordingState::Interrupted, Some("it has no end and its folder has been still for a day".into()))
             } else {
-                (RecordingState::Recording, None)
+                (RecordingState::Recording, strays(facts.strays))
             }
         }
     }
+}
+
+fn strays(count: u64) -> Option<String> {
+    (count > 0)
+        .then(|| format!("{count} MCAP files in chunks/ have names that are no chunk's: they stay where they are"))
 }
 
 /// Tells whether a folder has been still so long that nobody records into it any more.
@@ -120,7 +130,8 @@ mod tests {
     const DAY_NS: u64 = 86_400_000_000_000;
 
     fn state_of(manifest: &ManifestFacts, unlisted_chunks: usize, still_ns: u64) -> RecordingState {
-        state(&Facts { manifest, unlisted_chunks, touched_at_ns: 5 * DAY_NS, now_ns: 5 * DAY_NS + still_ns }).0
+        state(&Facts { manifest, unlisted_chunks, strays: 0, touched_at_ns: 5 * DAY_NS, now_ns: 5 * DAY_NS + still_ns })
+            .0
     }
 
     #[test]
@@ -138,7 +149,7 @@ mod tests {
     #[test]
     fn a_clock_that_jumped_back_interrupts_nothing() {
         let manifest = ManifestFacts::Readable { is_ours: true, has_ended: false };
-        let facts = Facts { manifest: &manifest, unlisted_chunks: 0, touched_at_ns: 5 * DAY_NS, now_ns: 0 };
+        let facts = Facts { manifest: &manifest, unlisted_chunks: 0, strays: 0, touched_at_ns: 5 * DAY_NS, now_ns: 0 };
         assert_eq!(state(&facts).0, RecordingState::Recording);
     }
 

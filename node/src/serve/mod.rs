@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Between looks at recordings that go on: a recorder without finalize events waits no longer than this.
-const RESCAN_OPEN_MAX: Duration = Duration::from_secs(10);
+const RESCAN_OPEN_MAX: Duration = Duration::from_secs(5);
 
 /// Closing a session on a dead link takes Zenoh up to ten seconds, and nothing is lost without it.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
@@ -74,6 +74,9 @@ fn identity(home: &Path, config: &mut Config) -> Result<Identity, ServeError> {
         Some(id) => id.clone(),
         None => MachineId::of_host(&config::host_name())?,
     };
+    if config.is_machine_unclear && Identity::load(home).is_none() {
+        return Ok(Identity::passing(&wanted));
+    }
     let identity = Identity::load_or_make(home, &wanted)?;
     if config.settings.machine_id.is_some() && identity.machine_id != wanted {
         config.told_other_machine(&identity.machine_id);

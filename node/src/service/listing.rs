@@ -1,5 +1,7 @@
 //! What `list` and `info` answer.
 
+use std::collections::BTreeMap;
+
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName, Timestamp, Verb,
     error::{ErrorCode, Refusal, nearest},
@@ -39,8 +41,14 @@ impl Service {
         let after = params.text("after")?;
         self.scanned()?;
         let is_after = |name: &str| after.is_none_or(|after| name > after);
-        let others = self.sync.unmanaged();
-        let others = others.iter().filter(|(name, _)| is_after(name)).map(|(name, it)| self.unmanaged_row(name, it));
+        let mut others: BTreeMap<_, _> =
+            self.sync.unmanaged().iter().map(|(name, it)| (name.clone(), self.unmanaged_row(name, it))).collect();
+        for (name, reason) in self.sync.unreadable() {
+            if !self.sync.knows(&name) {
+                others.insert(name.clone(), self.unreadable_row(&name, reason));
+            }
+        }
+        let others = others.into_iter().filter(|(name, _)| is_after(name)).map(|(_, row)| row);
         let (recordings, has_more) = self.sync.read(|recordings, _| {
             let ours = recordings.values().filter(|recording| is_after(recording.name.as_str()));
             let rows = merged(ours.map(|recording| self.row(recording)), others);
@@ -156,6 +164,11 @@ impl Service {
     }
 
     pub(super) fn scanned(&self) -> Result<(), Refusal> {
+        if let Some((error, _)) = self.sync.unscannable() {
+            let folder = self.setup.recordings.display();
+            let refusal = Refusal::new(ErrorCode::Unavailable, format!("the folder {folder} can't be read: {error}"));
+            return Err(refusal.hint("mount or make it, or set recordings_dir; status tells when it is there again"));
+        }
         if self.sync.is_scanned() {
             return Ok(());
         }
@@ -171,6 +184,12 @@ impl Service {
             None => "list tells the names of the recordings".into(),
         };
         Refusal::new(ErrorCode::NotFound, format!("there is no recording {name}")).hint(hint)
+    }
+
+    fn unreadable_row(&self, name: &str, reason: String) -> RecordingRow {
+        let none = Unmanaged { layout: "", files: 0, size_bytes: 0, oldest_at_ns: 0 };
+        let row = self.unmanaged_row(name, &none);
+        RecordingRow { state: RecordingState::Invalid, reason: Some(reason), ..row }
     }
 
     fn unmanaged_row(&self, name: &str, found: &Unmanaged) -> RecordingRow {
@@ -197,6 +216,7 @@ impl Service {
         let (state, reason) = recording::state(&Facts {
             manifest: &recording.manifest,
             unlisted_chunks: recording.unlisted_chunks(),
+            strays: recording.strays.0,
             touched_at_ns: recording.touched_at_ns,
             now_ns: self.clock.wall(),
         });

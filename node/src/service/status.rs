@@ -23,6 +23,7 @@ struct AtRisk {
     bytes: u64,
     chunks: u64,
     oldest_at_ns: Option<UnixNs>,
+    has_corrupt: bool,
 }
 
 impl AtRisk {
@@ -42,6 +43,11 @@ impl AtRisk {
                 self.add(chunk.size_bytes, 1, at_ns);
             }
         }
+        let (strays, bytes) = recording.strays;
+        if strays > 0 {
+            self.add(bytes, strays, recording.started_at_ns);
+        }
+        self.has_corrupt |= recording.is_corrupt;
     }
 }
 
@@ -59,7 +65,9 @@ impl Service {
             at_risk.add(found.size_bytes, found.files, Some(found.oldest_at_ns));
         }
         let now = self.clock.tick();
-        let scanned = self.sync.is_scanned();
+        let (scanned, unscannable) = (self.sync.is_scanned(), self.sync.unscannable());
+        // Of what can't be looked at nothing may be said.
+        let is_known = scanned && unscannable.is_none() && self.sync.unreadable().is_empty();
         let (queue, dead_letters, library) = self.sync.read(|recordings, queue| {
             let mut library =
                 LibraryStatus { scanned, recordings: recordings.len() as u64, ..LibraryStatus::default() };
@@ -81,7 +89,11 @@ impl Service {
         let Going { probe, block, upload_rate_bytes_per_s, disk_free_bytes, disk_full_in_s } = self.sync.going();
         Ok(Reply::Status(Box::new(StatusReply {
             head: self.head(Verb::Status),
-            safe: scanned && self.setup.backend.is_some() && !counts_proven && at_risk.chunks == 0,
+            safe: is_known
+                && self.setup.backend.is_some()
+                && !counts_proven
+                && at_risk.chunks == 0
+                && !at_risk.has_corrupt,
             at_risk_bytes: at_risk.bytes,
             at_risk_chunks: at_risk.chunks,
             oldest_at_risk_at_ns: at_risk.oldest_at_ns,
@@ -90,7 +102,11 @@ impl Service {
             disk_full_in_s,
             disk_free_bytes,
             paused: None,
-            blocked: block.map(|(block, since_ns)| Blocked { reason: block.reason, since_ns, hint: block.hint }),
+            blocked: unscannable.map(|found| self.unscannable(found)).or(block.map(|(block, since_ns)| Blocked {
+                reason: block.reason,
+                since_ns,
+                hint: block.hint,
+            })),
             queue,
             dead_letters,
             refused_events: self.sync.refused_events(),
@@ -109,6 +125,14 @@ impl Service {
             started_at: Timestamp(self.sync.started_at_ns()).to_rfc3339(),
             started_at_ns: self.sync.started_at_ns(),
         })))
+    }
+
+    fn unscannable(&self, (error, since_ns): (String, UnixNs)) -> Blocked {
+        let folder = self.setup.recordings.display();
+        let hint = format!(
+            "the folder of recordings {folder} can't be read: {error}; mount or make it, or set recordings_dir"
+        );
+        Blocked { reason: "recordings_unreadable".into(), since_ns, hint }
     }
 
     /// Tells whether the store is on the library's own disk; `None` while that is not known.

@@ -1,12 +1,12 @@
 //! What comes in: scans of the library, finalize events, and what a person asks to be sent.
 
-use std::{collections::BTreeSet, fs, io, path::Path, str::FromStr, sync::atomic::Ordering};
+use std::{cmp::Ordering, collections::BTreeSet, fs, io, path::Path, str::FromStr, sync::atomic::Ordering::Release};
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName, UnixNs,
     codec::Format,
     event::FinalizeEvent,
-    limits::EVENT_BYTES_MAX,
+    limits::{EVENT_BYTES_MAX, REFUSED_EVENTS_LOGGED_MAX},
     reply::{ChunkLocal, Proof, RefusedEvents},
 };
 
@@ -64,7 +64,8 @@ impl Entries {
         for entry in fs::read_dir(recordings)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if !entry.file_type()?.is_dir() {
+            // Through a link too: recordings may stand on a larger disk.
+            if !fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
                 unmanaged::add_file(&mut found.unmanaged, &entry)?;
                 continue;
             }
@@ -82,7 +83,10 @@ impl Sync {
     /// # Errors
     /// The folder of recordings can't be read: nothing is forgotten.
     pub fn scan(&self) -> io::Result<()> {
-        let Entries { names, folders, mut unmanaged } = Entries::read(&self.parts.recordings)?;
+        self.write_unwritten();
+        let entries = Entries::read(&self.parts.recordings);
+        self.note_scan(entries.as_ref().err());
+        let Entries { names, folders, mut unmanaged } = entries?;
         let free_bytes = disk::free_bytes(&self.parts.recordings);
         {
             let mut state = self.state();
@@ -98,13 +102,43 @@ impl Sync {
         self.scan_each(names);
         let known: BTreeSet<_> = self.state().recordings.keys().map(ToString::to_string).collect();
         for name in folders.difference(&known) {
-            if let Err(error) = unmanaged::add_folder(&mut unmanaged, &self.parts.recordings.join(name), name) {
-                tracing::warn!(folder = name, %error, "a folder under the recordings can't be read");
+            let added = unmanaged::add_folder(&mut unmanaged, &self.parts.recordings.join(name), name);
+            self.note_unreadable(name, added.err().map(|error| error.to_string()));
+        }
+        let mut state = self.state();
+        state.unmanaged = unmanaged;
+        state.unreadable.retain(|name, _| folders.contains(name));
+        drop(state);
+        self.is_scanned.store(true, Release);
+        Ok(())
+    }
+
+    /// Remembers why the folder of recordings can't be read, and tells when that changes.
+    fn note_scan(&self, error: Option<&io::Error>) {
+        let now = error.map(ToString::to_string);
+        let mut state = self.state();
+        let before = state.unscannable.as_ref().map(|(reason, _)| reason.clone());
+        if now == before {
+            return;
+        }
+        match &now {
+            Some(error) => tracing::warn!(error, "the folder of recordings can't be read"),
+            None => tracing::info!("the folder of recordings can be read again"),
+        }
+        state.unscannable = now.map(|reason| (reason, self.parts.clock.wall()));
+    }
+
+    /// Remembers which folders can't be read, and tells when one begins to be so.
+    fn note_unreadable(&self, name: &str, error: Option<String>) {
+        let mut state = self.state();
+        match error {
+            None => drop(state.unreadable.remove(name)),
+            Some(error) => {
+                if state.unreadable.insert(name.to_owned(), error.clone()).as_ref() != Some(&error) {
+                    tracing::warn!(recording = name, error, "a recording can't be read");
+                }
             }
         }
-        self.state().unmanaged = unmanaged;
-        self.is_scanned.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// Reads the recordings that may still change and offers what is pending.
@@ -121,8 +155,9 @@ impl Sync {
             if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, &name)) {
                 self.offer_pending(&mut self.state(), &name);
                 self.fold(&name);
-            } else if let Err(error) = self.refresh(&name, Look::Scan) {
-                tracing::warn!(recording = %name, %error, "a recording can't be read");
+            } else {
+                let read = self.refresh(&name, Look::Scan);
+                self.note_unreadable(name.as_str(), read.err().map(|error| error.to_string()));
             }
         }
     }
@@ -255,9 +290,17 @@ impl Sync {
         fs::symlink_metadata(scan::Folder::new(&self.parts.recordings, name).chunk(chunk)).is_ok()
     }
 
-    /// Counts a refused event.
+    /// Counts a refused event, and logs it as long as there are few.
     pub fn refuse(&self, refused: Refused) -> Refused {
-        intake::count(&mut self.state().refused, refused);
+        let mut state = self.state();
+        intake::count(&mut state.refused, refused);
+        let total = state.refused.total;
+        drop(state);
+        match total.cmp(&(REFUSED_EVENTS_LOGGED_MAX as u64)) {
+            Ordering::Less => tracing::warn!(?refused, total, "a finalize event is refused"),
+            Ordering::Equal => tracing::warn!(total, "further refused events are counted and not logged"),
+            Ordering::Greater => {}
+        }
         refused
     }
 

@@ -10,7 +10,7 @@ mod upload;
 mod verify;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     pin::pin,
     sync::{
@@ -23,7 +23,7 @@ use std::{
 use bubbaloop_storage_schemas::{
     Digest, MachineId, RecordingName, UnixNs,
     event::Fact,
-    journal::StoreId,
+    journal::{JournalLine, StoreId},
     manifest::Manifest,
     reply::{Probe, RefusedEvents},
 };
@@ -81,8 +81,9 @@ pub struct Sync {
     parts: Parts,
     started_at_ns: UnixNs,
     state: Mutex<State>,
-    /// Held while a journal is appended to: two appends to one file would cut each other's line off.
-    journals: Mutex<()>,
+    /// Journal lines that could not be written yet. Held while a journal is appended to: two appends to one file would
+    /// cut each other's line off.
+    unwritten: Mutex<VecDeque<(RecordingName, JournalLine)>>,
     is_durable: AtomicBool,
     is_scanned: AtomicBool,
     /// Wakes the running sync when something was queued.
@@ -94,6 +95,10 @@ struct State {
     queue: Queue,
     recordings: BTreeMap<RecordingName, Recording>,
     unmanaged: AllUnmanaged,
+    /// Folders that can't be read, with the reason.
+    unreadable: BTreeMap<String, String>,
+    /// Why the folder of recordings can't be read, and since when.
+    unscannable: Option<(String, UnixNs)>,
     /// The chunks that were given up, until they are proven.
     letters: BTreeMap<ChunkId, Letter>,
     are_letters_changed: bool,
@@ -156,6 +161,8 @@ impl Sync {
             queue: Queue::new(limits),
             recordings: BTreeMap::new(),
             unmanaged: AllUnmanaged::new(),
+            unreadable: BTreeMap::new(),
+            unscannable: None,
             letters: BTreeMap::new(),
             are_letters_changed: false,
             twins: BTreeSet::new(),
@@ -172,7 +179,7 @@ impl Sync {
             started_at_ns: parts.clock.wall(),
             parts,
             state: Mutex::new(state),
-            journals: Mutex::new(()),
+            unwritten: Mutex::default(),
             is_durable: AtomicBool::new(true),
             is_scanned: AtomicBool::new(false),
             changed: Notify::new(),
@@ -215,6 +222,16 @@ impl Sync {
         self.state().twins.iter().cloned().collect()
     }
 
+    /// Returns the folders that can't be read, each with the reason.
+    pub fn unreadable(&self) -> BTreeMap<String, String> {
+        self.state().unreadable.clone()
+    }
+
+    /// Returns why the folder of recordings can't be read, and since when; `None` where it can.
+    pub fn unscannable(&self) -> Option<(String, UnixNs)> {
+        self.state().unscannable.clone()
+    }
+
     /// Tells how uploads go.
     pub fn going(&self) -> Going {
         let now = self.parts.clock.tick();
@@ -231,6 +248,11 @@ impl Sync {
     /// Reads a recording's manifest from disk; `None` where none is readable.
     pub fn manifest(&self, name: &RecordingName) -> Option<Manifest> {
         scan::manifest(&self.parts.recordings, name)
+    }
+
+    /// Tells whether something is known of a recording of this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.state().recordings.contains_key(name)
     }
 
     /// Returns what is known of a recording.
@@ -312,8 +334,9 @@ impl Sync {
         spawn_blocking(move || {
             if !all {
                 sync.scan_open();
-            } else if let Err(error) = sync.scan() {
-                tracing::warn!(%error, "the folder of recordings can't be read");
+            } else {
+                // What is wrong with the folder is remembered and told.
+                sync.scan().ok();
             }
             sync.changed.notify_one();
         })

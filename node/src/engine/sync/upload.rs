@@ -1,6 +1,8 @@
 //! One chunk at a time: what the queue names is sent, marked and told.
 
 use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
     path::PathBuf,
     sync::{Arc, PoisonError, atomic::Ordering},
 };
@@ -10,6 +12,7 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     journal::{JournalEntry, JournalLine},
     keys::ObjectKey,
+    limits::UNWRITTEN_LINES_MAX,
     reply::{ChunkLocal, Probe, Proof},
 };
 use tokio::task::spawn_blocking;
@@ -88,6 +91,7 @@ impl Sync {
         }
         if before.as_ref().map(reason) != now.as_ref().map(reason) {
             if let Some(Block { reason, .. }) = before {
+                tracing::info!(reason, "uploads are not blocked by this any more");
                 self.parts.facts.tell(Fact::Unblocked { reason });
             }
             if let Some(Block { reason, hint }) = now.clone() {
@@ -213,16 +217,47 @@ impl Sync {
     pub(super) fn journal(&self, recording: &RecordingName, entry: JournalEntry) -> u64 {
         let at_ns = self.parts.clock.wall();
         let line = JournalLine { at_ns, store_id: self.parts.store_id.clone(), entry };
-        let journal = Folder::new(&self.parts.recordings, recording).journal();
-        let result = {
-            let _one_writer = self.journals.lock().unwrap_or_else(PoisonError::into_inner);
-            journal::append(&journal, &line)
-        };
-        if let Err(error) = &result {
-            tracing::error!(%recording, %error, "the journal can't be written");
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        if unwritten.len() < UNWRITTEN_LINES_MAX {
+            unwritten.push_back((recording.clone(), line));
         }
-        self.is_durable.store(result.is_ok(), Ordering::Relaxed);
+        self.write_lines(&mut unwritten);
         at_ns
+    }
+
+    /// Writes the lines that a full disk kept in memory, if it takes them now.
+    pub(super) fn write_unwritten(&self) {
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        if !unwritten.is_empty() {
+            self.write_lines(&mut unwritten);
+        }
+    }
+
+    /// Writes lines in their order. Each recording has a journal of its own: one that fails holds back only its own.
+    fn write_lines(&self, unwritten: &mut VecDeque<(RecordingName, JournalLine)>) {
+        let mut failed = BTreeMap::new();
+        unwritten.retain(|(recording, line)| {
+            if failed.contains_key(recording) {
+                return true;
+            }
+            let path = Folder::new(&self.parts.recordings, recording).journal();
+            match journal::append(&path, line) {
+                Ok(()) => false,
+                // The recording was removed, and its journal with it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => {
+                    failed.insert(recording.clone(), error);
+                    true
+                }
+            }
+        });
+        match (failed.first_key_value(), self.is_durable.swap(unwritten.is_empty(), Ordering::Relaxed)) {
+            (Some((recording, error)), true) => {
+                tracing::error!(%recording, %error, "the journal can't be written: marks are in memory only");
+            }
+            (None, false) => tracing::info!("the journal is written again"),
+            (Some(_), false) | (None, true) => {}
+        }
     }
 
     pub(super) fn change(&self, id: &ChunkId, change: impl FnOnce(&mut ChunkEntry)) {
