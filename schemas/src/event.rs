@@ -9,8 +9,9 @@ use crate::{
     digest::shorten_message,
     manifest::ManifestChunk,
     names::{ChunkName, MachineId, RecordingName},
-    reply::Proof,
+    reply::{JobState, Progress, Proof},
     time::UnixNs,
+    verb::Verb,
 };
 
 /// A recorder's word that a chunk's file is complete, hashed and renamed to its last name.
@@ -121,6 +122,26 @@ pub enum Fact {
         /// What a person can do.
         hint: String,
     },
+    /// A person stopped uploads.
+    Paused {
+        /// Until when; null until somebody resumes.
+        until_ns: Option<UnixNs>,
+    },
+    /// Uploads go on.
+    Resumed {},
+    /// A job is somewhere else than before. At most once a second, and at its end.
+    Job {
+        /// Its id.
+        job: String,
+        /// The verb that was asked for.
+        verb: Verb,
+        /// The recording that it is about; null for all of them.
+        recording: Option<RecordingName>,
+        /// Where it stands.
+        state: JobState,
+        /// How far it is.
+        progress: Progress,
+    },
     /// Another library goes by this machine's id: one of them needs another. Nothing of either is overwritten.
     Twin {
         /// The other library; `library_id` is the one that tells.
@@ -144,6 +165,9 @@ impl Fact {
             Self::DeadLettered { .. } => "dead_lettered",
             Self::RecordingComplete { .. } => "recording_complete",
             Self::Blocked { .. } => "blocked",
+            Self::Paused { .. } => "paused",
+            Self::Resumed {} => "resumed",
+            Self::Job { .. } => "job",
             Self::Twin { .. } => "twin",
             Self::Unblocked { .. } => "unblocked",
         }

@@ -91,6 +91,24 @@ pub(super) enum Ask {
     Status,
     /// The uploads that were given up, each with its reason
     DeadLetters,
+    /// What people asked for, at work and lately ended
+    Jobs {
+        /// Only this one
+        job: Option<String>,
+    },
+    /// Stop a job; what it did stays done
+    Cancel {
+        /// The job's id, as `jobs` tells it
+        job: String,
+    },
+    /// Stop uploads until somebody resumes them, or for a time; it outlives a restart
+    Pause {
+        /// How long
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        lasts: Option<Duration>,
+    },
+    /// Let uploads go on
+    Resume,
     /// Send now what is known of a recording
     Upload {
         /// The recording's name
@@ -122,6 +140,11 @@ impl Ask {
             Self::Info { recording } => (Verb::Info, none.with("recording", recording.as_str())),
             Self::Status => (Verb::Status, none),
             Self::DeadLetters => (Verb::DeadLetters, none),
+            Self::Jobs { job } => (Verb::Jobs, given(none, "job", job.as_ref())),
+            Self::Cancel { job } => (Verb::Cancel, none.with("job", job.as_str())),
+            Self::Pause { lasts: None } => (Verb::Pause, none),
+            Self::Pause { lasts: Some(lasts) } => (Verb::Pause, none.with("for", lasts.as_secs_f64())),
+            Self::Resume => (Verb::Resume, none),
             Self::Upload { recording: Some(recording), .. } => {
                 (Verb::Upload, none.with("recording", recording.as_str()))
             }

@@ -66,7 +66,14 @@ pub(super) async fn run(home: &Path, global: &Global, ask: &Ask) -> Exit {
     };
     let told = match ask {
         Ask::Upload { wait, .. } => asker.upload(ask, *wait).await,
-        Ask::List { .. } | Ask::Info { .. } | Ask::Status | Ask::DeadLetters => asker.pages(ask).await,
+        Ask::List { .. }
+        | Ask::Info { .. }
+        | Ask::Status
+        | Ask::DeadLetters
+        | Ask::Jobs { .. }
+        | Ask::Cancel { .. }
+        | Ask::Pause { .. }
+        | Ask::Resume => asker.pages(ask).await,
     };
     match told {
         Ok(told) => show(ask, global, told, alive),
@@ -92,6 +99,7 @@ impl Asker {
             let rows = match verb {
                 Verb::List => "recordings",
                 Verb::DeadLetters => "dead_letters",
+                Verb::Jobs => "jobs",
                 _ => "chunks",
             };
             for page in 1.. {
@@ -218,7 +226,9 @@ fn show_text(ask: &Ask, is_fleet: bool, replies: &[Value]) {
         let text = match ask {
             Ask::Info { .. } => table::recording(reply),
             Ask::Status => table::status(reply),
-            Ask::Upload { .. } => table::job_line(reply),
+            Ask::Upload { .. } | Ask::Cancel { .. } => table::job_line(reply),
+            Ask::Jobs { .. } => table::jobs(reply),
+            Ask::Pause { .. } | Ask::Resume => table::pause(reply),
             Ask::DeadLetters => table::dead_letters(reply),
             Ask::List { .. } => continue,
         };

@@ -1,5 +1,6 @@
 //! One method per verb: the only door to the engine. It does not know who asks.
 
+mod control;
 mod listing;
 mod status;
 mod upload;
@@ -89,6 +90,10 @@ impl Service {
             Verb::Status => self.status(params).map(Answer::Now),
             Verb::Config => self.config(params).map(Answer::Now),
             Verb::DeadLetters => self.dead_letters(params).map(Answer::Now),
+            Verb::Jobs => self.jobs(params).map(Answer::Now),
+            Verb::Cancel => self.cancel(params).map(Answer::Now),
+            Verb::Pause => self.pause(params).map(Answer::Now),
+            Verb::Resume => self.resume(params).map(Answer::Now),
             Verb::Upload => self.upload(params).map(Answer::Later),
         }
     }

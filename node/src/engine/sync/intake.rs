@@ -349,6 +349,11 @@ impl Sync {
         self.state().asked.clone()
     }
 
+    /// Forgets that somebody asked for a recording (for all, without one). What waits by itself goes on.
+    pub fn forget_asked(&self, name: Option<&RecordingName>) {
+        self.state().asked.retain(|asked| name.is_some_and(|name| name != asked));
+    }
+
     /// Takes over what somebody asked another sync of this library for.
     pub fn ask_for(&self, names: BTreeSet<RecordingName>) {
         self.state().asked.extend(names);

@@ -1,10 +1,11 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
-//! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `publish`
+//! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `pause` a person's word, `publish`
 //! writes remote manifests, `verify` compares marks and store; here is the state that they share and the loop that drives them.
 
 mod intake;
 mod letters;
+mod pause;
 mod publish;
 mod upload;
 mod verify;
@@ -25,7 +26,7 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     journal::{JournalLine, StoreId},
     manifest::Manifest,
-    reply::{Probe, RefusedEvents},
+    reply::{Paused, Probe, RefusedEvents},
 };
 use tokio::{
     sync::Notify,
@@ -102,6 +103,8 @@ struct State {
     /// The chunks that were given up, until they are proven.
     letters: BTreeMap<ChunkId, Letter>,
     are_letters_changed: bool,
+    /// A person stopped uploads.
+    paused: Option<Paused>,
     /// Other libraries that go by this machine's id.
     twins: BTreeSet<String>,
     /// Counts the comparisons of marks and store; none is 0.
@@ -165,6 +168,7 @@ impl Sync {
             unscannable: None,
             letters: BTreeMap::new(),
             are_letters_changed: false,
+            paused: None,
             twins: BTreeSet::new(),
             pass: 0,
             publisher: Publisher::default(),
@@ -281,6 +285,7 @@ impl Sync {
     /// end within the grace; what does not is dropped, which is always safe.
     pub async fn run(self: &Arc<Self>, timers: Timers, stop: impl Future<Output = ()>) {
         self.restore_letters();
+        self.restore_pause();
         let mut stop = pin!(stop);
         let mut tasks = JoinSet::new();
         let first = Arc::clone(self);
@@ -359,6 +364,9 @@ impl Sync {
 
     /// Starts all that the queue names now, and returns until when it has nothing more, where it knows.
     fn start_all(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
+        if let Some(until) = self.pause_until() {
+            return Some(until);
+        }
         loop {
             let next = self.state().queue.next(self.parts.clock.tick());
             let sync = Arc::clone(self);
