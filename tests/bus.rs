@@ -132,7 +132,7 @@ fn a_wild_question_is_answered_once_by_each_node() {
         refused(&reply, "E_INVALID_PARAMS");
     }
     assert_eq!(ask("bubbaloop/*/storage/l$*", true).len(), 2, "a pattern may look");
-    for selector in ["bubbaloop/**/manifest", "bubbaloop/**/health", "bubbaloop/*/storage/none$*"] {
+    for selector in ["bubbaloop/**/schema", "bubbaloop/**/health", "bubbaloop/*/storage/none$*"] {
         assert!(ask(selector, true).is_empty(), "{selector}");
     }
 }
@@ -355,4 +355,46 @@ fn a_job_is_listed_can_be_cancelled_and_tells_how_it_goes() {
         told.extend(python.heard().iter().map(|event| event.value()["state"].clone()));
         told.contains(&json!("cancelled"))
     });
+}
+
+#[test]
+fn the_node_contract_of_the_fleet_is_kept() {
+    let (machine, mut python) = machine("bus_10");
+    python.subscribe("bubbaloop/*/*/*/health");
+    let root = "bubbaloop/global/bus_10/storage";
+    let manifests = python.get(&Get { selector: "bubbaloop/**/manifest", all: true, ..Get::default() });
+    assert_eq!((manifests.len(), manifests[0].key.as_str()), (1, format!("{root}/manifest").as_str()));
+    assert_eq!(manifests[0].encoding, "application/cbor");
+    let manifest = manifests[0].value();
+    for (field, value) in [("instance_name", json!("storage")), ("role", json!("sink")), ("schema_version", json!(2))] {
+        assert_eq!(manifest[field], value);
+    }
+    let outputs = manifest["outputs"].as_array().unwrap();
+    assert!(outputs.iter().any(|it| it["topic"] == "storage/events/chunk_uploaded" && it["ever_fired"] == true));
+
+    let mut command = |payload: Option<&[u8]>| {
+        let selector = format!("{root}/command");
+        let replies = python.get(&Get { selector: &selector, payload, ..Get::default() });
+        assert!(replies.len() == 1 && replies[0].is_ok, "{replies:?}");
+        replies[0].value()
+    };
+    assert!(command(None)["result"]["commands"].as_array().unwrap().iter().any(|it| it["name"] == "list"));
+    for payload in
+        [&br#"{"command":"info","params":{"recording":"drive"}}"#[..], br#"{"command":"info","recording":"drive"}"#]
+    {
+        assert_eq!(command(Some(payload))["result"]["recording"], "drive");
+    }
+    for (payload, part) in [
+        (&b"garbage"[..], "JSON"),
+        (br#"{"command":"upload","recording":"drive"}"#, "storage/upload"),
+        (br#"{"command":"lst"}"#, "did you mean list?"),
+        (br#"{"command":"info","recording":"../../x"}"#, "E_INVALID_PARAMS"),
+        (b"{}", "needs the field command"),
+    ] {
+        let answer = command(Some(payload));
+        assert!(answer["result"].is_null() && answer["error"].as_str().unwrap().contains(part), "{answer}");
+    }
+    let health = format!("{root}/health");
+    until("a sign of life comes", || python.heard().iter().any(|sign| sign.key == health && sign.bytes == b"ok"));
+    drop(machine);
 }

@@ -157,6 +157,20 @@ pub enum Fact {
 }
 
 impl Fact {
+    /// The kinds of all facts that are told so far.
+    pub const KINDS: [&'static str; 10] = [
+        "chunk_uploaded",
+        "upload_failed",
+        "dead_lettered",
+        "recording_complete",
+        "blocked",
+        "unblocked",
+        "paused",
+        "resumed",
+        "job",
+        "twin",
+    ];
+
     /// Returns the last part of the event's key.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -196,6 +210,7 @@ mod tests {
     fn the_kind_in_the_body_is_the_kind_in_the_key() {
         let fact = Fact::Unblocked { reason: "x".into() };
         assert_eq!(serde_json::to_value(&fact).unwrap()["kind"], fact.kind());
+        assert!(Fact::KINDS.contains(&fact.kind()));
     }
 
     #[test]

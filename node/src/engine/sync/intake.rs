@@ -1,6 +1,13 @@
 //! What comes in: scans of the library, finalize events, and what a person asks to be sent.
 
-use std::{cmp::Ordering, collections::BTreeSet, fs, io, path::Path, str::FromStr, sync::atomic::Ordering::Release};
+use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
+    fs, io,
+    path::Path,
+    str::FromStr,
+    sync::atomic::Ordering::{Relaxed, Release},
+};
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName, UnixNs,
@@ -225,6 +232,7 @@ impl Sync {
     /// # Errors
     /// Why the event is refused.
     pub fn take_event(&self, bytes: &[u8], format: Option<Format>) -> Result<(), (Refused, Option<Announced>)> {
+        self.has_heard.store(true, Relaxed);
         let decoded = if bytes.len() > EVENT_BYTES_MAX { None } else { FinalizeEvent::decode(bytes, format).ok() };
         let announced =
             decoded.ok_or(Refused::Undecodable).and_then(|event| intake::check(&event, &self.parts.machine_id));

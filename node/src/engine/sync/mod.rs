@@ -87,6 +87,7 @@ pub struct Sync {
     unwritten: Mutex<VecDeque<(RecordingName, JournalLine)>>,
     is_durable: AtomicBool,
     is_scanned: AtomicBool,
+    has_heard: AtomicBool,
     /// Wakes the running sync when something was queued.
     changed: Notify,
 }
@@ -186,6 +187,7 @@ impl Sync {
             unwritten: Mutex::default(),
             is_durable: AtomicBool::new(true),
             is_scanned: AtomicBool::new(false),
+            has_heard: AtomicBool::new(false),
             changed: Notify::new(),
         }
     }
@@ -193,6 +195,11 @@ impl Sync {
     /// A panic in another task leaves the state between two idempotent steps, so it is used on.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether a finalize event came in this run.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard.load(Ordering::Relaxed)
     }
 
     /// Tells whether the library was read whole once.
