@@ -6,6 +6,7 @@
 mod bus;
 mod cli;
 mod house;
+mod launch;
 mod library;
 mod local_store;
 mod main_job;

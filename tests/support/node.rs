@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bubbaloop_storage::library::identity::HomeLock;
+use bubbaloop_storage::library::identity::{Holder, HomeLock};
 use bubbaloop_storage_schemas::{ChunkName, Digest};
 use mcap::{WriteOptions, records::MessageHeader};
 use serde_json::{Value, json};
@@ -86,6 +86,11 @@ impl Machine {
 
     /// Starts the node and waits until it is on the bus.
     pub fn start(&mut self) {
+        self.start_and(|holder| !holder.endpoints.is_empty());
+    }
+
+    /// Starts the node and waits until it has written down who it is, as `is_ready` wants it.
+    pub fn start_and(&mut self, is_ready: impl Fn(&Holder) -> bool) {
         let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
         let child = Command::new(BINARY)
             .args(["serve", "--home"])
@@ -97,8 +102,7 @@ impl Machine {
             .unwrap();
         let pid = child.id();
         self.node = Some(child);
-        let is_there =
-            || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && !holder.endpoints.is_empty());
+        let is_there = || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && is_ready(&holder));
         until("the node is on the bus", is_there);
     }
 
