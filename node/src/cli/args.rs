@@ -48,6 +48,19 @@ pub(super) enum Command {
     Serve,
     /// Show the whole way from a recorder to the store, with a real node in a temporary folder
     Demo(Demo),
+    /// Follow what changes, live
+    Events,
+    /// Set, or with KEY= remove, settings of this home; a node that runs takes them up
+    Configure {
+        /// KEY=VALUE; a secret is asked for by its KEY alone, without showing it
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        changes: Vec<String>,
+    },
+    /// Print a script that completes commands for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     #[command(flatten)]
     Ask(Ask),
 }
@@ -88,7 +101,17 @@ pub(super) enum Ask {
         recording: RecordingName,
     },
     /// What is safe, what is at risk and what holds uploads back
-    Status,
+    Status {
+        /// Ask again and again
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Every setting with its source
+    Config {
+        /// Look at the settings of this home without asking a node; fails where something is wrong
+        #[arg(long)]
+        check: bool,
+    },
     /// The uploads that were given up, each with its reason
     DeadLetters,
     /// What people asked for, at work and lately ended
@@ -138,7 +161,8 @@ impl Ask {
                 (Verb::List, params)
             }
             Self::Info { recording } => (Verb::Info, none.with("recording", recording.as_str())),
-            Self::Status => (Verb::Status, none),
+            Self::Status { .. } => (Verb::Status, none),
+            Self::Config { .. } => (Verb::Config, none),
             Self::DeadLetters => (Verb::DeadLetters, none),
             Self::Jobs { job } => (Verb::Jobs, given(none, "job", job.as_ref())),
             Self::Cancel { job } => (Verb::Cancel, none.with("job", job.as_str())),

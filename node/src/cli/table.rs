@@ -134,6 +134,34 @@ pub(super) fn dead_letters(reply: &Value) -> String {
     if table.is_empty() { "no dead letters".into() } else { table.trim_fmt() }
 }
 
+/// Settings with their sources.
+pub(super) fn settings(settings: &Value) -> String {
+    let mut table = table(&["setting", "value", "source"]);
+    for setting in rows(settings) {
+        let value = match &setting["value"] {
+            Value::Null => "-".into(),
+            Value::String(text) => shown(text),
+            other => shown(&other.to_string()),
+        };
+        table.add_row(vec![text(setting, "key"), value, text(setting, "source")]);
+    }
+    table.trim_fmt()
+}
+
+/// An event in a line.
+pub(super) fn event(event: &Value) -> String {
+    let at = event["at_ns"].as_u64().map(|at_ns| Timestamp(at_ns).to_rfc3339()).unwrap_or_default();
+    let head = ["library_id", "boot_id", "seq", "at_ns", "machine_id", "kind"];
+    let fields = event.as_object().into_iter().flatten().filter(|(name, _)| !head.contains(&name.as_str()));
+    let fields: Vec<_> = fields
+        .map(|(name, value)| match value {
+            Value::String(text) => format!("{name}={}", shown(text)),
+            other => format!("{name}={}", shown(&other.to_string())),
+        })
+        .collect();
+    format!("{at} {} {} {}", text(event, "machine_id"), text(event, "kind"), fields.join(" "))
+}
+
 /// What is safe, first of all.
 pub(super) fn status(reply: &Value) -> String {
     let mut out = String::new();

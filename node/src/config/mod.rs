@@ -3,6 +3,7 @@
 //! A wrong setting never keeps the node from starting: its default is used, and the problem is told. Only a wrong
 //! store section stops uploads, because guessing where recordings go would be worse.
 
+pub mod edit;
 mod keys;
 mod layers;
 

@@ -186,7 +186,7 @@ impl Jobs {
         let registry = self.registry();
         let running = registry.running.values().map(|(job, _)| job);
         let mut all: Vec<_> = running.chain(&registry.ended).cloned().collect();
-        all.sort_by(|a, b| b.id.cmp(&a.id));
+        all.sort_by_key(|job| std::cmp::Reverse(job.id));
         all
     }
 

@@ -56,9 +56,8 @@ impl Service {
         let acts = self.setup.commands_act;
         let Some(mut fields) = request else { return Ok(json!({"commands": commands(acts)})) };
         let wrong = |message: &str| Refusal::new(ErrorCode::InvalidParams, message);
-        let name = match fields.remove("command") {
-            Some(Value::String(name)) => name,
-            Some(_) | None => return Err(wrong("a command needs the field command").hint("send nothing for the list")),
+        let Some(Value::String(name)) = fields.remove("command") else {
+            return Err(wrong("a command needs the field command").hint("send nothing for the list"));
         };
         let params = match fields.remove("params") {
             Some(Value::Object(params)) => params,
