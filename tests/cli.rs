@@ -272,3 +272,22 @@ fn events_are_followed_and_uploads_are_paused_from_the_command_line() {
     assert!(out(&machine.run(&["jobs"])).contains("no jobs"));
     assert!(out(&machine.run(&["completions", "bash"])).contains("bubbaloop-storage"));
 }
+
+#[test]
+fn without_a_node_the_same_answers_come_from_the_command_itself() {
+    let mut machine = Machine::new("cli_10", "");
+    let mut recorder = machine.recorder("drive");
+    let chunk = recorder.finalize();
+    recorder.end();
+    let list = json_of(&machine.run(&["list", "--offline", "--json"]));
+    assert_eq!((&list["recordings"][0]["upload"], &list["machine_id"]), (&json!("none"), &json!("cli_10")));
+    let upload = machine.run(&["upload", "drive", "--offline"]);
+    assert_eq!(code(&upload), 0, "{upload:?}");
+    assert!(machine.is_stored("drive", &chunk));
+    assert!(out(&machine.run(&["info", "drive", "--offline"])).contains("enforced"));
+    assert_eq!(code(&machine.run(&["info", "driv", "--offline"])), 3);
+    machine.start();
+    let taken = machine.run(&["list", "--offline"]);
+    assert_eq!(code(&taken), 1, "{taken:?}");
+    assert!(err(&taken).contains("a node runs in"));
+}

@@ -27,6 +27,9 @@ pub(super) struct Global {
     /// Ask the node of this machine; '*' asks every machine [default: the node of this home]
     #[arg(long, global = true, value_name = "NAME", value_parser = machine)]
     pub(super) machine: Option<Asked>,
+    /// Answer in this process, for a home in which no node runs
+    #[arg(long, global = true, conflicts_with = "machine")]
+    pub(super) offline: bool,
     /// Print the reply as JSON
     #[arg(long, global = true)]
     pub(super) json: bool,

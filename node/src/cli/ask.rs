@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, path::Path, pin::pin, time::Duration};
 use bubbaloop_storage_schemas::{
     MachineId, Verb,
     error::{ErrorCode, ErrorReply},
+    limits::WAIT_MAX,
     params::Params,
 };
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use crate::{
     bus::client::{Client, Told},
     config::Config,
     library::identity::{HomeLock, Identity},
+    serve::offline,
 };
 
 /// Between two questions for an upload that goes on.
@@ -38,11 +40,17 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Asks a verb of the node of this home, of another machine, or of all of them.
 pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Future<Output = ()>) -> Exit {
+    let mut stop = pin!(stop);
+    if global.offline {
+        return tokio::select! {
+            exit = offline(home, global, ask) => exit,
+            () = &mut stop => Exit::Failed,
+        };
+    }
     let asker = match Asker::connect(home, global).await {
         Ok(asker) => asker,
         Err(exit) => return exit,
     };
-    let mut stop = pin!(stop);
     let is_watched = matches!(ask, Ask::Status { watch: true });
     loop {
         let exit = tokio::select! {
@@ -56,6 +64,24 @@ pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Futu
             () = tokio::time::sleep(WATCH_EVERY) => result(format_args!("")),
             () = &mut stop => return exit,
         }
+    }
+}
+
+/// Rows of a page where nobody shares the answer's way.
+const OFFLINE_ROWS: u64 = bubbaloop_storage_schemas::limits::PAGE_ROWS_MAX as u64;
+
+/// Answers in this process.
+async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
+    let (verb, mut params) = ask.request();
+    if let Ask::Upload { wait, .. } = ask {
+        params = params.with("wait", wait.unwrap_or(WAIT_MAX).as_secs_f64());
+    }
+    if matches!(ask, Ask::List { .. } | Ask::Info { .. }) {
+        params = params.with("limit", OFFLINE_ROWS);
+    }
+    match offline::ask(home, &global.set, verb, params).await {
+        Ok(told) => show(ask, global, vec![told.map(|reply| json!(reply))], BTreeSet::new()),
+        Err(error) => failed(&error.to_string(), None),
     }
 }
 
