@@ -291,3 +291,26 @@ fn without_a_node_the_same_answers_come_from_the_command_itself() {
     assert_eq!(code(&taken), 1, "{taken:?}");
     assert!(err(&taken).contains("a node runs in"));
 }
+
+#[test]
+fn a_frozen_machine_of_the_fleet_is_told_and_holds_up_no_other() {
+    let one = Machine::started("cli_11a");
+    let mut two = Machine::new("cli_11b", "");
+    let config = two.home().join("config.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    fs::write(&config, settings.replace("connect = []", &format!("connect = [{:?}]", one.endpoint()))).unwrap();
+    two.start();
+    until("both answer", || {
+        let fleet = one.run(&["status", "--machine", "*", "--json"]);
+        code(&fleet) == 0 && json_of(&fleet).as_array().unwrap().len() == 2
+    });
+    two.signal(rustix::process::Signal::STOP);
+    let fleet = one.run(&["status", "--machine", "*", "--json", "--timeout", "1s"]);
+    two.signal(rustix::process::Signal::CONT);
+    assert_eq!(json_of(&fleet)[0]["machine_id"], "cli_11a");
+    assert_eq!((code(&fleet), err(&fleet).contains("cli_11b")), (4, true), "{fleet:?}");
+    until("the other is back", || {
+        let fleet = one.run(&["status", "--machine", "*", "--json"]);
+        code(&fleet) == 0 && json_of(&fleet).as_array().unwrap().len() == 2
+    });
+}

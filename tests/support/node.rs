@@ -11,6 +11,7 @@ use std::{
 use bubbaloop_storage::library::identity::{Holder, HomeLock};
 use bubbaloop_storage_schemas::{ChunkName, Digest};
 use mcap::{WriteOptions, records::MessageHeader};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -117,11 +118,16 @@ impl Machine {
         node.wait().unwrap();
     }
 
+    /// Sends the node a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_child(self.node.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// SIGTERM: returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
         let mut node = self.node.take().unwrap();
-        let pid = rustix::process::Pid::from_child(&node);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         node.wait().unwrap().code()
     }
 
