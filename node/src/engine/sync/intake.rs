@@ -7,6 +7,7 @@ use std::{
     path::Path,
     str::FromStr,
     sync::atomic::Ordering::{Relaxed, Release},
+    thread,
 };
 
 use bubbaloop_storage_schemas::{
@@ -31,6 +32,12 @@ use crate::{
         recording::{self, ManifestFacts},
     },
 };
+
+/// Threads of a scan: more would keep a robot's other work from the disk.
+const SCAN_THREADS_MAX: usize = 4;
+
+/// Recordings that are worth a thread.
+const SCAN_SHARE_MIN: usize = 64;
 
 /// How a chunk stands that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,17 +162,31 @@ impl Sync {
         self.scan_each(names);
     }
 
+    /// Looks at recordings, on several threads where there are many: a library is read whole at the start, and until
+    /// then `list` can't answer.
     fn scan_each(&self, names: impl IntoIterator<Item = RecordingName>) {
-        for name in names {
-            let now_ns = self.parts.clock.wall();
-            let settled = self.state().recordings.get(&name).and_then(|known| known.settled(now_ns));
-            if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, &name)) {
-                self.offer_pending(&mut self.state(), &name);
-                self.fold(&name);
-            } else {
-                let read = self.refresh(&name, Look::Scan);
-                self.note_unreadable(name.as_str(), read.err().map(|error| error.to_string()));
+        let names: Vec<_> = names.into_iter().collect();
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(SCAN_THREADS_MAX);
+        let share = names.len().div_ceil(threads).max(SCAN_SHARE_MIN);
+        thread::scope(|scope| {
+            let mut shares = names.chunks(share);
+            let own = shares.next().unwrap_or_default();
+            for share in shares {
+                scope.spawn(|| share.iter().for_each(|name| self.scan_one(name)));
             }
+            own.iter().for_each(|name| self.scan_one(name));
+        });
+    }
+
+    fn scan_one(&self, name: &RecordingName) {
+        let now_ns = self.parts.clock.wall();
+        let settled = self.state().recordings.get(name).and_then(|known| known.settled(now_ns));
+        if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, name)) {
+            self.offer_pending(&mut self.state(), name);
+            self.fold(name);
+        } else {
+            let read = self.refresh(name, Look::Scan);
+            self.note_unreadable(name.as_str(), read.err().map(|error| error.to_string()));
         }
     }
 
