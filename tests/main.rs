@@ -5,6 +5,7 @@
 
 mod bus;
 mod cli;
+mod crash;
 mod house;
 mod launch;
 mod library;
