@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use crate::reconcile::{Action, ActionKind, Finding, FindingKind, ReconcileCounts, ReconcileResult};
 use crate::{
     error::Refusal,
     names::{ChunkName, MachineId, RecordingName},

@@ -17,10 +17,11 @@ use bubbaloop_storage_schemas::{
     journal::{JournalEntry, JournalLine},
     manifest::{Channel, Indices, Manifest, ManifestChunk, SCHEMA_VERSION, Selection},
     reply::{
-        Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow, DeadLettersReply,
-        HelpReply, InfoReply, JobReply, JobState, LibraryStatus, ListReply, OtherField, ParameterHelp, Paused, Probe,
-        Progress, Proof, QueueStatus, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Rights, Setting,
-        StatusReply, StoreStatus, UploadResult, UploadState, VerbHelp,
+        Action, ActionKind, Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow,
+        DeadLettersReply, Finding, FindingKind, HelpReply, InfoReply, JobReply, JobState, LibraryStatus, ListReply,
+        OtherField, ParameterHelp, Paused, Probe, Progress, Proof, QueueStatus, ReconcileResult, RecordingRow,
+        RecordingState, RefusedEvents, ReplyHead, Rights, Setting, StatusReply, StoreStatus, UploadResult, UploadState,
+        VerbHelp,
     },
     time::twin,
 };
@@ -126,6 +127,8 @@ fn cases() -> Vec<Case> {
                 etag,
             }),
         ),
+        Case::plain("journal_line_corrupt", journal(JournalEntry::Corrupt { reason: "2 chunks are lost".into() })),
+        Case::plain("journal_line_healed", journal(JournalEntry::Healed)),
         Case::plain("error_reply", error_reply()),
         Case::plain("help_reply", help_reply()),
         Case::plain("list_reply", list_reply()),
@@ -134,6 +137,7 @@ fn cases() -> Vec<Case> {
         Case::plain("config_reply", config_reply()),
         Case::plain("dead_letters_reply", dead_letters_reply()),
         Case::plain("job_reply", job_reply()),
+        Case::plain("reconcile_result", reconcile_result()),
     ]
 }
 
@@ -485,6 +489,17 @@ fn dead_letters_reply() -> DeadLettersReply {
         last_tried_at_ns: AT_NS,
     };
     DeadLettersReply { head: head(Verb::DeadLetters), dead_letters: vec![letter], next_after: None }
+}
+
+fn reconcile_result() -> ReconcileResult {
+    let recording = "drive_1".parse().unwrap();
+    let lost = Finding::new(FindingKind::Lost, &recording, Some(chunk_name()), "its file is missing".into());
+    let upload = Action::new(ActionKind::Upload, &recording, Some(chunk_name()), "the store does not hold it".into());
+    let corrupt = Action::new(ActionKind::MarkCorrupt, &recording, None, "1 chunk is lost".into());
+    let mut result = ReconcileResult::default();
+    (result.counts.recordings, result.counts.chunks, result.counts.proven_chunks) = (1, 3, 2);
+    result.add(vec![lost], vec![upload, corrupt]);
+    result
 }
 
 fn job_reply() -> JobReply {
