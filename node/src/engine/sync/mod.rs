@@ -1,8 +1,9 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
 //! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `publish`
-//! writes remote manifests, `verify` compares marks and store; here is the state that they share and the loop that drives them.
+//! writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes; here is the state that they share and the loop that drives them.
 
+mod heal;
 mod intake;
 mod letters;
 mod publish;
@@ -32,7 +33,10 @@ use tokio::{
     task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
 };
 
-pub use self::intake::{Errand, Standing};
+pub use self::{
+    heal::ManifestDue,
+    intake::{Errand, Standing},
+};
 use super::facts::Facts;
 use crate::{
     clock::Clock,
@@ -88,6 +92,8 @@ pub struct Sync {
     is_scanned: AtomicBool,
     /// Wakes the running sync when something was queued.
     changed: Notify,
+    /// Wakes whoever waits for a remote manifest when the writing of one ended.
+    published: Notify,
 }
 
 #[derive(Debug)]
@@ -183,6 +189,7 @@ impl Sync {
             is_durable: AtomicBool::new(true),
             is_scanned: AtomicBool::new(false),
             changed: Notify::new(),
+            published: Notify::new(),
         }
     }
 
