@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// Every verb with a request that it answers.
-const REQUESTS: [(Verb, &str); 10] = [
+const REQUESTS: [(Verb, &str); 11] = [
     (Verb::Help, ""),
     (Verb::List, ""),
     (Verb::Info, "recording=drive"),
@@ -21,6 +21,7 @@ const REQUESTS: [(Verb, &str); 10] = [
     (Verb::DeadLetters, ""),
     (Verb::Jobs, ""),
     (Verb::Upload, "recording=drive"),
+    (Verb::Reconcile, "recording=drive"),
     (Verb::Pause, "for=1ms"),
     (Verb::Resume, ""),
 ];
@@ -397,4 +398,42 @@ fn the_node_contract_of_the_fleet_is_kept() {
     let health = format!("{root}/health");
     until("a sign of life comes", || python.heard().iter().any(|sign| sign.key == health && sign.bytes == b"ok"));
     drop(machine);
+}
+
+#[test]
+fn a_reconcile_tells_what_it_saw_heals_and_then_has_nothing_to_do() {
+    let (machine, mut python) = machine("bus_11");
+    let ask = |python: &mut Python, more: &str| {
+        let job = python.ask(&format!("{}?{more};wait=60s", machine.key("reconcile"))).value();
+        assert_eq!(
+            (&job["state"], &job["verb"], &job["error"]),
+            (&json!("done"), &json!("reconcile"), &json!(null)),
+            "{job}"
+        );
+        job
+    };
+    until("the recording is complete", || {
+        python.ask(&format!("{}?recording=drive", machine.key("info"))).value()["upload"] == "complete"
+            && machine.remote_manifest("drive").is_some()
+    });
+    let whole = ask(&mut python, "recording=drive");
+    assert_eq!((&whole["result"]["findings"], &whole["result"]["actions"]), (&json!([]), &json!([])), "{whole}");
+
+    let info = python.ask(&format!("{}?recording=drive", machine.key("info"))).value();
+    let object = machine.object("drive", info["chunks"][0]["name"].as_str().unwrap());
+    std::fs::remove_file(&object).unwrap();
+    let plan = ask(&mut python, "all=true;dry_run=true");
+    assert!(plan["result"]["actions"].as_array().unwrap().iter().any(|action| action["kind"] == "upload"), "{plan}");
+    assert!(!object.exists(), "a dry run changes nothing");
+    let healed = ask(&mut python, "name=dr*");
+    assert!(object.exists() && healed["result"]["counts"]["proven_chunks"] == 1, "{healed}");
+    let again = ask(&mut python, "all=true;deep=true");
+    assert_eq!((&again["result"]["findings"], &again["result"]["actions"]), (&json!([]), &json!([])), "{again}");
+    for selector in ["reconcile", "reconcile?recording=drive;all=true", "reconcile?recording=drive;deep=maybe"] {
+        refused(&python.ask(&machine.key(selector)), "E_INVALID_PARAMS");
+    }
+    let nothing = python.ask(&machine.key("reconcile?recording=nothing;wait=30s")).value();
+    assert_eq!((&nothing["state"], &nothing["error"]["code"]), (&json!("failed"), &json!("E_NOT_FOUND")), "{nothing}");
+    let told = machine.run(&["reconcile", "drive"]);
+    assert!(String::from_utf8_lossy(&told.stdout).contains("nothing to do"), "{told:?}");
 }

@@ -63,6 +63,13 @@ pub enum JournalEntry {
         /// The object's ETag.
         etag: String,
     },
+    /// Nothing here can heal the recording. It holds for the recording whatever the store is.
+    Corrupt {
+        /// Why.
+        reason: String,
+    },
+    /// The recording that an earlier line calls corrupt is healed.
+    Healed,
     /// A fact of a later version: read, never written.
     #[serde(other)]
     #[schemars(skip)]

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod manifest;
 pub mod names;
 pub mod params;
+pub mod reconcile;
 pub mod reply;
 pub mod time;
 pub mod verb;

@@ -91,3 +91,10 @@ pub const REFUSED_EVENTS_LOGGED_MAX: usize = 1024;
 
 /// Files of one recording folder that are looked at.
 pub const CHUNKS_PER_RECORDING_MAX: usize = 1_000_000;
+
+/// Findings, and actions, that one reconcile reply tells one by one; all of them are counted. Both, with messages of
+/// the longest, fit a reply.
+pub const RECONCILE_ROWS_MAX: usize = 500;
+
+/// Longest message of a finding or an action, in bytes.
+pub const RECONCILE_MESSAGE_BYTES_MAX: usize = 480;

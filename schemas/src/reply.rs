@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use crate::reconcile::{Action, ActionKind, Finding, FindingKind, ReconcileCounts, ReconcileResult};
 use crate::{
     error::Refusal,
     names::{ChunkName, MachineId, RecordingName},
@@ -606,7 +607,7 @@ pub struct JobRow {
     /// What holds it back now; it goes on by itself when that ends.
     pub blocked: Option<Blocked>,
     /// What came of it; null until it ends.
-    pub result: Option<UploadResult>,
+    pub result: Option<JobResult>,
     /// Why it failed; null otherwise.
     pub error: Option<Refusal>,
 }
@@ -644,6 +645,16 @@ pub struct Progress {
     pub bytes_done: u64,
     /// The size of all.
     pub bytes_total: u64,
+}
+
+/// What came of a job, by its verb.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum JobResult {
+    /// Of a `reconcile`.
+    Reconcile(Box<ReconcileResult>),
+    /// Of an `upload`.
+    Upload(UploadResult),
 }
 
 /// What came of an upload.

@@ -25,6 +25,8 @@ pub enum Verb {
     Jobs,
     /// Send now what is known of a recording.
     Upload,
+    /// Look at manifest, files and objects, then heal.
+    Reconcile,
     /// Stop uploads until somebody resumes them, or for a time.
     Pause,
     /// Let uploads go on.
@@ -110,6 +112,16 @@ const JOBS: &[Param] = &[
 
 const PAUSE: &[Param] = &[param("for", ParamKind::Duration, "how long; without it until somebody resumes"), FORMAT];
 
+const RECONCILE: &[Param] = &[
+    param("recording", ParamKind::Recording, "the recording's name"),
+    param("name", ParamKind::Text, "every recording whose name matches this glob (* and ?)"),
+    param("all", ParamKind::Flag, "every recording of this machine"),
+    param("dry_run", ParamKind::Flag, "tell what would be done and change nothing"),
+    param("deep", ParamKind::Flag, "hash every local file, and fetch and hash every object"),
+    param("wait", ParamKind::Duration, "how long the reply may wait for the end (default 2s)"),
+    FORMAT,
+];
+
 const CANCEL: &[Param] = &[param("job", ParamKind::Text, "the job's id"), FORMAT];
 
 const UPLOAD: &[Param] = &[
@@ -121,7 +133,7 @@ const UPLOAD: &[Param] = &[
 
 impl Verb {
     /// All verbs, in the order of the help.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Help,
         Self::List,
         Self::Info,
@@ -130,6 +142,7 @@ impl Verb {
         Self::DeadLetters,
         Self::Jobs,
         Self::Upload,
+        Self::Reconcile,
         Self::Pause,
         Self::Resume,
         Self::Cancel,
@@ -146,6 +159,7 @@ impl Verb {
             Self::DeadLetters => "dead_letters",
             Self::Jobs => "jobs",
             Self::Upload => "upload",
+            Self::Reconcile => "reconcile",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Cancel => "cancel",
@@ -158,7 +172,7 @@ impl Verb {
             Self::Help | Self::List | Self::Info | Self::Status | Self::Config | Self::DeadLetters | Self::Jobs => {
                 Role::Viewer
             }
-            Self::Upload | Self::Pause | Self::Resume | Self::Cancel => Role::Operator,
+            Self::Upload | Self::Reconcile | Self::Pause | Self::Resume | Self::Cancel => Role::Operator,
         }
     }
 
@@ -173,6 +187,7 @@ impl Verb {
             Self::DeadLetters => "the uploads that were given up, each with its reason",
             Self::Jobs => "what people asked for, at work and lately ended",
             Self::Upload => "send now what is known of a recording",
+            Self::Reconcile => "look at manifest, local files and remote objects, then heal; nothing is ever removed",
             Self::Pause => "stop uploads until somebody resumes them, or for a time; it outlives a restart",
             Self::Resume => "let uploads go on",
             Self::Cancel => "stop a job; what it did stays done",
@@ -184,6 +199,7 @@ impl Verb {
         match self {
             Self::Help | Self::Status | Self::Config | Self::Resume => &[FORMAT],
             Self::Jobs => JOBS,
+            Self::Reconcile => RECONCILE,
             Self::Pause => PAUSE,
             Self::Cancel => CANCEL,
             Self::List => LIST,

@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{
     event::{FinalizeEvent, StorageEvent},
     journal::JournalLine,
     manifest::Manifest,
-    reply::{ConfigReply, HelpReply, InfoReply, JobReply, ListReply, StatusReply},
+    reply::{ConfigReply, HelpReply, InfoReply, JobReply, ListReply, ReconcileResult, StatusReply},
 };
 use schemars::schema_for;
 
@@ -29,6 +29,7 @@ fn the_checked_in_json_schemas_are_those_of_the_types() {
         ("status_reply", schema_for!(StatusReply)),
         ("config_reply", schema_for!(ConfigReply)),
         ("job_reply", schema_for!(JobReply)),
+        ("reconcile_result", schema_for!(ReconcileResult)),
     ]
     .into_iter()
     .map(|(name, schema)| (format!("{name}.schema.json"), support::pretty(&schema)))

@@ -17,10 +17,11 @@ use bubbaloop_storage_schemas::{
     journal::{JournalEntry, JournalLine},
     manifest::{Channel, Indices, Manifest, ManifestChunk, SCHEMA_VERSION, Selection},
     reply::{
-        Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow, DeadLettersReply,
-        HelpReply, InfoReply, JobReply, JobRow, JobState, JobsReply, LibraryStatus, ListReply, OtherField,
-        ParameterHelp, PauseReply, Paused, Probe, Progress, Proof, QueueStatus, RecordingRow, RecordingState,
-        RefusedEvents, ReplyHead, Rights, Setting, StatusReply, StoreStatus, UploadResult, UploadState, VerbHelp,
+        Action, ActionKind, Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow,
+        DeadLettersReply, Finding, FindingKind, HelpReply, InfoReply, JobReply, JobResult, JobRow, JobState, JobsReply,
+        LibraryStatus, ListReply, OtherField, ParameterHelp, PauseReply, Paused, Probe, Progress, Proof, QueueStatus,
+        ReconcileResult, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Rights, Setting, StatusReply,
+        StoreStatus, UploadResult, UploadState, VerbHelp,
     },
     time::twin,
 };
@@ -126,6 +127,8 @@ fn cases() -> Vec<Case> {
                 etag,
             }),
         ),
+        Case::plain("journal_line_corrupt", journal(JournalEntry::Corrupt { reason: "2 chunks are lost".into() })),
+        Case::plain("journal_line_healed", journal(JournalEntry::Healed)),
         Case::plain("error_reply", error_reply()),
         Case::plain("help_reply", help_reply()),
         Case::plain("list_reply", list_reply()),
@@ -136,6 +139,7 @@ fn cases() -> Vec<Case> {
         Case::plain("job_reply", job_reply()),
         Case::plain("jobs_reply", jobs_reply()),
         Case::plain("pause_reply", pause_reply()),
+        Case::plain("reconcile_result", reconcile_result()),
     ]
 }
 
@@ -489,6 +493,17 @@ fn dead_letters_reply() -> DeadLettersReply {
     DeadLettersReply { head: head(Verb::DeadLetters), dead_letters: vec![letter], next_after: None }
 }
 
+fn reconcile_result() -> ReconcileResult {
+    let recording = "drive_1".parse().unwrap();
+    let lost = Finding::new(FindingKind::Lost, &recording, Some(chunk_name()), "its file is missing".into());
+    let upload = Action::new(ActionKind::Upload, &recording, Some(chunk_name()), "the store does not hold it".into());
+    let corrupt = Action::new(ActionKind::MarkCorrupt, &recording, None, "1 chunk is lost".into());
+    let mut result = ReconcileResult::default();
+    (result.counts.recordings, result.counts.chunks, result.counts.proven_chunks) = (1, 3, 2);
+    result.add(vec![lost], vec![upload, corrupt]);
+    result
+}
+
 fn job_reply() -> JobReply {
     JobReply { machine_id: "robot_1".parse().unwrap(), library_id: "lib_1".into(), row: job_row() }
 }
@@ -509,7 +524,7 @@ fn job_row() -> JobRow {
         state: JobState::Failed,
         progress: Progress { chunks_done: 2, chunks_total: 2, bytes_done: 18_874_368, bytes_total: 18_874_368 },
         blocked: None,
-        result: Some(UploadResult { uploaded_chunks: 1, failed_chunks: 1 }),
+        result: Some(JobResult::Upload(UploadResult { uploaded_chunks: 1, failed_chunks: 1 })),
         error: Some(refusal()),
     }
 }

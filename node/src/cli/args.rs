@@ -117,6 +117,24 @@ pub(super) enum Ask {
     },
     /// The uploads that were given up, each with its reason
     DeadLetters,
+    /// Look at manifest, local files and remote objects, then heal; nothing is ever removed
+    Reconcile {
+        /// The recording's name, or a glob (* and ?)
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        recording: Option<String>,
+        /// Every recording of the machine
+        #[arg(long)]
+        all: bool,
+        /// Tell what would be done and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Hash every local file, and fetch and hash every object
+        #[arg(long)]
+        deep: bool,
+        /// How long to wait for the end; the job goes on after it
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
+    },
     /// What people asked for, at work and lately ended
     Jobs {
         /// Only this one
@@ -150,6 +168,14 @@ pub(super) enum Ask {
 }
 
 impl Ask {
+    /// Returns how long a verb that takes long is waited for at most; `None` for the others.
+    pub(super) const fn job_wait(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Upload { wait, .. } | Self::Reconcile { wait, .. } => Some(*wait),
+            _ => None,
+        }
+    }
+
     /// Returns the bus verb and its parameters.
     pub(super) fn request(&self) -> (Verb, Params) {
         let given = |params: Params, name: &str, value: Option<&String>| match value {
@@ -167,6 +193,18 @@ impl Ask {
             Self::Status { .. } => (Verb::Status, none),
             Self::Config { .. } => (Verb::Config, none),
             Self::DeadLetters => (Verb::DeadLetters, none),
+            Self::Reconcile { recording, dry_run, deep, .. } => {
+                let params = match recording {
+                    None => none.with("all", true),
+                    Some(glob) if glob.contains(['*', '?']) => none.with("name", glob.as_str()),
+                    Some(name) => none.with("recording", name.as_str()),
+                };
+                let flag = |params: Params, name: &str, is_set: &bool| match is_set {
+                    true => params.with(name, true),
+                    false => params,
+                };
+                (Verb::Reconcile, flag(flag(params, "dry_run", dry_run), "deep", deep))
+            }
             Self::Jobs { job } => (Verb::Jobs, given(none, "job", job.as_ref())),
             Self::Cancel { job } => (Verb::Cancel, none.with("job", job.as_str())),
             Self::Pause { lasts: None } => (Verb::Pause, none),

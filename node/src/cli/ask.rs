@@ -22,8 +22,11 @@ use crate::{
     serve::offline,
 };
 
-/// Between two questions for an upload that goes on.
-const UPLOAD_WAIT: Duration = Duration::from_secs(2);
+/// How long the first question waits for a job's end.
+const JOB_WAIT: Duration = Duration::from_secs(2);
+
+/// Between two looks at a job that goes on.
+const JOB_LOOK: Duration = Duration::from_secs(1);
 
 /// Pages of a list or of a recording's chunks that are put together; more are cut off and told.
 const PAGES_MAX: usize = 1000;
@@ -73,7 +76,7 @@ const OFFLINE_ROWS: u64 = bubbaloop_storage_schemas::limits::PAGE_ROWS_MAX as u6
 /// Answers in this process.
 async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
     let (verb, mut params) = ask.request();
-    if let Ask::Upload { wait, .. } = ask {
+    if let Some(wait) = ask.job_wait() {
         params = params.with("wait", wait.unwrap_or(WAIT_MAX).as_secs_f64());
     }
     if matches!(ask, Ask::List { .. } | Ask::Info { .. }) {
@@ -86,8 +89,8 @@ async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
 }
 
 fn interrupted(ask: &Ask) -> Exit {
-    if matches!(ask, Ask::Upload { .. }) {
-        note(format_args!("the upload goes on in the node; `jobs` tells how it goes, `cancel` stops it"));
+    if ask.job_wait().is_some() {
+        note(format_args!("the job goes on in the node; `jobs` tells how it goes, `cancel` stops it"));
     }
     Exit::Failed
 }
@@ -145,9 +148,9 @@ impl Asker {
             Some(_) => BTreeSet::new(),
             None => self.client.alive(global.timeout).await.unwrap_or_default(),
         };
-        let told = match ask {
-            Ask::Upload { wait, .. } => self.upload(ask, *wait).await,
-            _ => self.pages(ask).await,
+        let told = match ask.job_wait() {
+            Some(wait) => self.job(ask, wait).await,
+            None => self.pages(ask).await,
         };
         match told {
             Ok(told) => show(ask, global, told, alive),
@@ -197,16 +200,15 @@ impl Asker {
         Ok(whole)
     }
 
-    /// Asks for an upload until it ends or the time is up; asking again joins it.
-    async fn upload(&self, ask: &Ask, wait: Option<Duration>) -> Result<Vec<Told>, crate::bus::BusError> {
+    /// Asks for a job, then how it goes until it ends or the time is up.
+    async fn job(&self, ask: &Ask, wait: Option<Duration>) -> Result<Vec<Told>, crate::bus::BusError> {
         let (verb, params) = ask.request();
         let mut left = wait.unwrap_or(Duration::MAX);
+        let step = left.min(JOB_WAIT);
+        left -= step;
+        let mut told = self.ask(verb, &params.with("wait", json!(step.as_secs_f64())), step).await?;
         let mut shown = String::new();
         loop {
-            let step = left.min(UPLOAD_WAIT);
-            left -= step;
-            let params = params.clone().with("wait", json!(step.as_secs_f64()));
-            let told = self.ask(verb, &params, step).await?;
             let goes_on =
                 |told: &Told| told.as_ref().is_ok_and(|job| ["queued", "running"].contains(&text(job, "state")));
             if left.is_zero() || !told.iter().any(goes_on) {
@@ -218,7 +220,32 @@ impl Asker {
                 note(format_args!("{line}"));
                 shown = line;
             }
+            let step = left.min(JOB_LOOK);
+            left -= step;
+            tokio::time::sleep(step).await;
+            for told in told.iter_mut().filter(|told| goes_on(told)) {
+                if let Ok(job) = told {
+                    self.look_at(job).await?;
+                }
+            }
         }
+    }
+
+    /// Asks the machine of a job how it goes. One that does not answer now is asked again.
+    async fn look_at(&self, job: &mut Value) -> Result<(), crate::bus::BusError> {
+        let machine: Option<MachineId> = job["machine_id"].as_str().and_then(|id| id.parse().ok());
+        let params = Params::default().with("job", text(job, "job"));
+        match self.client.ask(machine.as_ref(), Verb::Jobs, &params, self.timeout).await?.into_iter().next() {
+            Some(Ok(jobs)) => {
+                for (name, value) in jobs["jobs"][0].as_object().into_iter().flatten() {
+                    job[name] = value.clone();
+                }
+            }
+            // The node was started again and knows nothing of it: what it did stays done.
+            Some(Err(_)) => job["state"] = json!("cancelled"),
+            None => {}
+        }
+        Ok(())
     }
 }
 
@@ -263,7 +290,7 @@ fn show(ask: &Ask, global: &Global, told: Vec<Told>, mut alive: BTreeSet<String>
         exit = exit.max(exit_of(refusal));
     }
     let has_failed = replies.iter().any(|reply| ["failed", "cancelled"].contains(&text(reply, "state")));
-    if has_failed && matches!(ask, Ask::Upload { .. }) { exit.max(Exit::Failed) } else { exit }
+    if has_failed && ask.job_wait().is_some() { exit.max(Exit::Failed) } else { exit }
 }
 
 fn exit_of(refusal: &ErrorReply) -> Exit {
@@ -301,6 +328,7 @@ fn show_text(ask: &Ask, is_fleet: bool, replies: &[Value]) {
             Ask::Status { .. } => table::status(reply),
             Ask::Config { .. } => table::settings(&reply["settings"]),
             Ask::Upload { .. } | Ask::Cancel { .. } => table::job_line(reply),
+            Ask::Reconcile { .. } => table::reconciled(reply),
             Ask::Jobs { .. } => table::jobs(reply),
             Ask::Pause { .. } | Ask::Resume => table::pause(reply),
             Ask::DeadLetters => table::dead_letters(reply),

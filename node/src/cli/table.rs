@@ -228,6 +228,31 @@ fn refused(events: &Value) -> String {
     if told.is_empty() { "0".into() } else { format!("{}: {}", number(events, "total"), told.join(", ")) }
 }
 
+/// What a reconcile saw and did.
+pub(super) fn reconciled(reply: &Value) -> String {
+    let mut out = job_line(reply);
+    let result = &reply["result"];
+    for (title, field) in [("found", "findings"), ("done", "actions")] {
+        let counted = rows(&result["counts"][field]);
+        if counted.is_empty() {
+            continue;
+        }
+        let counts: Vec<_> =
+            counted.iter().map(|row| format!("{} {}", number(row, "count"), text(row, "kind"))).collect();
+        write!(out, "\n\n{title}: {}\n", counts.join(", ")).ok();
+        let mut table = table(&["kind", "recording", "chunk", "message"]);
+        for row in rows(&result[field]) {
+            let cells = ["kind", "recording", "chunk", "message"].map(|name| text(row, name));
+            table.add_row(cells.to_vec());
+        }
+        out += &table.trim_fmt();
+    }
+    if result.is_object() && out.lines().count() == 1 {
+        out += "\nnothing to do";
+    }
+    out
+}
+
 /// The jobs, the newest first.
 pub(super) fn jobs(reply: &Value) -> String {
     let lines: Vec<_> = rows(&reply["jobs"]).iter().map(job_line).collect();

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use bubbaloop_storage_schemas::{
     error::{ErrorCode, Refusal},
     event::Fact,
     limits::{JOBS_KEPT_MAX, JOBS_RUNNING_MAX},
-    reply::{JobState, Progress, UploadResult},
+    reply::{JobResult, JobState, Progress, ReconcileResult, UploadResult},
 };
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
@@ -21,6 +22,7 @@ use ulid::Ulid;
 
 use super::{
     facts::Facts,
+    reconcile::{Options, ReconcileError, reconcile},
     sync::{Errand, Standing, Sync},
 };
 use crate::{
@@ -45,7 +47,7 @@ pub struct JobView {
     /// How far it is.
     pub progress: Progress,
     /// What came of it.
-    pub result: Option<UploadResult>,
+    pub result: Option<JobResult>,
     /// Why it failed.
     pub error: Option<Refusal>,
 }
@@ -66,6 +68,24 @@ impl JobView {
 pub enum Work {
     /// Send now what is known of a recording; of all without one.
     Upload(Option<RecordingName>),
+    /// Look at both sides and heal.
+    Reconcile {
+        /// Which recordings.
+        scope: Scope,
+        /// How.
+        options: Options,
+    },
+}
+
+/// Which recordings a reconcile is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// One of them.
+    One(RecordingName),
+    /// Those whose names match a glob.
+    Matching(String),
+    /// All of this machine.
+    All,
 }
 
 impl Work {
@@ -73,6 +93,7 @@ impl Work {
     pub const fn verb(&self) -> Verb {
         match self {
             Self::Upload(_) => Verb::Upload,
+            Self::Reconcile { .. } => Verb::Reconcile,
         }
     }
 
@@ -80,6 +101,8 @@ impl Work {
     pub const fn recording(&self) -> Option<&RecordingName> {
         match self {
             Self::Upload(recording) => recording.as_ref(),
+            Self::Reconcile { scope: Scope::One(recording), .. } => Some(recording),
+            Self::Reconcile { scope: Scope::Matching(_) | Scope::All, .. } => None,
         }
     }
 }
@@ -237,19 +260,62 @@ impl Runner {
     async fn run(mut self) {
         match self.job.work.clone() {
             Work::Upload(recording) => self.upload(recording).await,
+            Work::Reconcile { scope, options } => self.reconcile(scope, options).await,
         }
     }
 
     /// Shows how far the job is, and tells it: at its end, and at most once a second before.
     fn show(&mut self, view: JobView) {
+        self.told_at = self.show_running(view);
+    }
+
+    /// As [`Runner::show`]; returns when the job was told last.
+    fn show_running(&self, view: JobView) -> Option<Tick> {
         let now = self.clock.tick();
         let is_due = self.told_at.is_none_or(|at| now.since(at) >= TELL_EVERY);
         let has_ended = !view.goes_on();
         self.job.view.send_replace(view);
-        if has_ended || is_due {
-            self.told_at = Some(now);
-            self.facts.tell(fact(&self.job));
+        if !has_ended && !is_due {
+            return self.told_at;
         }
+        self.facts.tell(fact(&self.job));
+        Some(now)
+    }
+
+    /// Reconciles one recording after the other. One that can't be looked at does not stop the others.
+    async fn reconcile(&mut self, scope: Scope, options: Options) {
+        let (names, is_one) = match &scope {
+            Scope::One(name) => (vec![name.clone()], true),
+            Scope::Matching(glob) => (self.sync.names(Some(glob)), false),
+            Scope::All => (self.sync.names(None), false),
+        };
+        let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
+        let (mut result, mut failed) = (ReconcileResult::default(), Vec::new());
+        for name in names {
+            let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+            let reconciled = {
+                let mut running = pin!(reconcile(&self.sync, &name, options, &hear));
+                loop {
+                    tokio::select! {
+                        reconciled = &mut running => break reconciled,
+                        () = tokio::time::sleep(LOOK_EVERY) => {
+                            let now = *shared.lock().unwrap_or_else(PoisonError::into_inner);
+                            let state = JobState::Running;
+                            let progress = sum(done, now);
+                            self.told_at = self.show_running(JobView { progress, ..JobView::new(state) });
+                        }
+                    }
+                }
+            };
+            done = sum(done, *shared.lock().unwrap_or_else(PoisonError::into_inner));
+            match reconciled {
+                Ok(found) => result.join(found),
+                Err(error) => failed.push((name, error)),
+            }
+        }
+        let state = if failed.is_empty() { JobState::Done } else { JobState::Failed };
+        let error = refusal(&failed, is_one);
+        self.show(JobView { state, progress: done, result: Some(JobResult::Reconcile(Box::new(result))), error });
     }
 
     async fn upload(&mut self, recording: Option<RecordingName>) {
@@ -269,6 +335,30 @@ impl Runner {
         }
         self.show(upload.view());
     }
+}
+
+fn sum(a: Progress, b: Progress) -> Progress {
+    Progress {
+        chunks_done: a.chunks_done + b.chunks_done,
+        chunks_total: a.chunks_total + b.chunks_total,
+        bytes_done: a.bytes_done + b.bytes_done,
+        bytes_total: a.bytes_total + b.bytes_total,
+    }
+}
+
+/// Why a reconcile failed, for the recordings that could not be looked at.
+fn refusal(failed: &[(RecordingName, ReconcileError)], is_one: bool) -> Option<Refusal> {
+    let (name, error) = failed.first()?;
+    let code = match error {
+        ReconcileError::NotFound => ErrorCode::NotFound,
+        ReconcileError::Unavailable(_) => ErrorCode::Unavailable,
+        ReconcileError::Library(_) => ErrorCode::Internal,
+    };
+    let message = match is_one {
+        true => format!("{name}: {error}"),
+        false => format!("{} recordings could not be looked at; {name}: {error}", failed.len()),
+    };
+    Some(Refusal::new(code, message).hint("the other recordings were reconciled; ask again when the reason has ended"))
 }
 
 /// An upload's chunks: each waits, is proven, or failed.
@@ -319,7 +409,7 @@ impl Upload {
             return JobView { state: JobState::Running, progress: self.progress, result: None, error: None };
         }
         let failed_chunks = self.failed.len() as u64;
-        let result = Some(UploadResult { uploaded_chunks: self.proven, failed_chunks });
+        let result = Some(JobResult::Upload(UploadResult { uploaded_chunks: self.proven, failed_chunks }));
         let state = if failed_chunks == 0 { JobState::Done } else { JobState::Failed };
         JobView { state, progress: self.progress, result, error: self.error() }
     }

@@ -2,5 +2,6 @@
 
 pub mod facts;
 pub mod jobs;
+pub mod reconcile;
 pub mod sync;
 pub mod transfer;

@@ -95,6 +95,41 @@ pub async fn send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Res
     }
 }
 
+/// Puts a chunk in the place of whatever stands under its key, and tells how it is known to be there. Idempotent.
+///
+/// The put gives away the last block only when the file has the chunk's digest: no other bytes get there.
+///
+/// # Errors
+/// As [`TransferError`] tells; what stood there stands then.
+///
+/// # Cancellation
+/// The one or the other stands there.
+pub async fn replace(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
+    let body = Body::File { path: parcel.path.clone(), digest: parcel.digest };
+    let stored = store.put(&parcel.key, &body, PutMode::Overwrite).await?;
+    prove_stored(store, probe, parcel, stored).await
+}
+
+/// Tells how it is known that an accepted put left the chunk there.
+async fn prove_stored(
+    store: &dyn ObjectStore,
+    probe: Probe,
+    parcel: &Parcel,
+    stored: Stored,
+) -> Result<Proven, TransferError> {
+    let Stored { etag, etag_is_md5 } = stored;
+    let proven = |proof, etag| Ok(Proven { digest: parcel.digest, proof, etag });
+    if probe.enforces_sha256 {
+        proven(Proof::Enforced, etag)
+    } else if etag_is_md5 {
+        proven(Proof::EtagMd5, etag)
+    } else if probe.rights.get {
+        look(store, probe, parcel).await
+    } else {
+        proven(Proof::Claimed, etag)
+    }
+}
+
 async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
     if parcel.may_be_there && probe.rights.head {
         match store.head(&parcel.key).await {
@@ -106,16 +141,12 @@ async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Res
         }
     }
     match put(store, parcel).await {
-        Ok(Stored { etag, .. }) if probe.enforces_sha256 => {
-            Ok(Proven { digest: parcel.digest, proof: Proof::Enforced, etag })
-        }
-        Ok(Stored { etag, etag_is_md5: true }) => Ok(Proven { digest: parcel.digest, proof: Proof::EtagMd5, etag }),
-        Ok(Stored { etag, .. }) if !probe.rights.get => Ok(claimed(parcel, etag)),
+        Ok(stored) => prove_stored(store, probe, parcel, stored).await,
         Err(error) if matches!(error.kind, StoreErrorKind::AlreadyExists) && !probe.rights.head => {
             Ok(claimed(parcel, String::new()))
         }
         Err(error) if !matches!(error.kind, StoreErrorKind::AlreadyExists) => Err(error.into()),
-        Ok(_) | Err(_) => look(store, probe, parcel).await,
+        Err(_) => look(store, probe, parcel).await,
     }
 }
 

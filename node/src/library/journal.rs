@@ -52,6 +52,8 @@ pub struct Fold {
     pub marks: BTreeMap<ChunkName, Mark>,
     /// The remote manifest that was written last.
     pub published: Option<Published>,
+    /// Whether it is corrupt, where a line says so, and when that was written. It is the recording's, not a store's.
+    pub corrupt: Option<(bool, UnixNs)>,
     /// Lines that can't be read, the torn last one of a crash aside.
     pub bad_lines: usize,
 }
@@ -63,16 +65,20 @@ impl Fold {
         let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         for line in text[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice::<JournalLine>(line) {
-                Ok(line) if line.store_id == store_id => fold.add(line),
-                Ok(_) => {}
+                Ok(line) => fold.add(line, store_id),
                 Err(_) => fold.bad_lines += 1,
             }
         }
         fold
     }
 
-    fn add(&mut self, line: JournalLine) {
+    fn add(&mut self, line: JournalLine, store_id: &str) {
+        let is_of_this_store = line.store_id == store_id;
         match line.entry {
+            JournalEntry::Corrupt { .. } => self.corrupt = Some((true, line.at_ns)),
+            JournalEntry::Healed => self.corrupt = Some((false, line.at_ns)),
+            JournalEntry::Uploaded { .. } | JournalEntry::Gone { .. } | JournalEntry::Published { .. }
+                if !is_of_this_store => {}
             JournalEntry::Uploaded { chunk, sha256, proof, etag, key, .. } => {
                 self.marks.insert(chunk, Mark { digest: sha256, proof, at_ns: line.at_ns, etag, key });
             }
@@ -154,6 +160,22 @@ mod tests {
         let gone = JournalLine { entry: JournalEntry::Gone { chunk: chunk(0) }, ..uploaded(0, "a", 2) };
         let text = [uploaded(0, "a", 1), gone].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
         assert!(Fold::of_text(text.as_bytes(), "a").marks.is_empty());
+    }
+
+    #[test]
+    fn what_is_corrupt_is_so_in_every_store_until_it_is_healed() {
+        let line = |store_id, entry| JournalLine { entry, ..uploaded(0, store_id, 7) };
+        let text = |lines: &[JournalLine]| {
+            lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect::<String>()
+        };
+        let corrupt = line("a", JournalEntry::Corrupt { reason: "lost".into() });
+        let healed = line("b", JournalEntry::Healed);
+        let lines = [corrupt, healed];
+        for store_id in ["a", "b", "c"] {
+            assert_eq!(Fold::of_text(text(&lines[..0]).as_bytes(), store_id).corrupt, None);
+            assert_eq!(Fold::of_text(text(&lines[..1]).as_bytes(), store_id).corrupt, Some((true, 7)));
+            assert_eq!(Fold::of_text(text(&lines).as_bytes(), store_id).corrupt, Some((false, 7)));
+        }
     }
 
     #[test]

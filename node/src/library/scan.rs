@@ -114,6 +114,8 @@ pub struct Recording {
     pub tags: Vec<String>,
     /// Nothing here can heal it.
     pub is_corrupt: bool,
+    /// When the journal was told so, or that it is healed.
+    pub corrupt_noted_at_ns: Option<UnixNs>,
     /// Its chunks, by index.
     pub chunks: Vec<ChunkEntry>,
     /// When its folder changed last.
@@ -227,6 +229,9 @@ impl Recording {
         // Under another spelling of the machine the store's objects are others.
         let is_same_place = self.machine_id == known.machine_id;
         self.manifest_seen_in_pass = known.manifest_seen_in_pass;
+        if known.corrupt_noted_at_ns > self.corrupt_noted_at_ns {
+            (self.is_corrupt, self.corrupt_noted_at_ns) = (known.is_corrupt, known.corrupt_noted_at_ns);
+        }
         for chunk in &mut self.chunks {
             let Some(before) = known.chunk(chunk.name) else { continue };
             chunk.facts.is_announced |= before.facts.is_announced;
@@ -317,6 +322,7 @@ pub fn load(
         ended_at_ns: None,
         tags: Vec::new(),
         is_corrupt: false,
+        corrupt_noted_at_ns: None,
         chunks: Vec::new(),
         touched_at_ns: fingerprint.touched_at_ns().max(files.as_ref().map_or(0, |files| files.written_at_ns)),
         published: None,
@@ -350,6 +356,9 @@ pub fn load(
     }
     add_marks(&mut chunks, &fold, &recording.machine_id, name);
     recording.chunks = chunks.into_values().collect();
+    if let Some((is_corrupt, noted_at_ns)) = fold.corrupt {
+        (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(noted_at_ns));
+    }
     recording.published = fold.published;
     recording.is_folded = readable.as_ref().is_some_and(|manifest| is_folded(manifest, &recording.uploaded()));
     Ok(Some(Loaded { recording, manifest: readable }))

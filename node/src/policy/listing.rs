@@ -60,6 +60,11 @@ impl Filter {
     }
 }
 
+/// Tells whether a name matches a glob of `*` and `?`.
+pub fn matches(glob: &str, name: &str) -> bool {
+    WildMatch::new(glob).matches(name)
+}
+
 /// Takes the rows of one page: at most `limit`, and no more than a reply has room for, but always one.
 ///
 /// Returns them with whether there are more.

@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod publish;
 pub mod queue;
 pub mod rate;
+pub mod reconcile;
 pub mod recording;
 
 /// Monotonic time since some start, for waiting. Never mixed with wall time.

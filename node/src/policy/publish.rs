@@ -119,6 +119,12 @@ impl Publisher {
         self.order.first().map(|(tick, _)| *tick)
     }
 
+    /// Tells how often the writing of a recording's manifest has failed; `None` where none is wanted or being written.
+    pub fn failures(&self, name: &RecordingName) -> Option<u32> {
+        let want = self.wants.get(name).or_else(|| self.writing.get(name))?;
+        Some(want.failures)
+    }
+
     /// Tells whether nothing is wanted or being written.
     pub fn is_idle(&self) -> bool {
         self.wants.is_empty() && self.writing.is_empty()
@@ -219,6 +225,9 @@ mod tests {
             now = next;
         }
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
+        assert_eq!(publisher.failures(&name()), Some(6));
+        publisher.finish(&name(), true, at(now), 1.0);
+        assert_eq!(publisher.failures(&name()), None);
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub async fn ask(
     let scanned = Arc::clone(sync);
     // Why it can't be read is part of the answer.
     spawn_blocking(move || scanned.scan().ok()).await.ok();
-    let running = (verb == Verb::Upload).then(|| tokio::spawn(run_sync(Arc::clone(sync), timers(settings), stopped)));
+    let running = matches!(verb, Verb::Upload | Verb::Reconcile)
+        .then(|| tokio::spawn(run_sync(Arc::clone(sync), timers(settings), stopped)));
     let asked = Arc::clone(service);
     let runtime = tokio::runtime::Handle::current();
     let answer = spawn_blocking(move || {

@@ -3,6 +3,7 @@
 mod contract;
 mod control;
 mod listing;
+mod reconcile;
 mod status;
 mod upload;
 
@@ -106,6 +107,7 @@ impl Service {
             Verb::Pause => self.pause(params).map(Answer::Now),
             Verb::Resume => self.resume(params).map(Answer::Now),
             Verb::Upload => self.upload(params).map(Answer::Later),
+            Verb::Reconcile => self.reconcile(params).map(Answer::Later),
         }
     }
 

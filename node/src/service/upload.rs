@@ -26,6 +26,10 @@ pub struct Pending {
 }
 
 impl Pending {
+    pub(super) const fn new(head: ReplyHead, job: Arc<Job>, sync: Arc<Sync>, wait: Duration) -> Self {
+        Self { head, job, sync, wait }
+    }
+
     /// Returns the job's state at its end, or when the asker waits no longer.
     pub async fn reply(self) -> JobReply {
         let view = self.job.wait(self.wait).await;
@@ -79,10 +83,7 @@ impl Service {
             }
             (Some(_), false) | (None, true) => {}
         }
-        if self.setup.backend.is_none() {
-            let refusal = Refusal::new(ErrorCode::Unavailable, "no object store is configured");
-            return Err(refusal.hint("set backend and local_path in [storage] of config.toml"));
-        }
+        self.has_store()?;
         self.not_paused()?;
         match &recording {
             None => self.scanned()?,
@@ -99,6 +100,15 @@ impl Service {
             }
         }
         let job = self.jobs.start(Work::Upload(recording))?;
-        Ok(Pending { head: self.head(Verb::Upload), job, sync: Arc::clone(&self.sync), wait })
+        Ok(Pending::new(self.head(Verb::Upload), job, Arc::clone(&self.sync), wait))
+    }
+
+    /// Refuses what needs a store where none is configured.
+    pub(super) fn has_store(&self) -> Result<(), Refusal> {
+        if self.setup.backend.is_some() {
+            return Ok(());
+        }
+        let refusal = Refusal::new(ErrorCode::Unavailable, "no object store is configured");
+        Err(refusal.hint("set backend in [storage] of config.toml; status tells what is wrong with the settings"))
     }
 }

@@ -236,7 +236,7 @@ impl Sync {
     }
 
     /// A chunk that was finalized since the run started can't have been sent by an earlier one.
-    fn item(&self, recording: &RecordingName, chunk: &ChunkEntry) -> Item {
+    pub(super) fn item(&self, recording: &RecordingName, chunk: &ChunkEntry) -> Item {
         Item {
             id: ChunkId { recording: recording.clone(), chunk: chunk.name },
             size_bytes: chunk.size_bytes,

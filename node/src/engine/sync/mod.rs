@@ -1,8 +1,10 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
-//! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `pause` a person's word, `publish`
-//! writes remote manifests, `verify` compares marks and store; here is the state that they share and the loop that drives them.
+//! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `pause` a
+//! person's word, `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes;
+//! here is the state that they share and the loop that drives them.
 
+mod heal;
 mod intake;
 mod letters;
 mod pause;
@@ -33,7 +35,10 @@ use tokio::{
     task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
 };
 
-pub use self::intake::{Errand, Standing};
+pub use self::{
+    heal::ManifestDue,
+    intake::{Errand, Standing},
+};
 use super::facts::Facts;
 use crate::{
     clock::Clock,
@@ -43,7 +48,7 @@ use crate::{
         unmanaged::AllUnmanaged,
     },
     policy::{
-        Tick,
+        Tick, listing,
         publish::Publisher,
         queue::{Block, ChunkId, Limits, Next, Queue, Stage},
         rate::{Filling, Throughput},
@@ -90,6 +95,8 @@ pub struct Sync {
     has_heard: AtomicBool,
     /// Wakes the running sync when something was queued.
     changed: Notify,
+    /// Wakes whoever waits for a remote manifest when the writing of one ended.
+    published: Notify,
 }
 
 #[derive(Debug)]
@@ -189,6 +196,7 @@ impl Sync {
             is_scanned: AtomicBool::new(false),
             has_heard: AtomicBool::new(false),
             changed: Notify::new(),
+            published: Notify::new(),
         }
     }
 
@@ -259,6 +267,14 @@ impl Sync {
     /// Reads a recording's manifest from disk; `None` where none is readable.
     pub fn manifest(&self, name: &RecordingName) -> Option<Manifest> {
         scan::manifest(&self.parts.recordings, name)
+    }
+
+    /// Returns the names of the recordings that are ours, those that match a glob where one is given.
+    pub fn names(&self, glob: Option<&str>) -> Vec<RecordingName> {
+        let state = self.state();
+        let ours = state.recordings.values().filter(|recording| recording.is_ours());
+        let is_meant = |name: &RecordingName| glob.is_none_or(|glob| listing::matches(glob, name.as_str()));
+        ours.map(|recording| recording.name.clone()).filter(is_meant).collect()
     }
 
     /// Tells whether something is known of a recording of this name.

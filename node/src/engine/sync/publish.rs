@@ -37,7 +37,7 @@ struct Wanted {
 }
 
 /// Returns what may be published of a recording; `None` while nothing of it is proven, or where it is not ours to publish.
-fn wanted(recording: &Recording, local: &Manifest, library_id: &str) -> Option<(Manifest, Vec<u8>)> {
+pub(super) fn wanted(recording: &Recording, local: &Manifest, library_id: &str) -> Option<(Manifest, Vec<u8>)> {
     if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) {
         return None;
     }
@@ -101,6 +101,8 @@ impl Sync {
         }
         state.publisher.finish(&name, is_written, now, jitter);
         self.note_gate(&mut state);
+        drop(state);
+        self.published.notify_waiters();
     }
 
     /// Returns whether the store was asked.

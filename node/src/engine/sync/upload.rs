@@ -168,7 +168,7 @@ impl Sync {
     ///
     /// A disk that is full loses no upload: the mark stays in memory, and after a restart the chunk is found
     /// at the store.
-    async fn settle(self: &Arc<Self>, item: Item, proven: Proven, key: ObjectKey) {
+    pub(super) async fn settle(self: &Arc<Self>, item: Item, proven: Proven, key: ObjectKey) {
         let sync = Arc::clone(self);
         let written = spawn_blocking(move || sync.settle_now(&item, proven, &key)).await;
         if let Err(error) = written {

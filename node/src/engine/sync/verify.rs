@@ -85,7 +85,8 @@ impl Sync {
             let found = self.parts.store.head(&suspect.key).await?;
             if found.is_none_or(|meta| *meta.etag != *suspect.etag) {
                 let sync = Arc::clone(self);
-                taken_back += usize::from(spawn_blocking(move || sync.take_back(&suspect)).await.is_ok());
+                let take_back = move || sync.take_back(&suspect.id, &suspect.key);
+                taken_back += usize::from(spawn_blocking(take_back).await.is_ok());
             }
         }
         self.changed.notify_one();
@@ -152,8 +153,7 @@ impl Sync {
         suspects
     }
 
-    fn take_back(&self, suspect: &Suspect) {
-        let Suspect { id, key, .. } = suspect;
+    pub(super) fn take_back(&self, id: &ChunkId, key: &ObjectKey) {
         self.journal(&id.recording, JournalEntry::Gone { chunk: id.chunk });
         self.change(id, |chunk| {
             chunk.facts.proof = None;

@@ -1,0 +1,403 @@
+//! Gathers the evidence: the library first, then the store's listing, then the objects that the listing does not settle.
+
+use std::collections::BTreeMap;
+
+use bubbaloop_storage_schemas::{
+    ChunkName, Digest,
+    keys::ObjectKey,
+    manifest::{Indices, Manifest},
+    reconcile::{Finding, FindingKind},
+    reply::{ChunkLocal, Proof},
+};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::{
+    Reconcile, ReconcileError,
+    listing::{Listing, RemoteNames},
+    look::{self, Target},
+};
+use crate::{
+    content::{self, ContentError},
+    engine::sync::ManifestDue,
+    library::scan::{ChunkEntry, Folder, Look, Recording},
+    policy::{
+        queue::ChunkId,
+        reconcile::{self, ChunkEvidence, Evidence, Local, Mark, OrphanObject, Remote, RemoteManifest},
+        recording::{self, ManifestFacts},
+    },
+    store::StoreError,
+};
+
+/// Objects that are looked at or fetched at once.
+const LOOKS_AT_ONCE: usize = 4;
+
+/// A chunk of which evidence is gathered.
+#[derive(Debug)]
+struct Subject {
+    entry: Option<ChunkEntry>,
+    target: Target,
+    size_bytes: u64,
+    /// Why no manifest names it; `None` where one does.
+    unnamed: Option<String>,
+}
+
+impl Subject {
+    fn is_here(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.facts.local == ChunkLocal::Present)
+    }
+}
+
+/// What the recording's own folder tells.
+#[derive(Debug)]
+struct Here {
+    recording: Option<Recording>,
+    manifest: Option<Manifest>,
+    sizes: BTreeMap<ChunkName, u64>,
+}
+
+/// The listing, or why there is none, and whether single objects may be looked at all the same.
+type Listed = Result<Listing, (String, bool)>;
+
+impl Reconcile<'_> {
+    /// Gathers all evidence; `None` where the recording is another machine's.
+    pub(super) async fn gather(&mut self) -> Result<Option<Evidence>, ReconcileError> {
+        let here = self.read_here().await?;
+        if let Some(recording) = here.recording.as_ref().filter(|recording| !recording.is_ours()) {
+            let message = format!("{} recorded it: {}", recording.machine_id, reconcile::remedy(FindingKind::Foreign));
+            self.find(FindingKind::Foreign, message);
+            return Ok(None);
+        }
+        if let Some(recording) = &here.recording {
+            self.machine = recording.machine_id.clone();
+        }
+        self.probe = self.sync.known_probe(self.options.dry_run).await;
+        let listed = self.list(&here).await;
+        if here.recording.is_none() {
+            match &listed {
+                Ok(listing) if listing.others.is_empty() && listing.manifests.is_empty() => {
+                    return Err(ReconcileError::NotFound);
+                }
+                Ok(_) => {}
+                Err((reason, _)) => return Err(ReconcileError::Unavailable(reason.clone())),
+            }
+        }
+        let names = self.remote_names(&here, &listed).await;
+        self.tell_manifests(&here, &names);
+        let subjects = self.subjects(&here, &names);
+        let orphans = orphans(&subjects, &listed, &names, here.recording.as_ref());
+        self.begin(subjects.iter().map(|subject| subject.size_bytes));
+        let chunks = self.chunks(&here, &listed, subjects).await;
+        let manifest = self.remote_manifest(&here, &listed).await;
+        let is_here = here.recording.is_some();
+        Ok(Some(Evidence {
+            recording: self.name.clone(),
+            chunks,
+            orphans,
+            manifest,
+            // What is not in the library has no journal to be called corrupt in.
+            is_corrupt: here.recording.as_ref().is_none_or(|recording| recording.is_corrupt),
+            is_named: is_here && (here.manifest.is_some() || names.is_named),
+            can_prove: self.can_prove(),
+        }))
+    }
+
+    async fn read_here(&self) -> Result<Here, ReconcileError> {
+        let (sync, name) = (std::sync::Arc::clone(self.sync), self.name.clone());
+        let read = spawn_blocking(move || {
+            sync.refresh(&name, Look::Glance)?;
+            Ok((sync.recording(&name), sync.manifest(&name)))
+        });
+        let (recording, manifest) = read
+            .await
+            .map_err(|error| ReconcileError::Unavailable(error.to_string()))?
+            .map_err(ReconcileError::Library)?;
+        let checked = manifest.as_ref().and_then(|manifest| manifest.check(Indices::Contiguous).ok());
+        let sizes = checked.map(|checked| checked.chunks).unwrap_or_default();
+        let sizes = sizes.into_iter().map(|chunk| (chunk.name, chunk.size_bytes)).collect();
+        Ok(Here { recording, manifest, sizes })
+    }
+
+    async fn list(&mut self, here: &Here) -> Listed {
+        let listed = Listing::read(&*self.store, &self.machine, &self.name, here.recording.as_ref(), &here.sizes).await;
+        listed.map_err(|error| {
+            let may_look = error.is_denied();
+            let reason = format!("the store can't be listed: {error}");
+            if !may_look {
+                self.silent = Some(reason.clone());
+            }
+            (reason, may_look)
+        })
+    }
+
+    /// Reads the remote manifests where something is there that the local one does not explain.
+    async fn remote_names(&self, here: &Here, listed: &Listed) -> RemoteNames {
+        let usual = ObjectKey::manifest(&self.machine, &self.name);
+        let is_listed = |chunk: &ChunkName| {
+            let entry = here.recording.as_ref().and_then(|recording| recording.chunk(*chunk));
+            entry.is_some_and(|entry| entry.facts.is_listed)
+        };
+        let keys = match listed {
+            Ok(listing) => {
+                let is_whole = here.manifest.is_some()
+                    && here.recording.iter().flat_map(|recording| &recording.chunks).all(|chunk| chunk.facts.is_listed)
+                    && listing.others.keys().all(is_listed);
+                if is_whole {
+                    return RemoteNames::default();
+                }
+                listing.manifests.iter().map(|meta| meta.key.clone()).collect()
+            }
+            Err((_, true)) if here.manifest.is_none() => vec![usual.clone()],
+            Err((_, true)) => return RemoteNames::default(),
+            Err((reason, false)) => return RemoteNames { doubt: Some(reason.clone()), ..RemoteNames::default() },
+        };
+        RemoteNames::read(&*self.store, &keys, &usual, here.manifest.as_ref()).await
+    }
+
+    fn tell_manifests(&mut self, here: &Here, names: &RemoteNames) {
+        let own = |started_at_ns| ObjectKey::manifest_of_capture(&self.machine, &self.name, started_at_ns);
+        let published = here.recording.as_ref().and_then(|recording| recording.published.as_ref());
+        let is_under_own = here
+            .manifest
+            .as_ref()
+            .zip(published)
+            .is_some_and(|(manifest, published)| published.key == own(manifest.started_at_ns).as_str());
+        if names.is_name_taken || is_under_own {
+            let message = format!(
+                "another capture's manifest stands in the store under its name: {}",
+                reconcile::remedy(FindingKind::NameTaken)
+            );
+            self.find(FindingKind::NameTaken, message);
+        }
+        let strays = here.recording.as_ref().map_or(0, |recording| recording.strays.0);
+        if strays > 0 {
+            let message = format!("{strays} MCAP files in chunks/ have names that are no chunk's: adopt takes them in");
+            self.find(FindingKind::OrphanFile, message);
+        }
+        let reason = match here.recording.as_ref().map(|recording| &recording.manifest) {
+            None => "it is not in the library".to_owned(),
+            Some(ManifestFacts::Absent) => "there is no manifest.json".to_owned(),
+            Some(ManifestFacts::Refused(reasons)) => format!("manifest.json is refused ({})", reasons.join("; ")),
+            Some(ManifestFacts::Readable { .. }) => return,
+        };
+        let remedy = match (&here.recording, names.is_named) {
+            (_, true) => "the remote manifest stands in; restore fetches it",
+            (None, false) => "no remote manifest tells what belongs to it",
+            (Some(_), false) => reconcile::remedy(FindingKind::ManifestUnreadable),
+        };
+        self.find(FindingKind::ManifestUnreadable, format!("{reason}: {remedy}"));
+    }
+
+    /// Returns what evidence is gathered of: the chunks here that are complete, and those that only the store's manifest names.
+    fn subjects(&mut self, here: &Here, names: &RemoteNames) -> Vec<Subject> {
+        let has_ended = matches!(
+            here.recording.as_ref().map(|recording| &recording.manifest),
+            Some(ManifestFacts::Readable { has_ended: true, .. })
+        );
+        let mut subjects = Vec::new();
+        for entry in here.recording.iter().flat_map(|recording| &recording.chunks) {
+            let is_named_there = names.ours.contains_key(&entry.name) && entry.refused_digest.is_none();
+            let is_coming = entry.facts.is_announced && entry.refused_digest.is_none() && !has_ended;
+            let unnamed = match (entry.facts.is_listed || is_named_there || is_coming, entry.refused_digest) {
+                (true, _) => None,
+                (false, Some(_)) => Some("its manifest names it with another digest".to_owned()),
+                (false, None) => Some("no manifest names it".to_owned()),
+            };
+            // A recorder names a chunk moments after its file has its name.
+            if unnamed.is_some() && !recording::is_finalized(&entry.facts) {
+                continue;
+            }
+            let digest = entry.digest.or_else(|| names.ours.get(&entry.name).map(|(digest, _)| *digest));
+            let proven = entry.facts.proof.filter(|proof| proof.is_proven()).zip(entry.etag.clone());
+            let target = Target { name: entry.name, key: self.key(entry.name), digest, proven };
+            subjects.push(Subject { entry: Some(entry.clone()), target, size_bytes: entry.size_bytes, unnamed });
+        }
+        let is_known =
+            |chunk: ChunkName| here.recording.as_ref().is_some_and(|recording| recording.chunk(chunk).is_some());
+        for (&name, &(digest, size_bytes)) in names.ours.iter().filter(|(name, _)| !is_known(**name)) {
+            let target = Target { name, key: self.key(name), digest: Some(digest), proven: None };
+            subjects.push(Subject { entry: None, target, size_bytes, unnamed: None });
+        }
+        subjects.sort_by_key(|subject| subject.target.name);
+        self.digests = subjects.iter().filter_map(|it| Some((it.target.name, it.target.digest?))).collect();
+        subjects
+    }
+
+    async fn chunks(&mut self, here: &Here, listed: &Listed, subjects: Vec<Subject>) -> Vec<ChunkEvidence> {
+        let mut chunks = Vec::with_capacity(subjects.len());
+        let is_corrupt = here.recording.as_ref().is_some_and(|recording| recording.is_corrupt);
+        let mut subjects = subjects.into_iter().peekable();
+        while subjects.peek().is_some() {
+            let batch: Vec<_> = subjects.by_ref().take(LOOKS_AT_ONCE).collect();
+            let remotes = self.remotes(listed, &batch).await;
+            for (subject, remote) in batch.into_iter().zip(remotes) {
+                // Only what is in the store beyond doubt needs no look at the file.
+                let is_doubted = self.options.deep
+                    || matches!(remote, Remote::Other)
+                    || (is_corrupt && !matches!(remote, Remote::Same { .. }));
+                let local = self.local(here, &subject, is_doubted).await;
+                let chunk = self.evidence_of(subject, local, remote);
+                self.gathered(&chunk);
+                chunks.push(chunk);
+            }
+        }
+        chunks
+    }
+
+    fn evidence_of(&self, subject: Subject, local: Local, remote: Remote) -> ChunkEvidence {
+        let Subject { entry, target, size_bytes, .. } = subject;
+        let mark = match (&entry, target.proven, &remote) {
+            (None, _, _) => Mark::NoPlace,
+            (Some(_), None, _) => Mark::None,
+            (Some(_), Some((_, marked)), Remote::Same { etag, .. }) if *marked != **etag => Mark::Outdated,
+            (Some(_), Some(_), _) => Mark::Current,
+        };
+        ChunkEvidence { name: target.name, size_bytes, local, remote, mark, failure: None }
+    }
+
+    /// Finds out what the store holds of a few chunks, in their order.
+    async fn remotes(&mut self, listed: &Listed, batch: &[Subject]) -> Vec<Remote> {
+        let mut found = BTreeMap::new();
+        let mut looks = JoinSet::new();
+        for subject in batch {
+            let Target { name, proven, .. } = &subject.target;
+            match (self.silent.clone(), listed) {
+                (Some(reason), _) => drop(found.insert(*name, Remote::Unknown(reason))),
+                (None, Ok(listing)) => {
+                    let is_seen = listing.seen.contains(name);
+                    if let Some((proof, etag)) = proven.as_ref().filter(|_| is_seen && !self.options.deep) {
+                        found.insert(*name, Remote::Same { proof: *proof, etag: etag.to_string() });
+                    } else if !listing.has(*name) && proven.is_none() && subject.is_here() {
+                        // A listing may lag behind, but whoever sends the chunk looks once more.
+                        found.insert(*name, Remote::Absent);
+                    } else {
+                        self.spawn_look(&mut looks, subject);
+                    }
+                }
+                (None, Err(_)) => self.spawn_look(&mut looks, subject),
+            }
+        }
+        while let Some(ended) = looks.join_next().await {
+            let Ok((name, result)) = ended else { continue };
+            found.insert(name, result.unwrap_or_else(|error| self.no_answer(&error)));
+        }
+        let ended = || Remote::Unknown("the look at it ended abnormally".into());
+        batch.iter().map(|subject| found.remove(&subject.target.name).unwrap_or_else(ended)).collect()
+    }
+
+    fn spawn_look(&self, looks: &mut JoinSet<(ChunkName, Result<Remote, StoreError>)>, subject: &Subject) {
+        let store = std::sync::Arc::clone(&self.store);
+        looks.spawn(look::at(store, self.probe, subject.target.clone(), self.options.deep));
+    }
+
+    /// Tells what an error leaves known: nothing. A store that does not answer is not asked for the other chunks.
+    fn no_answer(&mut self, error: &StoreError) -> Remote {
+        if !error.is_denied() {
+            self.silent.get_or_insert_with(|| error.to_string());
+        }
+        Remote::Unknown(error.to_string())
+    }
+
+    /// Finds out how a chunk's file is; its bytes are read where that matters.
+    async fn local(&self, here: &Here, subject: &Subject, is_doubted: bool) -> Local {
+        let Some(entry) = &subject.entry else { return Local::Missing };
+        let is_other_size = here.sizes.get(&entry.name).is_some_and(|size_bytes| *size_bytes != entry.size_bytes);
+        match entry.facts.local {
+            ChunkLocal::Missing => return Local::Missing,
+            ChunkLocal::Evicted => return Local::Evicted,
+            // It may have been mended in place.
+            ChunkLocal::Damaged => {}
+            ChunkLocal::Present if is_doubted || is_other_size => {}
+            ChunkLocal::Present => return subject.unnamed.clone().map_or(Local::Intact, Local::Unnamed),
+        }
+        let path = Folder::new(&self.sync.parts().recordings, &self.name).chunk(entry.name);
+        let hashed = spawn_blocking(move || content::hash(&path)).await;
+        let id = ChunkId { recording: self.name.clone(), chunk: entry.name };
+        let local = match hashed {
+            Ok(Ok((found, _))) => self.judge(subject, found),
+            Ok(Err(ContentError::Gone(_))) => Local::Missing,
+            Ok(Err(error)) => Local::Unreadable(error.to_string()),
+            Err(error) => Local::Unreadable(format!("reading it ended: {error}")),
+        };
+        if !self.options.dry_run {
+            match &local {
+                Local::Intact => self.sync.note_local(&id, ChunkLocal::Present),
+                Local::Damaged => self.sync.note_local(&id, ChunkLocal::Damaged),
+                Local::Missing => self.sync.note_local(&id, ChunkLocal::Missing),
+                Local::Evicted | Local::Unreadable(_) | Local::Unnamed(_) => {}
+            }
+        }
+        local
+    }
+
+    fn judge(&self, subject: &Subject, found: Digest) -> Local {
+        let Target { name, digest, .. } = &subject.target;
+        match (&subject.unnamed, digest) {
+            (Some(reason), _) if !name.fits(&found) => {
+                Local::Unnamed(format!("{reason}, nor does it fit its own name"))
+            }
+            (Some(reason), _) => Local::Unnamed(reason.clone()),
+            (None, Some(wanted)) if *wanted == found => Local::Intact,
+            (None, Some(_)) if name.fits(&found) => {
+                if !self.options.dry_run {
+                    let id = ChunkId { recording: self.name.clone(), chunk: *name };
+                    self.sync.note_contradiction(&id, found);
+                }
+                Local::Unnamed("its manifest names it with another digest".into())
+            }
+            (None, Some(_)) => Local::Damaged,
+            (None, None) if name.fits(&found) => Local::Intact,
+            (None, None) => Local::Damaged,
+        }
+    }
+
+    async fn remote_manifest(&mut self, here: &Here, listed: &Listed) -> RemoteManifest {
+        let (Some(recording), Some(local)) = (&here.recording, &here.manifest) else { return RemoteManifest::Nothing };
+        match self.sync.manifest_due(recording, local) {
+            ManifestDue::Nothing => return RemoteManifest::Nothing,
+            ManifestDue::Yes if recording.has_ended(self.sync.parts().clock.wall()) => return RemoteManifest::Due,
+            // That of a recording that goes on is written once a minute without anybody asking.
+            ManifestDue::Yes => return RemoteManifest::Current,
+            ManifestDue::No => {}
+        }
+        let Some(published) = &recording.published else { return RemoteManifest::Current };
+        let is_uploaded = |chunk: &ChunkEntry| chunk.facts.is_listed && chunk.facts.proof.is_some_and(Proof::is_proven);
+        if !recording.chunks.iter().any(is_uploaded) {
+            return RemoteManifest::Current;
+        }
+        let etag = match (listed, published.key.parse::<ObjectKey>(), self.silent.clone()) {
+            (Ok(listing), Ok(key), _) if listing.manifests.iter().any(|meta| meta.key == key) => {
+                listing.manifests.iter().find(|meta| meta.key == key).map(|meta| meta.etag.clone())
+            }
+            (_, _, Some(reason)) => return RemoteManifest::Unknown(reason),
+            (_, Err(_), None) => None,
+            (_, Ok(key), None) => match self.store.head(&key).await {
+                Ok(meta) => meta.map(|meta| meta.etag),
+                Err(error) => return RemoteManifest::Unknown(error.to_string()),
+            },
+        };
+        self.is_manifest_gone = etag.as_deref() != Some(&*published.etag);
+        if self.is_manifest_gone { RemoteManifest::Due } else { RemoteManifest::Current }
+    }
+
+    /// Takes down what is seen of the recording and no plan tells.
+    pub(super) fn find(&mut self, kind: FindingKind, message: String) {
+        self.found.push(Finding::new(kind, &self.name, None, message));
+    }
+}
+
+/// Returns the objects that no manifest names and that are no chunk's here.
+fn orphans(subjects: &[Subject], listed: &Listed, names: &RemoteNames, known: Option<&Recording>) -> Vec<OrphanObject> {
+    let Ok(listing) = listed else { return Vec::new() };
+    let is_explained = |chunk: &ChunkName| {
+        subjects.binary_search_by_key(chunk, |subject| subject.target.name).is_ok()
+            || known.is_some_and(|recording| recording.chunk(*chunk).is_some())
+            || names.ours.contains_key(chunk)
+            || names.others.contains(chunk)
+    };
+    let orphan = |(chunk, meta): (&ChunkName, &crate::store::ObjectMeta)| OrphanObject {
+        key: meta.key.to_string(),
+        chunk: Some(*chunk),
+        doubt: names.doubt.clone(),
+    };
+    listing.others.iter().filter(|(chunk, _)| !is_explained(chunk)).map(orphan).collect()
+}

@@ -1,0 +1,179 @@
+//! What reconcile changes of the shared state, each step idempotent and journaled before it is seen.
+
+use std::sync::Arc;
+
+use bubbaloop_storage_schemas::{
+    Digest, RecordingName,
+    journal::JournalEntry,
+    keys::ObjectKey,
+    manifest::Manifest,
+    reply::{ChunkLocal, Probe},
+};
+use tokio::{sync::futures::Notified, task::spawn_blocking};
+
+use super::{Parts, State, Sync, publish};
+use crate::{
+    engine::transfer::Proven,
+    library::scan::Recording,
+    policy::{
+        queue::{ChunkId, Stage},
+        recording::ManifestFacts,
+    },
+};
+
+/// How a recording's remote manifest stands by what the journal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ManifestDue {
+    /// None of ours is readable here, so there is nothing to write.
+    Nothing,
+    /// It says what it should.
+    No,
+    /// It is to say something else.
+    Yes,
+}
+
+impl Sync {
+    /// Returns what it works with.
+    pub(in crate::engine) const fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Returns what the store was found to do; where that is not known yet, it is found out unless `is_quiet`.
+    pub(in crate::engine) async fn known_probe(&self, is_quiet: bool) -> Option<Probe> {
+        let known = self.state().probe;
+        if known.is_some() || is_quiet {
+            return known;
+        }
+        // What is wrong with the store is told by the requests that follow.
+        self.probe().await.ok()
+    }
+
+    /// Takes in how a chunk's file was found to be.
+    pub(in crate::engine) fn note_local(&self, id: &ChunkId, local: ChunkLocal) {
+        self.change(id, |chunk| chunk.facts.local = local);
+    }
+
+    /// Takes in that a chunk's bytes have a digest that fits its name and is not its manifest's.
+    pub(in crate::engine) fn note_contradiction(&self, id: &ChunkId, found: Digest) {
+        self.change(id, |chunk| {
+            if chunk.facts.is_listed {
+                chunk.contradict(Some(found));
+            }
+        });
+    }
+
+    /// Marks a chunk as proven and ends its dead letter.
+    pub(in crate::engine) async fn mark(self: &Arc<Self>, id: &ChunkId, proven: Proven, key: ObjectKey) {
+        let item = {
+            let state = self.state();
+            let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
+            chunk.map(|chunk| self.item(&id.recording, chunk))
+        };
+        let Some(item) = item else { return };
+        self.settle(item, proven, key).await;
+        let mut state = self.state();
+        state.queue.forget(id);
+        state.are_letters_changed |= state.letters.remove(id).is_some();
+    }
+
+    /// Takes a chunk's mark back.
+    pub(in crate::engine) async fn unmark(self: &Arc<Self>, id: ChunkId, key: ObjectKey) {
+        let sync = Arc::clone(self);
+        let taken = spawn_blocking(move || sync.take_back(&id, &key)).await;
+        if let Err(error) = taken {
+            tracing::error!(%error, "taking back a mark ended abnormally");
+        }
+    }
+
+    /// Forgets that chunks were given up, so that they are tried as if for the first time.
+    pub(in crate::engine) fn forgive<'a>(&self, ids: impl Iterator<Item = &'a ChunkId>) {
+        let mut guard = self.state();
+        let State { queue, recordings, letters, are_letters_changed, .. } = &mut *guard;
+        for id in ids {
+            let recording = recordings.get_mut(&id.recording);
+            let chunks = recording.map(|recording| &mut recording.chunks);
+            let chunk = chunks.and_then(|chunks| {
+                let place = chunks.binary_search_by_key(&id.chunk, |chunk| chunk.name).ok()?;
+                chunks.get_mut(place)
+            });
+            if let Some(chunk) = chunk.filter(|chunk| chunk.facts.local == ChunkLocal::Damaged) {
+                chunk.facts.local = ChunkLocal::Present;
+            }
+            *are_letters_changed |= letters.remove(id).is_some();
+            if matches!(queue.stage(id), Some(Stage::Dead(_))) {
+                queue.forget(id);
+            }
+        }
+    }
+
+    /// Puts chunks of a recording into the queue, before others. What it has no room for is to be handed in again.
+    pub(in crate::engine) fn hasten<'a>(&self, recording: &RecordingName, ids: impl Iterator<Item = &'a ChunkId>) {
+        let mut guard = self.state();
+        let State { queue, recordings, .. } = &mut *guard;
+        let Some(found) = recordings.get(recording) else { return };
+        let mut is_new = false;
+        for chunk in ids.filter_map(|id| found.chunk(id.chunk)) {
+            let item = self.item(recording, chunk);
+            if queue.stage(&item.id).is_none() {
+                queue.offer(item);
+                is_new = true;
+            }
+        }
+        if is_new {
+            queue.urge(Some(recording));
+            self.changed.notify_one();
+        }
+    }
+
+    /// Notes that nothing here can heal a recording, for this reason; without one, that it is healed.
+    pub(in crate::engine) async fn note_corrupt(self: &Arc<Self>, name: &RecordingName, reason: Option<String>) {
+        let (sync, name) = (Arc::clone(self), name.clone());
+        let noted = spawn_blocking(move || {
+            let is_corrupt = reason.is_some();
+            let entry = reason.map_or(JournalEntry::Healed, |reason| JournalEntry::Corrupt { reason });
+            let at_ns = sync.journal(&name, entry);
+            if let Some(recording) = sync.state().recordings.get_mut(&name) {
+                (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(at_ns));
+            }
+        });
+        if let Err(error) = noted.await {
+            tracing::error!(%error, "noting what is corrupt ended abnormally");
+        }
+    }
+
+    /// Tells how a recording's remote manifest stands by what the journal says.
+    pub(in crate::engine) fn manifest_due(&self, recording: &Recording, local: &Manifest) -> ManifestDue {
+        if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) {
+            return ManifestDue::Nothing;
+        }
+        let library_id = self.parts.facts.library_id();
+        match publish::wanted(recording, local, library_id) {
+            Some((_, text)) if recording.published.as_ref().is_none_or(|it| it.wanted != Digest::of(&text)) => {
+                ManifestDue::Yes
+            }
+            Some(_) | None => ManifestDue::No,
+        }
+    }
+
+    /// Wants a recording's remote manifest written. `is_gone` tells that the one that was written does not stand there.
+    pub(in crate::engine) fn want_manifest(&self, name: &RecordingName, is_gone: bool) {
+        let now = self.parts.clock.tick();
+        let mut state = self.state();
+        if let Some(recording) = state.recordings.get_mut(name).filter(|_| is_gone) {
+            recording.published = None;
+        }
+        state.publisher.want(name, now);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Tells how often the wanted manifest of a recording could not be written; `None` where none is wanted.
+    pub(in crate::engine) fn manifest_failures(&self, name: &RecordingName) -> Option<u32> {
+        self.state().publisher.failures(name)
+    }
+
+    /// Returns what ends when the next writing of a manifest does.
+    pub(in crate::engine) fn manifest_told(&self) -> Notified<'_> {
+        self.published.notified()
+    }
+}
