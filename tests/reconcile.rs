@@ -477,6 +477,20 @@ async fn dead_letters_are_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_is_dropped_leaves_what_the_next_one_ends() {
+    let (robot, chunk) = robot_with_chunk(false).await;
+    let sync = robot.started_and_scanned();
+    // Nothing drives the queue, so that it waits for its upload when it is dropped.
+    let name = drive();
+    let dropped = tokio::time::timeout(Duration::from_millis(200), reconcile(&sync, &name, SHALLOW, &|_| {})).await;
+    assert!(dropped.is_err() && !robot.is_stored(&chunk));
+    sync.drain().await;
+    assert!(robot.is_stored(&chunk), "what was handed to the queue goes up all the same");
+    assert_eq!(findings(&run(&sync, SHALLOW).await), []);
+    assert_eq!(actions(&run(&robot.started_and_scanned(), DEEP).await), []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proven_chunks_cost_listings_only() {
     let robot = Robot::new();
     let chunks: Vec<_> = (0..255).map(|index| robot.chunk(index)).collect();

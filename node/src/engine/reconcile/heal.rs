@@ -180,8 +180,8 @@ impl Reconcile<'_> {
         let mut facts = self.sync.parts().facts.listen();
         let mut waiting: BTreeSet<_> = sent.keys().map(|name| self.id(*name)).collect();
         self.sync.forgive(waiting.iter());
+        self.sync.hasten(&self.name, waiting.iter());
         while !waiting.is_empty() {
-            self.sync.hasten(&self.name, waiting.iter());
             for id in self.heard(&mut facts, &waiting).await {
                 let standing = self.sync.standing(&id);
                 let (Standing::Proven | Standing::Failed { .. }) = &standing else { continue };
@@ -197,7 +197,11 @@ impl Reconcile<'_> {
         let fact = match tokio::time::timeout(LOOK_EVERY, facts.recv()).await {
             Ok(Ok(event)) => event.fact,
             // The facts end with their sync, which this one holds; a look in its stead costs little.
-            Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) | Err(_) => return waiting.iter().cloned().collect(),
+            Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) | Err(_) => {
+                // What the queue had no room for, it may have room for now.
+                self.sync.hasten(&self.name, waiting.iter());
+                return waiting.iter().cloned().collect();
+            }
         };
         match fact {
             Fact::ChunkUploaded { recording, chunk, .. } | Fact::DeadLettered { recording, chunk, .. } => {

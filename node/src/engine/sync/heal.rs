@@ -7,7 +7,7 @@ use bubbaloop_storage_schemas::{
     journal::JournalEntry,
     keys::ObjectKey,
     manifest::Manifest,
-    reply::{ChunkLocal, Probe},
+    reply::{ChunkLocal, Probe, Proof},
 };
 use tokio::{sync::futures::Notified, task::spawn_blocking};
 
@@ -67,10 +67,16 @@ impl Sync {
         let item = {
             let state = self.state();
             let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
-            chunk.map(|chunk| self.item(&id.recording, chunk))
+            chunk.map(|chunk| {
+                let is_proven = chunk.facts.proof.is_some_and(Proof::is_proven);
+                (self.item(&id.recording, chunk), is_proven && chunk.etag.as_deref() == Some(&*proven.etag))
+            })
         };
-        let Some(item) = item else { return };
-        self.settle(item, proven, key).await;
+        let Some((item, is_marked)) = item else { return };
+        // The queue may have sent it since the evidence was gathered.
+        if !is_marked {
+            self.settle(item, proven, key).await;
+        }
         let mut state = self.state();
         state.queue.forget(id);
         state.are_letters_changed |= state.letters.remove(id).is_some();

@@ -71,6 +71,13 @@ impl Sync {
             Outcome::Settled | Outcome::Blocked(_) | Outcome::Dead(_) => None,
         };
         let mut state = self.state();
+        let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
+        let is_proven = chunk.is_some_and(|chunk| chunk.facts.proof.is_some_and(Proof::is_proven));
+        let outcome = match outcome {
+            // It was proven meanwhile in another way.
+            Outcome::Dead(_) if is_proven => Outcome::Settled,
+            outcome => outcome,
+        };
         state.queue.finish(id, outcome, self.parts.clock.tick(), fastrand::f64());
         state.note_letter(id, &self.parts.store_id, self.parts.clock.wall());
         let ChunkId { recording, chunk } = id.clone();
