@@ -223,10 +223,8 @@ impl Asker {
             let step = left.min(JOB_LOOK);
             left -= step;
             tokio::time::sleep(step).await;
-            for told in told.iter_mut().filter(|told| goes_on(told)) {
-                if let Ok(job) = told {
-                    self.look_at(job).await?;
-                }
+            for job in told.iter_mut().filter(|told| goes_on(told)).flatten() {
+                self.look_at(job).await?;
             }
         }
     }
