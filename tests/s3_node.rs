@@ -191,3 +191,40 @@ async fn another_bucket_means_at_risk_again_and_what_vanishes_goes_up_again() {
         .collect();
     assert_eq!(kinds, ["uploaded", "uploaded", "gone", "uploaded"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_ca_is_asked_for_and_the_node_goes_on_when_it_is_named() {
+    let certificates = crate::s3_store::certificates();
+    let file = |name: &str| certificates.path().join(name);
+    let server = Server::rclone(Some((&file("leaf.pem"), &file("leaf.key")))).await;
+    server.bucket("node-tls").await;
+    let machine = machine("s3_5", &settings(&server, "node-tls", ""));
+    let mut python = machine.python();
+    machine.recorder("drive").finalize();
+    until("the unknown CA is told", || status(&mut python, &machine)["blocked"]["reason"] == "unknown_ca");
+    assert!(status(&mut python, &machine)["blocked"]["hint"].as_str().unwrap().contains("ca_file"));
+    machine.set(&settings(&server, "node-tls", &format!("ca_file = {:?}", file("ca.pem"))));
+    until("it is safe", || {
+        let status = status(&mut python, &machine);
+        status["library"]["uploaded_chunks"] == 1 && status["safe"] == true
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_http_off_loopback_and_a_store_that_is_no_store_are_told() {
+    let machine = machine("s3_6", "backend = \"minio\"\nendpoint = \"http://192.0.2.1:9000\"\nbucket = \"b\"");
+    let mut python = machine.python();
+    let problems = status(&mut python, &machine)["config_problems"].clone();
+    assert_eq!((problems.as_array().unwrap().len(), &problems[0]["key"]), (1, &json!("endpoint")), "{problems}");
+    assert!(problems[0]["message"].as_str().unwrap().contains("in the clear"), "{problems}");
+
+    let portal = crate::support::http::Fake::start(|_| {
+        crate::support::http::Act::Answer(302, vec![("location", "http://portal.invalid/".into())], String::new())
+    })
+    .await;
+    let endpoint = format!("backend = \"s3\"\nendpoint = {:?}\nbucket = \"b\"\nregion = \"x\"", portal.endpoint);
+    machine.set(&endpoint);
+    machine.recorder("drive").finalize();
+    until("the portal is told", || status(&mut python, &machine)["blocked"]["reason"] == "not_an_object_store");
+    assert_eq!(status(&mut python, &machine)["dead_letters"], 0, "a portal makes no dead letters");
+}

@@ -363,7 +363,7 @@ async fn the_main_job_is_done_on_real_servers_and_again_in_another_bucket() {
 }
 
 /// A CA and a certificate of its for loopback, as PEM files: `ca.pem`, `leaf.pem`, `leaf.key`.
-fn certificates() -> TempDir {
+pub fn certificates() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
