@@ -12,14 +12,17 @@ use crate::support::{
 };
 
 /// Every verb with a request that it answers.
-const REQUESTS: [(Verb, &str); 7] = [
+const REQUESTS: [(Verb, &str); 10] = [
     (Verb::Help, ""),
     (Verb::List, ""),
     (Verb::Info, "recording=drive"),
     (Verb::Status, ""),
     (Verb::Config, ""),
     (Verb::DeadLetters, ""),
+    (Verb::Jobs, ""),
     (Verb::Upload, "recording=drive"),
+    (Verb::Pause, "for=1ms"),
+    (Verb::Resume, ""),
 ];
 
 /// A machine with one recording that is uploaded.
@@ -129,7 +132,7 @@ fn a_wild_question_is_answered_once_by_each_node() {
         refused(&reply, "E_INVALID_PARAMS");
     }
     assert_eq!(ask("bubbaloop/*/storage/l$*", true).len(), 2, "a pattern may look");
-    for selector in ["bubbaloop/**/manifest", "bubbaloop/**/health", "bubbaloop/*/storage/none$*"] {
+    for selector in ["bubbaloop/**/schema", "bubbaloop/**/health", "bubbaloop/*/storage/none$*"] {
         assert!(ask(selector, true).is_empty(), "{selector}");
     }
 }
@@ -294,4 +297,104 @@ fn another_disk_in_the_stores_place_is_no_store_of_ours() {
         let id = status("store")["store_id"].clone();
         id.is_string() && id != first && status("library")["uploaded_chunks"] == 1
     });
+}
+
+#[test]
+fn a_pause_outlives_a_restart_and_ends_by_a_word_or_its_time() {
+    let (mut machine, mut python) = machine("bus_8");
+    python.subscribe(&machine.key("events/*"));
+    let mut recorder = machine.recorder("later");
+    let told = python.ask(&machine.key("pause")).value();
+    assert!(told["paused"]["since_ns"].is_u64() && told["paused"]["until_ns"].is_null(), "{told}");
+    let chunk = recorder.finalize();
+    refused(&python.ask(&format!("{}?recording=later", machine.key("upload"))), "E_CONFLICT");
+    machine.kill();
+    machine.start();
+    let mut python = machine.python();
+    until("the chunk waits", || python.ask(&machine.key("status")).value()["queue"]["waiting"] == 1);
+    let status = python.ask(&machine.key("status")).value();
+    assert_eq!(status["paused"]["since_ns"], told["paused"]["since_ns"], "its age is told");
+    assert!(!machine.is_stored("later", &chunk));
+    assert_eq!(python.ask(&machine.key("resume")).value()["paused"], json!(null));
+    until("the chunk is stored", || machine.is_stored("later", &chunk));
+
+    python.ask(&format!("{}?for=300ms", machine.key("pause")));
+    let chunk = recorder.finalize();
+    until("the pause ends by itself", || machine.is_stored("later", &chunk));
+    assert_eq!(python.ask(&machine.key("status")).value()["paused"], json!(null));
+}
+
+#[test]
+fn a_job_is_listed_can_be_cancelled_and_tells_how_it_goes() {
+    let mut machine =
+        Machine::new("bus_9", "auto_upload = false\nrescan_interval = \"1s\"\nlocal_path = \"../none/store\"");
+    let config = machine.home().join("config.toml");
+    let settings = std::fs::read_to_string(&config).unwrap().replace("local_path = \"../store\"\n", "");
+    std::fs::write(&config, settings).unwrap();
+    machine.start();
+    let mut python = machine.python();
+    python.subscribe(&machine.key("events/job"));
+    machine.recorder("drive").finalize();
+    let job = python.ask(&format!("{}?recording=drive;wait=0", machine.key("upload"))).value();
+    let id = job["job"].as_str().unwrap().to_owned();
+    let listed = python.ask(&machine.key("jobs")).value();
+    assert_eq!((&listed["jobs"][0]["job"], &listed["jobs"][0]["verb"]), (&json!(id), &json!("upload")), "{listed}");
+    until("it runs", || {
+        python.ask(&format!("{}?job={id}", machine.key("jobs"))).value()["jobs"][0]["state"] == "running"
+    });
+    let cancelled = python.ask(&format!("{}?job={id}", machine.key("cancel"))).value();
+    assert_eq!(cancelled["state"], "cancelled", "{cancelled}");
+    assert_eq!(python.ask(&format!("{}?job={id}", machine.key("jobs"))).value()["jobs"][0]["state"], "cancelled");
+    let again = python.ask(&format!("{}?recording=drive;wait=0", machine.key("upload"))).value();
+    assert_ne!(again["job"], job["job"], "it is a new job");
+    refused(&python.ask(&format!("{}?job=01M86QW7GVQNFH6PSSG32XDVC7", machine.key("jobs"))), "E_NOT_FOUND");
+    refused(&python.ask(&format!("{}?job=x", machine.key("cancel"))), "E_INVALID_PARAMS");
+    refused(&python.ask(&machine.key("cancel")), "E_INVALID_PARAMS");
+    let mut told = Vec::new();
+    until("its end is told", || {
+        told.extend(python.heard().iter().map(|event| event.value()["state"].clone()));
+        told.contains(&json!("cancelled"))
+    });
+}
+
+#[test]
+fn the_node_contract_of_the_fleet_is_kept() {
+    let (machine, mut python) = machine("bus_10");
+    python.subscribe("bubbaloop/*/*/*/health");
+    let root = "bubbaloop/global/bus_10/storage";
+    let manifests = python.get(&Get { selector: "bubbaloop/**/manifest", all: true, ..Get::default() });
+    assert_eq!((manifests.len(), manifests[0].key.as_str()), (1, format!("{root}/manifest").as_str()));
+    assert_eq!(manifests[0].encoding, "application/cbor");
+    let manifest = manifests[0].value();
+    for (field, value) in [("instance_name", json!("storage")), ("role", json!("sink")), ("schema_version", json!(2))] {
+        assert_eq!(manifest[field], value);
+    }
+    let outputs = manifest["outputs"].as_array().unwrap();
+    assert!(outputs.iter().any(|it| it["topic"] == "storage/events/chunk_uploaded" && it["ever_fired"] == true));
+
+    let mut command = |payload: Option<&[u8]>| {
+        let selector = format!("{root}/command");
+        let replies = python.get(&Get { selector: &selector, payload, ..Get::default() });
+        assert!(replies.len() == 1 && replies[0].is_ok, "{replies:?}");
+        replies[0].value()
+    };
+    assert!(command(None)["result"]["commands"].as_array().unwrap().iter().any(|it| it["name"] == "list"));
+    for payload in
+        [&br#"{"command":"info","params":{"recording":"drive"}}"#[..], br#"{"command":"info","recording":"drive"}"#]
+    {
+        assert_eq!(command(Some(payload))["result"]["recording"], "drive");
+    }
+    for (payload, part) in [
+        (&b"garbage"[..], "JSON"),
+        (br#"{"command":"upload","recording":"drive"}"#, "storage/upload"),
+        (br#"{"command":"lst"}"#, "did you mean list?"),
+        (br#"{"command":"info","recording":"../../x"}"#, "E_INVALID_PARAMS"),
+        (b"{}", "needs the field command"),
+    ] {
+        let answer = command(Some(payload));
+        assert!(answer["result"].is_null() && answer["error"].as_str().unwrap().contains(part), "{answer}");
+    }
+    let health = format!("{root}/health");
+    until("a sign of life comes", || python.heard().iter().any(|sign| sign.key == health && sign.bytes == b"ok"));
+    drop(machine);
 }

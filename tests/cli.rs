@@ -182,3 +182,135 @@ fn text_of_others_reaches_the_terminal_plain_and_the_fleet_has_a_row_for_each() 
     assert!(!list.contains('\u{1b}') && list.lines().all(|line| line.chars().count() < 300), "{list:?}");
     assert_eq!(code(&machine.run(&["info", "drive", "--machine", "cli-7"])), 0, "host names are spelled with dashes");
 }
+
+/// Runs a command with something on its stdin.
+fn run_with(machine: &Machine, arguments: &[&str], input: &str) -> Output {
+    use std::io::Write;
+    let command = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"))
+        .args(arguments)
+        .arg("--home")
+        .arg(machine.home())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut command = command.unwrap();
+    command.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    command.wait_with_output().unwrap()
+}
+
+#[test]
+fn settings_are_changed_from_the_command_line_and_taken_up_by_the_node() {
+    let machine = Machine::started("cli_8");
+    let changed = machine.run(&["configure", "concurrency=7", "command_verbs=operator"]);
+    assert_eq!(code(&changed), 0, "{changed:?}");
+    until("the node takes it up", || {
+        let config = machine.run(&["config", "--json"]);
+        code(&config) == 0
+            && json_of(&config)["settings"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|it| it["key"] == "concurrency" && it["value"] == 7)
+    });
+    assert!(out(&machine.run(&["config"])).contains("concurrency"));
+    let secret = run_with(&machine, &["configure", "secret_access_key"], "hunter2\n");
+    assert_eq!(code(&secret), 0, "{secret:?}");
+    assert!(fs::read_to_string(machine.home().join("secrets.toml")).unwrap().contains("hunter2"));
+    until("it is told as set only", || {
+        out(&machine.run(&["config"])).lines().any(|line| line.contains("secret_access_key") && line.contains("set"))
+    });
+    assert!(!out(&machine.run(&["config", "--json"])).contains("hunter2"));
+    for arguments in [
+        &["configure", "concurrency=0"][..],
+        &["configure", "bukket=x"],
+        &["configure", "secret_access_key=x"],
+        &["configure", "bucket"],
+    ] {
+        let wrong = machine.run(arguments);
+        assert_eq!(code(&wrong), 2, "{arguments:?}: {wrong:?}");
+        assert!(err(&wrong).contains("hint:"), "{wrong:?}");
+    }
+    assert_eq!(code(&machine.run(&["config", "--check"])), 0);
+    fs::write(machine.home().join("config.toml"), "[storage]\nconcurency = 1\n").unwrap();
+    let check = machine.run(&["config", "--check"]);
+    assert_eq!(code(&check), 1);
+    assert!(err(&check).contains("did you mean concurrency?"), "{check:?}");
+}
+
+#[test]
+fn events_are_followed_and_uploads_are_paused_from_the_command_line() {
+    use std::io::{BufRead, BufReader};
+    let machine = Machine::started("cli_9");
+    let follow = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"))
+        .args(["events", "--json", "--home"])
+        .arg(machine.home())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut follow = follow.unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let (heard, kinds) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        while let Some(Ok(line)) = lines.next() {
+            let event: Value = serde_json::from_str(&line).unwrap();
+            heard.send(event["kind"].as_str().unwrap().to_owned()).ok();
+        }
+    });
+    let mut found = Vec::new();
+    until("both words are heard", || {
+        assert_eq!(code(&machine.run(&["pause", "--for", "1h"])), 0);
+        assert_eq!(code(&machine.run(&["resume"])), 0);
+        found.extend(kinds.try_iter());
+        ["paused", "resumed"].iter().all(|kind| found.iter().any(|found| found == kind))
+    });
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+    assert!(out(&machine.run(&["pause"])).contains("until somebody resumes them"));
+    assert!(out(&machine.run(&["status"])).contains("paused"));
+    let refused = machine.run(&["upload", "--all"]);
+    assert_eq!(code(&refused), 1, "{refused:?}");
+    assert!(out(&machine.run(&["jobs"])).contains("no jobs"));
+    assert!(out(&machine.run(&["completions", "bash"])).contains("bubbaloop-storage"));
+}
+
+#[test]
+fn without_a_node_the_same_answers_come_from_the_command_itself() {
+    let mut machine = Machine::new("cli_10", "");
+    let mut recorder = machine.recorder("drive");
+    let chunk = recorder.finalize();
+    recorder.end();
+    let list = json_of(&machine.run(&["list", "--offline", "--json"]));
+    assert_eq!((&list["recordings"][0]["upload"], &list["machine_id"]), (&json!("none"), &json!("cli_10")));
+    let upload = machine.run(&["upload", "drive", "--offline"]);
+    assert_eq!(code(&upload), 0, "{upload:?}");
+    assert!(machine.is_stored("drive", &chunk));
+    assert!(out(&machine.run(&["info", "drive", "--offline"])).contains("enforced"));
+    assert_eq!(code(&machine.run(&["info", "driv", "--offline"])), 3);
+    machine.start();
+    let taken = machine.run(&["list", "--offline"]);
+    assert_eq!(code(&taken), 1, "{taken:?}");
+    assert!(err(&taken).contains("a node runs in"));
+}
+
+#[test]
+fn a_frozen_machine_of_the_fleet_is_told_and_holds_up_no_other() {
+    let one = Machine::started("cli_11a");
+    let mut two = Machine::new("cli_11b", "");
+    let config = two.home().join("config.toml");
+    let settings = fs::read_to_string(&config).unwrap();
+    fs::write(&config, settings.replace("connect = []", &format!("connect = [{:?}]", one.endpoint()))).unwrap();
+    two.start();
+    until("both answer", || {
+        let fleet = one.run(&["status", "--machine", "*", "--json"]);
+        code(&fleet) == 0 && json_of(&fleet).as_array().unwrap().len() == 2
+    });
+    two.signal(rustix::process::Signal::STOP);
+    let fleet = one.run(&["status", "--machine", "*", "--json", "--timeout", "1s"]);
+    two.signal(rustix::process::Signal::CONT);
+    assert_eq!(json_of(&fleet)[0]["machine_id"], "cli_11a");
+    assert_eq!((code(&fleet), err(&fleet).contains("cli_11b")), (4, true), "{fleet:?}");
+    until("the other is back", || {
+        let fleet = one.run(&["status", "--machine", "*", "--json"]);
+        code(&fleet) == 0 && json_of(&fleet).as_array().unwrap().len() == 2
+    });
+}

@@ -5,7 +5,9 @@
 
 mod bus;
 mod cli;
+mod crash;
 mod house;
+mod launch;
 mod library;
 mod local_store;
 mod main_job;

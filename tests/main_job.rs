@@ -90,8 +90,9 @@ fn fifty_chunks_survive_a_kill_and_none_that_was_proven_is_sent_again() {
     for (chunk, told) in recorder.chunks.iter().zip(info["chunks"].as_array().unwrap()) {
         assert_eq!((&told["sha256"], &told["upload"]), (&chunk["sha256"], &json!("uploaded")));
     }
-    let events: Vec<_> = python.heard().iter().map(crate::support::python::Reply::value).collect();
-    assert!(events.iter().any(|event| event["kind"] == "recording_complete"), "{events:?}");
+    until("it is told that the recording is complete", || {
+        python.heard().iter().any(|event| event.value()["kind"] == "recording_complete")
+    });
     assert_eq!(machine.terminate(), Some(0), "SIGTERM ends the node in order");
 }
 

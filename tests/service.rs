@@ -27,7 +27,7 @@ pub fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBu
         store_folder,
         ..Setup::default()
     };
-    Service::new(robot.identity(), Arc::clone(sync), jobs, clock, setup)
+    Service::new(robot.identity(), Arc::clone(sync), jobs, Arc::clone(&robot.facts), clock, setup)
 }
 
 pub fn json_of(reply: Result<Reply, Refusal>) -> Value {

@@ -6,6 +6,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -39,6 +40,18 @@ impl Staged {
     /// The folder is not there, or not writable.
     pub fn create(temporary: PathBuf) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
+        Ok(Self { file, temporary, committed: false })
+    }
+
+    /// Begins to write `temporary` so that nobody else can ever read it.
+    ///
+    /// # Errors
+    /// The folder is not there, or not writable.
+    pub fn create_private(temporary: PathBuf) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        // What an earlier crash left may have had another mode.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
         Ok(Self { file, temporary, committed: false })
     }
 
@@ -115,8 +128,23 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The disk is full or not writable; the old content stands.
 pub fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    finish(Staged::create(beside(target)?)?, target, bytes)
+}
+
+/// Replaces the content of `target`, which nobody else may read.
+///
+/// # Errors
+/// The disk is full or not writable; the old content stands.
+pub fn replace_private(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    finish(Staged::create_private(beside(target)?)?, target, bytes)
+}
+
+fn beside(target: &Path) -> io::Result<PathBuf> {
     let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut staged = Staged::create(parent(target)?.join(format!(".{}.tmp", name.display())))?;
+    Ok(parent(target)?.join(format!(".{}.tmp", name.display())))
+}
+
+fn finish(mut staged: Staged, target: &Path, bytes: &[u8]) -> io::Result<()> {
     staged.write(bytes)?;
     staged.sync()?;
     staged.commit(target, Replace::Allowed)

@@ -9,8 +9,9 @@ use crate::{
     digest::shorten_message,
     manifest::ManifestChunk,
     names::{ChunkName, MachineId, RecordingName},
-    reply::Proof,
+    reply::{JobState, Progress, Proof},
     time::UnixNs,
+    verb::Verb,
 };
 
 /// A recorder's word that a chunk's file is complete, hashed and renamed to its last name.
@@ -121,6 +122,26 @@ pub enum Fact {
         /// What a person can do.
         hint: String,
     },
+    /// A person stopped uploads.
+    Paused {
+        /// Until when; null until somebody resumes.
+        until_ns: Option<UnixNs>,
+    },
+    /// Uploads go on.
+    Resumed {},
+    /// A job is somewhere else than before. At most once a second, and at its end.
+    Job {
+        /// Its id.
+        job: String,
+        /// The verb that was asked for.
+        verb: Verb,
+        /// The recording that it is about; null for all of them.
+        recording: Option<RecordingName>,
+        /// Where it stands.
+        state: JobState,
+        /// How far it is.
+        progress: Progress,
+    },
     /// Another library goes by this machine's id: one of them needs another. Nothing of either is overwritten.
     Twin {
         /// The other library; `library_id` is the one that tells.
@@ -136,6 +157,20 @@ pub enum Fact {
 }
 
 impl Fact {
+    /// The kinds of all facts that are told so far.
+    pub const KINDS: [&'static str; 10] = [
+        "chunk_uploaded",
+        "upload_failed",
+        "dead_lettered",
+        "recording_complete",
+        "blocked",
+        "unblocked",
+        "paused",
+        "resumed",
+        "job",
+        "twin",
+    ];
+
     /// Returns the last part of the event's key.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -144,6 +179,9 @@ impl Fact {
             Self::DeadLettered { .. } => "dead_lettered",
             Self::RecordingComplete { .. } => "recording_complete",
             Self::Blocked { .. } => "blocked",
+            Self::Paused { .. } => "paused",
+            Self::Resumed {} => "resumed",
+            Self::Job { .. } => "job",
             Self::Twin { .. } => "twin",
             Self::Unblocked { .. } => "unblocked",
         }
@@ -172,6 +210,7 @@ mod tests {
     fn the_kind_in_the_body_is_the_kind_in_the_key() {
         let fact = Fact::Unblocked { reason: "x".into() };
         assert_eq!(serde_json::to_value(&fact).unwrap()["kind"], fact.kind());
+        assert!(Fact::KINDS.contains(&fact.kind()));
     }
 
     #[test]

@@ -80,6 +80,12 @@ pub fn library(machine: &MachineId, library_id: Option<&str>) -> String {
     format!("{}/library/{}", root(Space::Short, machine), library_id.unwrap_or("*"))
 }
 
+/// Returns a key of the node contract, by which Bubbaloop's daemon and dashboard know nodes: `manifest`, `health` or
+/// `command`, on the global form alone.
+pub fn contract(machine: &MachineId, name: &str) -> String {
+    format!("{}/{name}", root(Space::Global, machine))
+}
+
 /// Returns the key on which an instance of a recorder publishes its finalize events.
 pub fn chunk_finalized(space: Space, machine: &MachineId, instance: &str) -> String {
     format!("{}/{machine}/{instance}/chunk_finalized", space.base())

@@ -41,8 +41,12 @@ pub enum Reply {
     Config(ConfigReply),
     /// To `dead_letters`.
     DeadLetters(DeadLettersReply),
-    /// To `upload`.
+    /// To `jobs`.
+    Jobs(JobsReply),
+    /// To `upload`, `cancel` and other jobs' verbs.
     Job(JobReply),
+    /// To `pause` and `resume`.
+    Pause(PauseReply),
 }
 
 /// How an upload is known to be there.
@@ -578,11 +582,22 @@ pub enum JobState {
 /// The answer to a verb that takes long: the same object while it runs and at its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobReply {
-    /// Who answers.
+    /// The machine that answers.
+    pub machine_id: MachineId,
+    /// Its library.
+    pub library_id: String,
+    /// The job; its verb is the reply's.
     #[serde(flatten)]
-    pub head: ReplyHead,
-    /// The job's id, a ULID.
+    pub row: JobRow,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobRow {
+    /// Its id, a ULID.
     pub job: String,
+    /// The verb that was asked for.
+    pub verb: Verb,
     /// The recording that it is about; null for all of them.
     pub recording: Option<RecordingName>,
     /// Where it stands.
@@ -595,6 +610,28 @@ pub struct JobReply {
     pub result: Option<UploadResult>,
     /// Why it failed; null otherwise.
     pub error: Option<Refusal>,
+}
+
+/// The answer to `jobs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JobsReply {
+    /// Who answers.
+    #[serde(flatten)]
+    pub head: ReplyHead,
+    /// The jobs, the newest first. Those that ended are kept for a while and forgotten by a restart.
+    pub jobs: Vec<JobRow>,
+    /// Hand it back as `after` for the next page; null at the end.
+    pub next_after: Option<String>,
+}
+
+/// The answer to `pause` and `resume`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PauseReply {
+    /// Who answers.
+    #[serde(flatten)]
+    pub head: ReplyHead,
+    /// How uploads are paused now; null where they are not.
+    pub paused: Option<Paused>,
 }
 
 /// How far a job is.

@@ -21,8 +21,16 @@ pub enum Verb {
     Config,
     /// The uploads that were given up.
     DeadLetters,
+    /// What people asked for, at work and ended.
+    Jobs,
     /// Send now what is known of a recording.
     Upload,
+    /// Stop uploads until somebody resumes them, or for a time.
+    Pause,
+    /// Let uploads go on.
+    Resume,
+    /// Stop a job.
+    Cancel,
 }
 
 /// Who may ask; Zenoh's access rules are by key, and each verb has its own.
@@ -93,6 +101,17 @@ const INFO: &[Param] = &[
 
 const DEAD_LETTERS: &[Param] = &[LIMIT, param("after", ParamKind::Text, "the next_after of the page before"), FORMAT];
 
+const JOBS: &[Param] = &[
+    param("job", ParamKind::Text, "only the job of this id"),
+    LIMIT,
+    param("after", ParamKind::Text, "the next_after of the page before"),
+    FORMAT,
+];
+
+const PAUSE: &[Param] = &[param("for", ParamKind::Duration, "how long; without it until somebody resumes"), FORMAT];
+
+const CANCEL: &[Param] = &[param("job", ParamKind::Text, "the job's id"), FORMAT];
+
 const UPLOAD: &[Param] = &[
     param("recording", ParamKind::Recording, "the recording's name"),
     param("all", ParamKind::Flag, "every recording of this machine"),
@@ -102,8 +121,19 @@ const UPLOAD: &[Param] = &[
 
 impl Verb {
     /// All verbs, in the order of the help.
-    pub const ALL: [Self; 7] =
-        [Self::Help, Self::List, Self::Info, Self::Status, Self::Config, Self::DeadLetters, Self::Upload];
+    pub const ALL: [Self; 11] = [
+        Self::Help,
+        Self::List,
+        Self::Info,
+        Self::Status,
+        Self::Config,
+        Self::DeadLetters,
+        Self::Jobs,
+        Self::Upload,
+        Self::Pause,
+        Self::Resume,
+        Self::Cancel,
+    ];
 
     /// Returns the last part of the verb's key.
     pub const fn name(self) -> &'static str {
@@ -114,15 +144,21 @@ impl Verb {
             Self::Status => "status",
             Self::Config => "config",
             Self::DeadLetters => "dead_letters",
+            Self::Jobs => "jobs",
             Self::Upload => "upload",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
         }
     }
 
     /// Returns who may ask.
     pub const fn role(self) -> Role {
         match self {
-            Self::Help | Self::List | Self::Info | Self::Status | Self::Config | Self::DeadLetters => Role::Viewer,
-            Self::Upload => Role::Operator,
+            Self::Help | Self::List | Self::Info | Self::Status | Self::Config | Self::DeadLetters | Self::Jobs => {
+                Role::Viewer
+            }
+            Self::Upload | Self::Pause | Self::Resume | Self::Cancel => Role::Operator,
         }
     }
 
@@ -135,14 +171,21 @@ impl Verb {
             Self::Status => "what is safe, what is at risk and what holds uploads back",
             Self::Config => "every setting with its source; secrets only as set or not",
             Self::DeadLetters => "the uploads that were given up, each with its reason",
+            Self::Jobs => "what people asked for, at work and lately ended",
             Self::Upload => "send now what is known of a recording",
+            Self::Pause => "stop uploads until somebody resumes them, or for a time; it outlives a restart",
+            Self::Resume => "let uploads go on",
+            Self::Cancel => "stop a job; what it did stays done",
         }
     }
 
     /// Returns the parameters that it takes; any other is an error.
     pub const fn parameters(self) -> &'static [Param] {
         match self {
-            Self::Help | Self::Status | Self::Config => &[FORMAT],
+            Self::Help | Self::Status | Self::Config | Self::Resume => &[FORMAT],
+            Self::Jobs => JOBS,
+            Self::Pause => PAUSE,
+            Self::Cancel => CANCEL,
             Self::List => LIST,
             Self::Info => INFO,
             Self::DeadLetters => DEAD_LETTERS,

@@ -18,10 +18,10 @@ use bubbaloop_storage_schemas::{
     manifest::{Channel, Indices, Manifest, ManifestChunk, SCHEMA_VERSION, Selection},
     reply::{
         Action, ActionKind, Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow,
-        DeadLettersReply, Finding, FindingKind, HelpReply, InfoReply, JobReply, JobState, LibraryStatus, ListReply,
-        OtherField, ParameterHelp, Paused, Probe, Progress, Proof, QueueStatus, ReconcileResult, RecordingRow,
-        RecordingState, RefusedEvents, ReplyHead, Rights, Setting, StatusReply, StoreStatus, UploadResult, UploadState,
-        VerbHelp,
+        DeadLettersReply, Finding, FindingKind, HelpReply, InfoReply, JobReply, JobRow, JobState, JobsReply,
+        LibraryStatus, ListReply, OtherField, ParameterHelp, PauseReply, Paused, Probe, Progress, Proof, QueueStatus,
+        ReconcileResult, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Rights, Setting, StatusReply,
+        StoreStatus, UploadResult, UploadState, VerbHelp,
     },
     time::twin,
 };
@@ -138,6 +138,8 @@ fn cases() -> Vec<Case> {
         Case::plain("dead_letters_reply", dead_letters_reply()),
         Case::plain("job_reply", job_reply()),
         Case::plain("reconcile_result", reconcile_result()),
+        Case::plain("jobs_reply", jobs_reply()),
+        Case::plain("pause_reply", pause_reply()),
     ]
 }
 
@@ -503,9 +505,21 @@ fn reconcile_result() -> ReconcileResult {
 }
 
 fn job_reply() -> JobReply {
-    JobReply {
-        head: head(Verb::Upload),
+    JobReply { machine_id: "robot_1".parse().unwrap(), library_id: "lib_1".into(), row: job_row() }
+}
+
+fn jobs_reply() -> JobsReply {
+    JobsReply { head: head(Verb::Jobs), jobs: vec![job_row()], next_after: None }
+}
+
+fn pause_reply() -> PauseReply {
+    PauseReply { head: head(Verb::Pause), paused: Some(Paused { since_ns: AT_NS, until_ns: Some(AT_NS) }) }
+}
+
+fn job_row() -> JobRow {
+    JobRow {
         job: "01KAV3ZJ4R8X0Q5T2W7Y9B1C3D".into(),
+        verb: Verb::Upload,
         recording: Some("drive_1".parse().unwrap()),
         state: JobState::Failed,
         progress: Progress { chunks_done: 2, chunks_total: 2, bytes_done: 18_874_368, bytes_total: 18_874_368 },

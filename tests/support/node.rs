@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bubbaloop_storage::library::identity::HomeLock;
+use bubbaloop_storage::library::identity::{Holder, HomeLock};
 use bubbaloop_storage_schemas::{ChunkName, Digest};
 use mcap::{WriteOptions, records::MessageHeader};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -86,6 +87,11 @@ impl Machine {
 
     /// Starts the node and waits until it is on the bus.
     pub fn start(&mut self) {
+        self.start_and(|holder| !holder.endpoints.is_empty());
+    }
+
+    /// Starts the node and waits until it has written down who it is, as `is_ready` wants it.
+    pub fn start_and(&mut self, is_ready: impl Fn(&Holder) -> bool) {
         let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
         let child = Command::new(BINARY)
             .args(["serve", "--home"])
@@ -97,8 +103,7 @@ impl Machine {
             .unwrap();
         let pid = child.id();
         self.node = Some(child);
-        let is_there =
-            || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && !holder.endpoints.is_empty());
+        let is_there = || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && is_ready(&holder));
         until("the node is on the bus", is_there);
     }
 
@@ -113,11 +118,16 @@ impl Machine {
         node.wait().unwrap();
     }
 
+    /// Sends the node a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = rustix::process::Pid::from_child(self.node.as_ref().unwrap());
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
     /// SIGTERM: returns the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
         let mut node = self.node.take().unwrap();
-        let pid = rustix::process::Pid::from_child(&node);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         node.wait().unwrap().code()
     }
 

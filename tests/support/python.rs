@@ -107,11 +107,15 @@ pub struct Get<'a> {
 impl Python {
     /// Starts a client that dials these endpoints and nothing else.
     pub fn dialling(endpoints: &[&str]) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/bus.py");
-        let config = json!({
+        Self::with(&json!({
             "mode": "peer", "connect": {"endpoints": endpoints}, "listen": {"endpoints": ["tcp/127.0.0.1:0"]},
             "scouting": {"multicast": {"enabled": false}}, "timestamping": {"enabled": true},
-        });
+        }))
+    }
+
+    /// Starts a session of this Zenoh configuration.
+    pub fn with(config: &Value) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/bus.py");
         let mut child = Command::new(python())
             .arg(script)
             .arg(config.to_string())

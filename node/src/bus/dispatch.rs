@@ -19,6 +19,10 @@ pub enum Decision {
     Run(Verb),
     /// The help is given, on the key of this verb, and nothing is started: the query meets several verbs.
     Help(Verb),
+    /// The node's dataflow manifest is given.
+    Manifest,
+    /// A command of the node contract is answered in-band.
+    Command,
     /// It is refused.
     Refuse {
         /// The verb that it meets, if it meets one.
@@ -55,7 +59,7 @@ impl Dispatch {
             return Decision::Silent;
         }
         match members.as_slice() {
-            [] => self.none(space, query),
+            [] => self.contract(space, query).unwrap_or_else(|| self.none(space, query)),
             [(verb, ..)] => one(*verb, query),
             // A reply's key must meet the query, and the help's own may not.
             [(first, ..), ..] => {
@@ -63,6 +67,23 @@ impl Dispatch {
                 Decision::Help(if has_help { Verb::Help } else { *first })
             }
         }
+    }
+
+    /// Decides on the keys of the node contract, which answer for themselves.
+    fn contract(&self, space: Space, query: &keyexpr) -> Option<Decision> {
+        let meets = |name| {
+            let key = keys::contract(&self.machine, name);
+            space == Space::Global && keyexpr::new(&key).is_ok_and(|key| query.intersects(key))
+        };
+        if meets("manifest") {
+            return Some(Decision::Manifest);
+        }
+        if meets("command") {
+            // A command may act, so it is to be named; a wild one is somebody's look around.
+            let is_named = query.as_str().ends_with("/command");
+            return Some(if is_named { Decision::Command } else { Decision::Silent });
+        }
+        meets("health").then_some(Decision::Silent)
     }
 
     fn none(&self, space: Space, query: &keyexpr) -> Decision {
@@ -166,10 +187,21 @@ mod tests {
 
     #[test]
     fn a_wild_query_for_something_else_gets_silence() {
-        for query in ["bubbaloop/**/manifest", "bubbaloop/**/health", "bubbaloop/robot_1/storage/events/**"] {
+        for query in ["bubbaloop/**/health", "bubbaloop/**/schema", "bubbaloop/robot_1/storage/events/**"] {
             for space in Space::ALL {
                 assert_eq!(decide(space, query), Decision::Silent, "{query}");
             }
         }
+    }
+
+    #[test]
+    fn the_keys_of_the_node_contract_answer_for_themselves_in_the_global_form() {
+        for query in ["bubbaloop/**/manifest", "bubbaloop/global/robot_1/storage/manifest"] {
+            assert_eq!(decide(Space::Global, query), Decision::Manifest, "{query}");
+        }
+        assert_eq!(decide(Space::Short, "bubbaloop/**/manifest"), Decision::Silent);
+        assert_eq!(decide(Space::Global, "bubbaloop/global/robot_1/storage/command"), Decision::Command);
+        assert_eq!(decide(Space::Global, "bubbaloop/global/robot_1/storage/comm$*"), Decision::Silent);
+        assert!(matches!(decide(Space::Short, "bubbaloop/robot_1/storage/manifest"), Decision::Refuse { .. }));
     }
 }

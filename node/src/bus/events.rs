@@ -1,12 +1,17 @@
 //! Telling facts: each on both forms of its key, with the same number.
 
+use std::time::Duration;
+
 use bubbaloop_storage_schemas::{
     MachineId,
     codec::{self, Format},
     event::StorageEvent,
     keys::{self, Space},
 };
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    task::JoinHandle,
+};
 use zenoh::{Session, qos::CongestionControl};
 
 /// Publishes facts until the node ends. A listener that is too slow misses events rather than hold others up.
@@ -20,6 +25,22 @@ pub(super) fn tell(session: Session, machine: MachineId, mut facts: broadcast::R
             }
         }
     });
+}
+
+/// Between two signs of life for Bubbaloop's daemon, which misses a node after thirty seconds.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+
+/// Shows that the node is well, until the task is aborted.
+pub(super) fn be_healthy(session: Session, machine: &MachineId) -> JoinHandle<()> {
+    let key = keys::contract(machine, "health");
+    tokio::spawn(async move {
+        loop {
+            if let Err(error) = session.put(&key, "ok").congestion_control(CongestionControl::Drop).await {
+                tracing::debug!(%error, "a sign of life can't be published");
+            }
+            tokio::time::sleep(HEALTH_EVERY).await;
+        }
+    })
 }
 
 async fn publish(session: &Session, machine: &MachineId, event: &StorageEvent) {

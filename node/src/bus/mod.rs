@@ -12,6 +12,7 @@ pub mod session;
 use std::sync::Arc;
 
 use bubbaloop_storage_schemas::keys::{self, Space};
+use tokio::task::JoinHandle;
 use zenoh::{Session, liveliness::LivelinessToken, pubsub::Subscriber, sample::SampleKind};
 
 use self::{finalize::Listening, queries::Answering};
@@ -49,6 +50,13 @@ pub struct Presence {
     _listening: Vec<Listening>,
     _tokens: Vec<LivelinessToken>,
     _others: Subscriber<()>,
+    health: JoinHandle<()>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.health.abort();
+    }
 }
 
 impl Presence {
@@ -64,6 +72,7 @@ impl Presence {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, BusError> {
         let Identity { machine_id: machine, library_id } = service.identity().clone();
+        let health = events::be_healthy(session.clone(), &machine);
         events::tell(session.clone(), machine.clone(), facts.listen());
         let twins = Arc::clone(&sync);
         let listening = finalize::listen(session, &machine, sync, clock).await?;
@@ -84,6 +93,6 @@ impl Presence {
             }
         });
         let others = others.await.map_err(BusError::new("can't look for twins"))?;
-        Ok(Self { _others: others, _answering: answering, _listening: listening, _tokens: tokens })
+        Ok(Self { health, _others: others, _answering: answering, _listening: listening, _tokens: tokens })
     }
 }

@@ -4,13 +4,14 @@ use std::{sync::Arc, thread};
 
 use bubbaloop_storage_schemas::{
     Role, Verb,
-    codec::Format,
+    codec::{self, Format},
     digest,
     error::{ErrorCode, Refusal},
     keys::{self, Space},
     limits::{QUERIES_AT_WORK_MAX, QUERIES_RECEIVED_MAX, QUERIES_WAITING_MAX, REFUSALS_SENT_MAX, REPLIES_SENT_MAX},
     reply::Reply,
 };
+use serde_json::{Value, json};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -85,6 +86,15 @@ fn reply(service: &Service, query: &Query, (space, verb): (Space, Verb), reply: 
     }
 }
 
+/// Sends the answer of the node contract on the node's own key.
+fn send(service: &Service, query: &Query, name: &str, answer: &Value, format: Format) {
+    let key = keys::contract(&service.identity().machine_id, name);
+    let Ok(bytes) = codec::encode(answer, format) else { return };
+    if let Err(error) = query.reply(key, bytes).encoding(format.encoding()).wait() {
+        tracing::debug!(%error, name, "an answer can't be sent");
+    }
+}
+
 /// Takes up one query after the other, on a thread of its own: sending may block on a slow asker.
 struct Desk {
     dispatch: Dispatch,
@@ -147,12 +157,23 @@ impl Work {
             Decision::Help(key) => {
                 return reply(service, query, (self.space, key), &service.help(self.space), format);
             }
+            Decision::Manifest => {
+                return send(service, query, "manifest", &service.node_manifest(), Format::Cbor);
+            }
+            Decision::Command => {
+                let _runtime = runtime.enter();
+                let answer = match request::command(query) {
+                    Ok(request) => service.command(request),
+                    Err(error) => json!({"result": null, "error": error}),
+                };
+                return send(service, query, "command", &answer, format);
+            }
             Decision::Refuse { verb, refusal } => return refuse(service, query, verb, refusal, format),
             Decision::Run(verb) => verb,
         };
         let answer = params.and_then(|params| {
             if verb.role() != Role::Viewer {
-                let parameters = digest::shorten(&serde_json::Value::from(params.to_fields()).to_string());
+                let parameters = digest::shorten(&Value::from(params.to_fields()).to_string());
                 tracing::info!(%verb, parameters, "asked for");
             }
             let _runtime = runtime.enter();

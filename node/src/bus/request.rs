@@ -7,7 +7,7 @@ use bubbaloop_storage_schemas::{
     params::Params,
     reply::Reply,
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 use zenoh::query::Query;
 
 use crate::library::identity::Identity;
@@ -93,6 +93,25 @@ fn read(selector: &str, payload: Option<&Payload<'_>>) -> Result<Params, Refusal
         Err(error) => return Err(refused(format!("the payload is {error}"), wanted)),
     }
     Ok(params)
+}
+
+/// Reads the payload of a command; `None` where there is none.
+///
+/// # Errors
+/// What is wrong with it, for the in-band answer.
+pub(super) fn command(query: &Query) -> Result<Option<Map<String, Value>>, String> {
+    let Some(payload) = query.payload().filter(|payload| !payload.is_empty()) else { return Ok(None) };
+    if payload.len() > REQUEST_BYTES_MAX {
+        return Err(format!("the command has {} bytes; at most {REQUEST_BYTES_MAX} are read", payload.len()));
+    }
+    let encoding = query.encoding().map(ToString::to_string).unwrap_or_default();
+    // Askers name encodings loosely: what is neither is looked at.
+    let format = Format::of_encoding(&encoding).ok().flatten();
+    match codec::decode_value(&payload.to_bytes(), format) {
+        Ok(Value::Object(fields)) => Ok(Some(fields)),
+        Ok(_) => Err("the command is not an object".into()),
+        Err(error) => Err(format!("the command is {error}")),
+    }
 }
 
 /// Encodes a reply; one that is too large or can't be encoded becomes a refusal.

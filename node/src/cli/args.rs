@@ -27,6 +27,9 @@ pub(super) struct Global {
     /// Ask the node of this machine; '*' asks every machine [default: the node of this home]
     #[arg(long, global = true, value_name = "NAME", value_parser = machine)]
     pub(super) machine: Option<Asked>,
+    /// Answer in this process, for a home in which no node runs
+    #[arg(long, global = true, conflicts_with = "machine")]
+    pub(super) offline: bool,
     /// Print the reply as JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
@@ -48,6 +51,19 @@ pub(super) enum Command {
     Serve,
     /// Show the whole way from a recorder to the store, with a real node in a temporary folder
     Demo(Demo),
+    /// Follow what changes, live
+    Events,
+    /// Set, or with KEY= remove, settings of this home; a node that runs takes them up
+    Configure {
+        /// KEY=VALUE; a secret is asked for by its KEY alone, without showing it
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        changes: Vec<String>,
+    },
+    /// Print a script that completes commands for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     #[command(flatten)]
     Ask(Ask),
 }
@@ -88,9 +104,37 @@ pub(super) enum Ask {
         recording: RecordingName,
     },
     /// What is safe, what is at risk and what holds uploads back
-    Status,
+    Status {
+        /// Ask again and again
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Every setting with its source
+    Config {
+        /// Look at the settings of this home without asking a node; fails where something is wrong
+        #[arg(long)]
+        check: bool,
+    },
     /// The uploads that were given up, each with its reason
     DeadLetters,
+    /// What people asked for, at work and lately ended
+    Jobs {
+        /// Only this one
+        job: Option<String>,
+    },
+    /// Stop a job; what it did stays done
+    Cancel {
+        /// The job's id, as `jobs` tells it
+        job: String,
+    },
+    /// Stop uploads until somebody resumes them, or for a time; it outlives a restart
+    Pause {
+        /// How long
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        lasts: Option<Duration>,
+    },
+    /// Let uploads go on
+    Resume,
     /// Send now what is known of a recording
     Upload {
         /// The recording's name
@@ -120,8 +164,14 @@ impl Ask {
                 (Verb::List, params)
             }
             Self::Info { recording } => (Verb::Info, none.with("recording", recording.as_str())),
-            Self::Status => (Verb::Status, none),
+            Self::Status { .. } => (Verb::Status, none),
+            Self::Config { .. } => (Verb::Config, none),
             Self::DeadLetters => (Verb::DeadLetters, none),
+            Self::Jobs { job } => (Verb::Jobs, given(none, "job", job.as_ref())),
+            Self::Cancel { job } => (Verb::Cancel, none.with("job", job.as_str())),
+            Self::Pause { lasts: None } => (Verb::Pause, none),
+            Self::Pause { lasts: Some(lasts) } => (Verb::Pause, none.with("for", lasts.as_secs_f64())),
+            Self::Resume => (Verb::Resume, none),
             Self::Upload { recording: Some(recording), .. } => {
                 (Verb::Upload, none.with("recording", recording.as_str()))
             }

@@ -1,10 +1,11 @@
 //! Asking a node and showing what it answers.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, pin::pin, time::Duration};
 
 use bubbaloop_storage_schemas::{
     MachineId, Verb,
     error::{ErrorCode, ErrorReply},
+    limits::WAIT_MAX,
     params::Params,
 };
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ use crate::{
     bus::client::{Client, Told},
     config::Config,
     library::identity::{HomeLock, Identity},
+    serve::offline,
 };
 
 /// Between two questions for an upload that goes on.
@@ -33,48 +35,126 @@ struct Asker {
     timeout: Duration,
 }
 
+/// Between two questions of a status that is watched.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
 /// Asks a verb of the node of this home, of another machine, or of all of them.
-pub(super) async fn run(home: &Path, global: &Global, ask: &Ask) -> Exit {
-    let config = Config::load(home, &global.set);
-    let holder = HomeLock::holder(home).filter(|_| HomeLock::take(home).is_err());
-    let mut endpoints: Vec<_> = holder.iter().flat_map(|holder| holder.endpoints.clone()).collect();
-    endpoints.extend(config.settings.zenoh.connect.iter().cloned());
-    let machine = match &global.machine {
-        Some(Asked::All) => None,
-        Some(Asked::One(machine)) => Some(machine.clone()),
-        None => match holder.map(|holder| holder.machine_id).or_else(|| Identity::load(home).map(|it| it.machine_id)) {
-            Some(machine) => Some(machine),
-            None => {
-                let message = format!("no node was ever started in {}", home.display());
-                failed(&message, Some("start one with `bubbaloop-storage serve`, or name another with --machine"));
-                return Exit::NoAnswer;
-            }
-        },
-    };
-    let Ok(client) = Client::connect(&config.settings.zenoh, &endpoints).await else {
-        let message = match endpoints.is_empty() {
-            true => "the node is not on the bus, and zenoh.connect names no endpoint".to_owned(),
-            false => format!("nothing answers on {}", endpoints.join(", ")),
+pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Future<Output = ()>) -> Exit {
+    let mut stop = pin!(stop);
+    if global.offline {
+        return tokio::select! {
+            exit = offline(home, global, ask) => exit,
+            () = &mut stop => Exit::Failed,
         };
-        failed(&message, Some("is the node running? start it with `bubbaloop-storage serve`"));
-        return Exit::NoAnswer;
+    }
+    let asker = match Asker::connect(home, global).await {
+        Ok(asker) => asker,
+        Err(exit) => return exit,
     };
-    let asker = Asker { client, machine, timeout: global.timeout };
-    let alive = match asker.machine {
-        Some(_) => BTreeSet::new(),
-        None => asker.client.alive(global.timeout).await.unwrap_or_default(),
+    let is_watched = matches!(ask, Ask::Status { watch: true });
+    loop {
+        let exit = tokio::select! {
+            exit = asker.answer(global, ask) => exit,
+            () = &mut stop => return interrupted(ask),
+        };
+        if !is_watched {
+            return exit;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(WATCH_EVERY) => result(format_args!("")),
+            () = &mut stop => return exit,
+        }
+    }
+}
+
+/// Rows of a page where nobody shares the answer's way.
+const OFFLINE_ROWS: u64 = bubbaloop_storage_schemas::limits::PAGE_ROWS_MAX as u64;
+
+/// Answers in this process.
+async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
+    let (verb, mut params) = ask.request();
+    if let Ask::Upload { wait, .. } = ask {
+        params = params.with("wait", wait.unwrap_or(WAIT_MAX).as_secs_f64());
+    }
+    if matches!(ask, Ask::List { .. } | Ask::Info { .. }) {
+        params = params.with("limit", OFFLINE_ROWS);
+    }
+    match offline::ask(home, &global.set, verb, params).await {
+        Ok(told) => show(ask, global, vec![told.map(|reply| json!(reply))], BTreeSet::new()),
+        Err(error) => failed(&error.to_string(), None),
+    }
+}
+
+fn interrupted(ask: &Ask) -> Exit {
+    if matches!(ask, Ask::Upload { .. }) {
+        note(format_args!("the upload goes on in the node; `jobs` tells how it goes, `cancel` stops it"));
+    }
+    Exit::Failed
+}
+
+/// Shows events as they come, until `stop`.
+pub(super) async fn follow(home: &Path, global: &Global, stop: impl Future<Output = ()>) -> Exit {
+    let asker = match Asker::connect(home, global).await {
+        Ok(asker) => asker,
+        Err(exit) => return exit,
     };
-    let told = match ask {
-        Ask::Upload { wait, .. } => asker.upload(ask, *wait).await,
-        Ask::List { .. } | Ask::Info { .. } | Ask::Status | Ask::DeadLetters => asker.pages(ask).await,
+    let is_json = global.json;
+    let show = move |event: Value| match is_json {
+        true => result(format_args!("{event}")),
+        false => result(format_args!("{}", table::event(&event))),
     };
-    match told {
-        Ok(told) => show(ask, global, told, alive),
+    match asker.client.listen(asker.machine.as_ref(), show).await {
+        Ok(_listening) => {
+            stop.await;
+            Exit::Done
+        }
         Err(error) => failed(&error.to_string(), None),
     }
 }
 
 impl Asker {
+    /// Reaches the node of this home, or whatever the settings dial.
+    async fn connect(home: &Path, global: &Global) -> Result<Self, Exit> {
+        let config = Config::load(home, &global.set);
+        let holder = HomeLock::holder(home).filter(|_| HomeLock::take(home).is_err());
+        let mut endpoints: Vec<_> = holder.iter().flat_map(|holder| holder.endpoints.clone()).collect();
+        endpoints.extend(config.settings.zenoh.connect.iter().cloned());
+        let own = || holder.map(|holder| holder.machine_id).or_else(|| Identity::load(home).map(|it| it.machine_id));
+        let machine = match &global.machine {
+            Some(Asked::All) => None,
+            Some(Asked::One(machine)) => Some(machine.clone()),
+            None => Some(own().ok_or_else(|| {
+                let message = format!("no node was ever started in {}", home.display());
+                failed(&message, Some("start one with `bubbaloop-storage serve`, or name another with --machine"));
+                Exit::NoAnswer
+            })?),
+        };
+        let client = Client::connect(&config.settings.zenoh, &endpoints).await.map_err(|_| {
+            let message = match endpoints.is_empty() {
+                true => "the node is not on the bus, and zenoh.connect names no endpoint".to_owned(),
+                false => format!("nothing answers on {}", endpoints.join(", ")),
+            };
+            failed(&message, Some("is the node running? start it with `bubbaloop-storage serve`"));
+            Exit::NoAnswer
+        })?;
+        Ok(Self { client, machine, timeout: global.timeout })
+    }
+
+    async fn answer(&self, global: &Global, ask: &Ask) -> Exit {
+        let alive = match self.machine {
+            Some(_) => BTreeSet::new(),
+            None => self.client.alive(global.timeout).await.unwrap_or_default(),
+        };
+        let told = match ask {
+            Ask::Upload { wait, .. } => self.upload(ask, *wait).await,
+            _ => self.pages(ask).await,
+        };
+        match told {
+            Ok(told) => show(ask, global, told, alive),
+            Err(error) => failed(&error.to_string(), None),
+        }
+    }
+
     async fn ask(&self, verb: Verb, params: &Params, wait: Duration) -> Result<Vec<Told>, crate::bus::BusError> {
         self.client.ask(self.machine.as_ref(), verb, params, self.timeout + wait).await
     }
@@ -92,6 +172,7 @@ impl Asker {
             let rows = match verb {
                 Verb::List => "recordings",
                 Verb::DeadLetters => "dead_letters",
+                Verb::Jobs => "jobs",
                 _ => "chunks",
             };
             for page in 1.. {
@@ -217,8 +298,11 @@ fn show_text(ask: &Ask, is_fleet: bool, replies: &[Value]) {
     for reply in replies {
         let text = match ask {
             Ask::Info { .. } => table::recording(reply),
-            Ask::Status => table::status(reply),
-            Ask::Upload { .. } => table::job_line(reply),
+            Ask::Status { .. } => table::status(reply),
+            Ask::Config { .. } => table::settings(&reply["settings"]),
+            Ask::Upload { .. } | Ask::Cancel { .. } => table::job_line(reply),
+            Ask::Jobs { .. } => table::jobs(reply),
+            Ask::Pause { .. } | Ask::Resume => table::pause(reply),
             Ask::DeadLetters => table::dead_letters(reply),
             Ask::List { .. } => continue,
         };

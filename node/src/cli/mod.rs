@@ -3,6 +3,7 @@
 
 mod args;
 mod ask;
+mod configure;
 mod demo;
 mod table;
 
@@ -14,14 +15,14 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::limits::{CONCURRENCY_MAX, QUERIES_AT_WORK_MAX, REFUSALS_SENT_MAX, REPLIES_SENT_MAX};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
 };
 use tracing_subscriber::EnvFilter;
 
-use self::args::{Cli, Command};
+use self::args::{Ask, Cli, Command};
 use crate::{config, serve};
 
 /// How a command ended, for programs.
@@ -76,7 +77,14 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
                 Err(error) => failed(&error.to_string(), None),
             },
             Command::Demo(demo) => demo::run(&demo, told_to_stop()).await,
-            Command::Ask(verb) => ask::run(&home, &cli.global, &verb).await,
+            Command::Events => ask::follow(&home, &cli.global, told_to_stop()).await,
+            Command::Configure { changes } => configure::run(&home, &changes),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Cli::command(), "bubbaloop-storage", &mut io::stdout());
+                Exit::Done
+            }
+            Command::Ask(Ask::Config { check: true }) => configure::check(&home, &cli.global),
+            Command::Ask(verb) => ask::run(&home, &cli.global, &verb, told_to_stop()).await,
         }
     })
 }

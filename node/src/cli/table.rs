@@ -2,6 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
+use bubbaloop_storage_schemas::Timestamp;
 use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
@@ -133,6 +134,34 @@ pub(super) fn dead_letters(reply: &Value) -> String {
     if table.is_empty() { "no dead letters".into() } else { table.trim_fmt() }
 }
 
+/// Settings with their sources.
+pub(super) fn settings(settings: &Value) -> String {
+    let mut table = table(&["setting", "value", "source"]);
+    for setting in rows(settings) {
+        let value = match &setting["value"] {
+            Value::Null => "-".into(),
+            Value::String(text) => shown(text),
+            other => shown(&other.to_string()),
+        };
+        table.add_row(vec![text(setting, "key"), value, text(setting, "source")]);
+    }
+    table.trim_fmt()
+}
+
+/// An event in a line.
+pub(super) fn event(event: &Value) -> String {
+    let at = event["at_ns"].as_u64().map(|at_ns| Timestamp(at_ns).to_rfc3339()).unwrap_or_default();
+    let head = ["library_id", "boot_id", "seq", "at_ns", "machine_id", "kind"];
+    let fields = event.as_object().into_iter().flatten().filter(|(name, _)| !head.contains(&name.as_str()));
+    let fields: Vec<_> = fields
+        .map(|(name, value)| match value {
+            Value::String(text) => format!("{name}={}", shown(text)),
+            other => format!("{name}={}", shown(&other.to_string())),
+        })
+        .collect();
+    format!("{at} {} {} {}", text(event, "machine_id"), text(event, "kind"), fields.join(" "))
+}
+
 /// What is safe, first of all.
 pub(super) fn status(reply: &Value) -> String {
     let mut out = String::new();
@@ -149,7 +178,8 @@ pub(super) fn status(reply: &Value) -> String {
         line("at risk", format!("{at_risk} {chunks}, {bytes}, the oldest since {since} UTC"));
     }
     if reply["paused"].is_object() {
-        line("paused", "by a person".into());
+        let since = reply["paused"]["since_ns"].as_u64().map(|since_ns| Timestamp(since_ns).to_rfc3339());
+        line("paused", format!("by a person since {}; `resume` ends it", since.unwrap_or_default()));
     }
     if reply["blocked"].is_object() {
         let blocked = &reply["blocked"];
@@ -198,19 +228,41 @@ fn refused(events: &Value) -> String {
     if told.is_empty() { "0".into() } else { format!("{}: {}", number(events, "total"), told.join(", ")) }
 }
 
+/// The jobs, the newest first.
+pub(super) fn jobs(reply: &Value) -> String {
+    let lines: Vec<_> = rows(&reply["jobs"]).iter().map(job_line).collect();
+    if lines.is_empty() { "no jobs".into() } else { lines.join("\n") }
+}
+
+/// How uploads are paused.
+pub(super) fn pause(reply: &Value) -> String {
+    let machine = text(reply, "machine_id");
+    match &reply["paused"] {
+        Value::Null => format!("uploads of {machine} go on"),
+        paused => match paused["until_ns"].as_u64() {
+            None => format!("uploads of {machine} are paused until somebody resumes them"),
+            Some(until_ns) => format!("uploads of {machine} are paused until {}", Timestamp(until_ns).to_rfc3339()),
+        },
+    }
+}
+
 /// A job in a line or two.
 pub(super) fn job_line(reply: &Value) -> String {
     let progress = &reply["progress"];
     let what = shown(reply["recording"].as_str().unwrap_or("all recordings"));
+    let machine = reply["machine_id"].as_str().map(|machine| format!(" on {}", shown(machine))).unwrap_or_default();
     let mut out = format!(
-        "upload of {what} on {}: {}, {}/{} chunks, {} of {}",
-        text(reply, "machine_id"),
+        "{} of {what}{machine}: {}, {}/{} chunks, {} of {}",
+        text(reply, "verb"),
         text(reply, "state"),
         number(progress, "chunks_done"),
         number(progress, "chunks_total"),
         size(number(progress, "bytes_done")),
         size(number(progress, "bytes_total")),
     );
+    if reply["state"] == "running" || reply["machine_id"].is_null() {
+        write!(out, ", job {}", text(reply, "job")).ok();
+    }
     if reply["blocked"].is_object() {
         write!(out, "\nblocked: {}: {}", text(&reply["blocked"], "reason"), text(&reply["blocked"], "hint")).ok();
     }

@@ -65,6 +65,7 @@ pub(super) const KEYS: &[Key] = &[
     key("rescan_interval", Kind::Duration(SECOND, HOUR), Some("60s")),
     key("verify_interval", Kind::Duration(SECOND, YEAR), Some("7d")),
     key("shutdown_grace", Kind::Duration(Duration::ZERO, HOUR), Some("10s")),
+    key("command_verbs", Kind::Choice(&["viewer", "operator"]), Some("viewer")),
     key("zenoh.mode", Kind::Choice(&["peer", "client"]), Some("peer")),
     key("zenoh.connect", Kind::Endpoints, Some("[\"tcp/127.0.0.1:7447\"]")),
     key("zenoh.listen", Kind::Endpoints, Some("[\"tcp/127.0.0.1:7448\"]")),

@@ -3,6 +3,7 @@
 //! A wrong setting never keeps the node from starting: its default is used, and the problem is told. Only a wrong
 //! store section stops uploads, because guessing where recordings go would be worse.
 
+pub mod edit;
 mod keys;
 mod layers;
 
@@ -105,6 +106,8 @@ pub struct Settings {
     pub verify_interval: Duration,
     /// For what is on its way when the node ends.
     pub shutdown_grace: Duration,
+    /// Commands of the node contract may act, not only look.
+    pub commands_act: bool,
     /// How the node joins the bus.
     pub zenoh: ZenohSettings,
 }
@@ -434,6 +437,7 @@ impl Values {
             rescan_interval: self.duration("rescan_interval"),
             verify_interval: self.duration("verify_interval"),
             shutdown_grace: self.duration("shutdown_grace"),
+            commands_act: self.text("command_verbs") == Some("operator"),
             zenoh: ZenohSettings {
                 is_client: self.text("zenoh.mode") == Some("client"),
                 connect: self.list("zenoh.connect"),

@@ -1,23 +1,20 @@
 //! What people asked for and takes long: each request runs once, and asking again while it runs joins it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bubbaloop_storage_schemas::{
-    RecordingName,
+    RecordingName, Verb,
     error::{ErrorCode, Refusal},
-    event::{Fact, StorageEvent},
-    limits::JOBS_RUNNING_MAX,
+    event::Fact,
+    limits::{JOBS_KEPT_MAX, JOBS_RUNNING_MAX},
     reply::{JobState, Progress, UploadResult},
 };
 use tokio::{
-    sync::{
-        broadcast::{self, error::RecvError},
-        watch,
-    },
+    sync::{broadcast::error::RecvError, watch},
     task::{AbortHandle, spawn_blocking},
 };
 use ulid::Ulid;
@@ -26,13 +23,19 @@ use super::{
     facts::Facts,
     sync::{Errand, Standing, Sync},
 };
-use crate::{clock::Clock, policy::queue::ChunkId};
+use crate::{
+    clock::Clock,
+    policy::{Tick, queue::ChunkId},
+};
 
 /// How often a job looks at its chunks although nothing was told of them: a file may vanish in silence.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Failed chunks that an error names one by one.
 const FAILED_TOLD_MAX: usize = 3;
+
+/// Between two facts of one job that goes on.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// How far a job is.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,14 +50,48 @@ pub struct JobView {
     pub error: Option<Refusal>,
 }
 
-/// One upload that somebody asked for.
+impl JobView {
+    fn new(state: JobState) -> Self {
+        Self { state, progress: Progress::default(), result: None, error: None }
+    }
+
+    /// Tells whether it has not ended.
+    pub const fn goes_on(&self) -> bool {
+        matches!(self.state, JobState::Queued | JobState::Running)
+    }
+}
+
+/// What a job is to do. The same work is one job.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Work {
+    /// Send now what is known of a recording; of all without one.
+    Upload(Option<RecordingName>),
+}
+
+impl Work {
+    /// Returns the verb that asks for it.
+    pub const fn verb(&self) -> Verb {
+        match self {
+            Self::Upload(_) => Verb::Upload,
+        }
+    }
+
+    /// Returns the recording that it is about; all of them without one.
+    pub const fn recording(&self) -> Option<&RecordingName> {
+        match self {
+            Self::Upload(recording) => recording.as_ref(),
+        }
+    }
+}
+
+/// Something that somebody asked for and that takes long.
 #[derive(Debug)]
 pub struct Job {
     /// Its id.
     pub id: Ulid,
-    /// The recording that it is about; all of them without one.
-    pub recording: Option<RecordingName>,
-    view: watch::Receiver<JobView>,
+    /// What it does.
+    pub work: Work,
+    view: watch::Sender<JobView>,
 }
 
 impl Job {
@@ -65,89 +102,173 @@ impl Job {
 
     /// Returns its state at its end, or after `wait` the state then.
     pub async fn wait(&self, wait: Duration) -> JobView {
-        let mut view = self.view.clone();
-        let ended = view.wait_for(|view| !matches!(view.state, JobState::Queued | JobState::Running));
-        // Without an end in time, and where the node is being stopped, the state now is the answer.
+        let mut view = self.view.subscribe();
+        let ended = view.wait_for(|view| !view.goes_on());
+        // Without an end in time the state now is the answer.
         tokio::time::timeout(wait, ended).await.ok();
         self.view()
     }
 }
 
-/// The jobs that run.
+/// The jobs that run, and those that ended lately.
 #[derive(Debug)]
 pub struct Jobs {
     sync: Arc<Sync>,
     facts: Arc<Facts>,
     clock: Arc<dyn Clock>,
-    running: Running,
+    registry: Arc<Mutex<Registry>>,
 }
 
-/// The jobs by what they are about, each with what ends it.
-type Running = Arc<Mutex<HashMap<Option<RecordingName>, (Arc<Job>, AbortHandle)>>>;
+#[derive(Debug, Default)]
+struct Registry {
+    running: HashMap<Work, (Arc<Job>, AbortHandle)>,
+    /// The newest last.
+    ended: VecDeque<Arc<Job>>,
+}
+
+impl Registry {
+    fn end(&mut self, work: &Work) {
+        if let Some((job, _)) = self.running.remove(work) {
+            self.ended.push_back(job);
+            if self.ended.len() > JOBS_KEPT_MAX {
+                self.ended.pop_front();
+            }
+        }
+    }
+}
 
 impl Jobs {
     /// Makes the jobs of one sync.
     pub fn new(sync: Arc<Sync>, facts: Arc<Facts>, clock: Arc<dyn Clock>) -> Self {
-        Self { sync, facts, clock, running: Arc::default() }
+        Self { sync, facts, clock, registry: Arc::default() }
     }
 
-    /// Sends now what is known of a recording (of all, without one); joins the job that does so already.
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a job, or joins the one that does the same already.
     ///
     /// # Errors
     /// `Limit`: too many run.
-    pub fn upload(&self, recording: Option<RecordingName>) -> Result<Arc<Job>, Refusal> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((job, _)) = running.get(&recording) {
+    pub fn start(&self, work: Work) -> Result<Arc<Job>, Refusal> {
+        let mut registry = self.registry();
+        if let Some((job, _)) = registry.running.get(&work) {
             return Ok(Arc::clone(job));
         }
-        if running.len() >= JOBS_RUNNING_MAX {
+        if registry.running.len() >= JOBS_RUNNING_MAX {
             let refusal = Refusal::new(ErrorCode::Limit, format!("{JOBS_RUNNING_MAX} jobs run already"));
             return Err(refusal.hint("ask again when one of them has ended"));
         }
-        let view = JobView { state: JobState::Queued, progress: Progress::default(), result: None, error: None };
-        let (told, view) = watch::channel(view);
         let id = Ulid::from_parts(self.clock.wall() / 1_000_000, fastrand::u128(..));
-        let job = Arc::new(Job { id, recording: recording.clone(), view });
-        // Heard from before the asking, so that no chunk is settled unheard.
-        let facts = self.facts.listen();
-        let (sync, registry) = (Arc::clone(&self.sync), Arc::clone(&self.running));
-        let about = recording.clone();
+        let (view, _) = watch::channel(JobView::new(JobState::Queued));
+        let job = Arc::new(Job { id, work: work.clone(), view });
+        let runner = Runner {
+            job: Arc::clone(&job),
+            sync: Arc::clone(&self.sync),
+            facts: Arc::clone(&self.facts),
+            clock: Arc::clone(&self.clock),
+            told_at: None,
+        };
+        let shared = Arc::clone(&self.registry);
         let task = tokio::spawn(async move {
-            run(&sync, recording.clone(), facts, &told).await;
-            registry.lock().unwrap_or_else(PoisonError::into_inner).remove(&recording);
+            let work = runner.job.work.clone();
+            runner.run().await;
+            shared.lock().unwrap_or_else(PoisonError::into_inner).end(&work);
         });
         // The task can't remove itself before this: the registry is locked.
-        running.insert(about, (Arc::clone(&job), task.abort_handle()));
+        registry.running.insert(work, (Arc::clone(&job), task.abort_handle()));
         Ok(job)
     }
 
-    /// Ends all jobs. What they asked for goes up all the same; whoever waits for one is told its state.
+    /// Returns the jobs, the newest first.
+    pub fn all(&self) -> Vec<Arc<Job>> {
+        let registry = self.registry();
+        let running = registry.running.values().map(|(job, _)| job);
+        let mut all: Vec<_> = running.chain(&registry.ended).cloned().collect();
+        all.sort_by_key(|job| std::cmp::Reverse(job.id));
+        all
+    }
+
+    /// Returns one job.
+    pub fn get(&self, id: Ulid) -> Option<Arc<Job>> {
+        self.all().into_iter().find(|job| job.id == id)
+    }
+
+    /// Stops a job between two idempotent steps. One that has ended stays as it is. Returns it; `None` where there is none.
+    pub fn cancel(&self, id: Ulid) -> Option<Arc<Job>> {
+        let job = self.get(id)?;
+        let mut registry = self.registry();
+        if let Some((_, task)) = registry.running.get(&job.work).filter(|(running, _)| running.id == id) {
+            task.abort();
+            job.view.send_modify(|view| view.state = JobState::Cancelled);
+            registry.end(&job.work);
+            drop(registry);
+            self.sync.forget_asked(job.work.recording());
+            self.facts.tell(fact(&job));
+        }
+        Some(job)
+    }
+
+    /// Ends all jobs. What they asked for goes up all the same; whoever waits for one is told its state when it gives up.
     pub fn stop(&self) {
-        for (_, (_, task)) in self.running.lock().unwrap_or_else(PoisonError::into_inner).drain() {
+        for (_, (_, task)) in self.registry().running.drain() {
             task.abort();
         }
     }
 }
 
-async fn run(
-    sync: &Arc<Sync>,
-    recording: Option<RecordingName>,
-    mut facts: broadcast::Receiver<StorageEvent>,
-    told: &watch::Sender<JobView>,
-) {
-    let asked = Arc::clone(sync);
-    let errands = spawn_blocking(move || asked.ask(recording.as_ref())).await.unwrap_or_default();
-    let mut upload = Upload::new(errands);
-    upload.look(sync);
-    while !upload.waiting.is_empty() {
-        told.send_replace(upload.view());
-        match tokio::time::timeout(LOOK_EVERY, facts.recv()).await {
-            Ok(Ok(event)) => upload.hear(sync, &event.fact),
-            Ok(Err(RecvError::Lagged(_))) | Err(_) => upload.look(sync),
-            Ok(Err(RecvError::Closed)) => return,
+fn fact(job: &Job) -> Fact {
+    let JobView { state, progress, .. } = job.view();
+    let (verb, recording) = (job.work.verb(), job.work.recording().cloned());
+    Fact::Job { job: job.id.to_string(), verb, recording, state, progress }
+}
+
+/// Carries out one job.
+struct Runner {
+    job: Arc<Job>,
+    sync: Arc<Sync>,
+    facts: Arc<Facts>,
+    clock: Arc<dyn Clock>,
+    told_at: Option<Tick>,
+}
+
+impl Runner {
+    async fn run(mut self) {
+        match self.job.work.clone() {
+            Work::Upload(recording) => self.upload(recording).await,
         }
     }
-    told.send_replace(upload.view());
+
+    /// Shows how far the job is, and tells it: at its end, and at most once a second before.
+    fn show(&mut self, view: JobView) {
+        let now = self.clock.tick();
+        let is_due = self.told_at.is_none_or(|at| now.since(at) >= TELL_EVERY);
+        let has_ended = !view.goes_on();
+        self.job.view.send_replace(view);
+        if has_ended || is_due {
+            self.told_at = Some(now);
+            self.facts.tell(fact(&self.job));
+        }
+    }
+
+    async fn upload(&mut self, recording: Option<RecordingName>) {
+        // Heard from before the asking, so that no chunk is settled unheard.
+        let mut facts = self.facts.listen();
+        let asked = Arc::clone(&self.sync);
+        let errands = spawn_blocking(move || asked.ask(recording.as_ref())).await.unwrap_or_default();
+        let mut upload = Upload::new(errands);
+        upload.look(&self.sync);
+        while !upload.waiting.is_empty() {
+            self.show(upload.view());
+            match tokio::time::timeout(LOOK_EVERY, facts.recv()).await {
+                Ok(Ok(event)) => upload.hear(&self.sync, &event.fact),
+                Ok(Err(RecvError::Lagged(_))) | Err(_) => upload.look(&self.sync),
+                Ok(Err(RecvError::Closed)) => return,
+            }
+        }
+        self.show(upload.view());
+    }
 }
 
 /// An upload's chunks: each waits, is proven, or failed.

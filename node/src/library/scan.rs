@@ -150,6 +150,13 @@ impl Fingerprint {
         Self::of(&Folder::new(recordings, name)) == *self
     }
 
+    /// Takes in a line that this node wrote to the journal itself, which is known without reading it again. The journal's
+    /// creation changes the folder too; what a recorder does there shows in chunks and manifest.
+    pub fn note_own_line(&mut self, recordings: &Path, name: &RecordingName) {
+        let Self([folder, _, _, journal]) = Self::of(&Folder::new(recordings, name));
+        (self.0[0], self.0[3]) = (folder, journal);
+    }
+
     /// When chunks or manifest changed last. The journal is our own, and its first line changes the folder.
     fn touched_at_ns(&self) -> UnixNs {
         self.0[1..3].iter().flatten().map(|(_, mtime_ns, _)| *mtime_ns).max().unwrap_or(0)

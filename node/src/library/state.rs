@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use bubbaloop_storage_schemas::{UnixNs, journal::StoreId};
+use bubbaloop_storage_schemas::{UnixNs, journal::StoreId, reply::Paused};
 use serde::{Deserialize, Serialize};
 
 use crate::{content, durable};
@@ -19,6 +19,8 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeState {
+    /// A person stopped uploads.
+    pub paused: Option<Paused>,
     /// The last pass that compared marks and store.
     pub verified: Option<Verified>,
     /// The marks of the local stores that were used, by folder.

@@ -179,7 +179,8 @@ pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) ->
     for ConfigProblem { key, source, message, hint } in &problems {
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }
-    let setup = Setup { recordings: settings.recordings_dir.clone(), settings: listed, problems, ..setup };
+    let (recordings, commands_act) = (settings.recordings_dir.clone(), settings.commands_act);
+    let setup = Setup { recordings, commands_act, settings: listed, problems, ..setup };
     let facts = Arc::new(Facts::new(identity.clone(), Arc::clone(&clock)));
     let parts = Parts {
         recordings: settings.recordings_dir.clone(),
@@ -200,6 +201,7 @@ pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) ->
     };
     let sync = Arc::new(Sync::new(parts, limits));
     let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
-    let service = Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&clock), setup);
+    let service =
+        Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&facts), Arc::clone(&clock), setup);
     Parted { settings, clock, facts, sync, service: Arc::new(service) }
 }

@@ -1,6 +1,7 @@
 //! The node: put together from its settings, run, and put together anew when they change.
 
 mod compose;
+pub mod offline;
 
 use std::{
     collections::BTreeSet,
@@ -84,6 +85,16 @@ fn identity(home: &Path, config: &mut Config) -> Result<Identity, ServeError> {
     Ok(identity)
 }
 
+/// Takes the home for this process.
+fn locked(home: &Path) -> Result<HomeLock, ServeError> {
+    HomeLock::take(home).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => {
+            ServeError::Locked { home: home.to_owned(), pid: HomeLock::holder(home).map(|holder| holder.pid) }
+        }
+        _ => ServeError::Home { home: home.to_owned(), source },
+    })
+}
+
 /// Why a run of the parts ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ended {
@@ -116,12 +127,7 @@ struct Node {
 /// # Errors
 /// The home is taken, broken or not writable. A wrong setting is none: the node starts and tells it.
 pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Output = ()>) -> Result<(), ServeError> {
-    let lock = HomeLock::take(&home).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => {
-            ServeError::Locked { home: home.clone(), pid: HomeLock::holder(&home).map(|holder| holder.pid) }
-        }
-        _ => ServeError::Home { home: home.clone(), source },
-    })?;
+    let lock = locked(&home)?;
     let mut node = Node { home, flags: flags.to_vec(), lock, bus: None, asked: BTreeSet::new() };
     let mut stop = pin!(stop);
     while node.run_once(stop.as_mut()).await? == Ended::Changed {

@@ -1,5 +1,7 @@
 //! One method per verb: the only door to the engine. It does not know who asks.
 
+mod contract;
+mod control;
 mod listing;
 mod status;
 mod upload;
@@ -19,7 +21,7 @@ use bubbaloop_storage_schemas::{
 pub use self::upload::Pending;
 use crate::{
     clock::Clock,
-    engine::{jobs::Jobs, sync::Sync},
+    engine::{facts::Facts, jobs::Jobs, sync::Sync},
     library::identity::Identity,
 };
 
@@ -34,6 +36,8 @@ pub struct Setup {
     pub store_id: Option<StoreId>,
     /// Its folder, where it is one.
     pub store_folder: Option<PathBuf>,
+    /// Commands of the node contract may act, not only look.
+    pub commands_act: bool,
     /// Every setting with its source.
     pub settings: Vec<Setting>,
     /// What is wrong with them.
@@ -46,6 +50,7 @@ pub struct Service {
     identity: Identity,
     sync: Arc<Sync>,
     jobs: Jobs,
+    facts: Arc<Facts>,
     clock: Arc<dyn Clock>,
     setup: Setup,
 }
@@ -61,8 +66,15 @@ pub enum Answer {
 
 impl Service {
     /// Makes the service of one library.
-    pub const fn new(identity: Identity, sync: Arc<Sync>, jobs: Jobs, clock: Arc<dyn Clock>, setup: Setup) -> Self {
-        Self { identity, sync, jobs, clock, setup }
+    pub const fn new(
+        identity: Identity,
+        sync: Arc<Sync>,
+        jobs: Jobs,
+        facts: Arc<Facts>,
+        clock: Arc<dyn Clock>,
+        setup: Setup,
+    ) -> Self {
+        Self { identity, sync, jobs, facts, clock, setup }
     }
 
     /// Ends the jobs: the node, or this putting together of it, is ending. Whoever waits for one is told its state.
@@ -89,6 +101,10 @@ impl Service {
             Verb::Status => self.status(params).map(Answer::Now),
             Verb::Config => self.config(params).map(Answer::Now),
             Verb::DeadLetters => self.dead_letters(params).map(Answer::Now),
+            Verb::Jobs => self.jobs(params).map(Answer::Now),
+            Verb::Cancel => self.cancel(params).map(Answer::Now),
+            Verb::Pause => self.pause(params).map(Answer::Now),
+            Verb::Resume => self.resume(params).map(Answer::Now),
             Verb::Upload => self.upload(params).map(Answer::Later),
         }
     }

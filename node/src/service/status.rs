@@ -101,7 +101,7 @@ impl Service {
             upload_rate_bytes_per_s,
             disk_full_in_s,
             disk_free_bytes,
-            paused: None,
+            paused: self.sync.paused(),
             blocked: unscannable.map(|found| self.unscannable(found)).or(block.map(|(block, since_ns)| Blocked {
                 reason: block.reason,
                 since_ns,

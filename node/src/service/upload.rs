@@ -7,12 +7,12 @@ use bubbaloop_storage_schemas::{
     error::{ErrorCode, Refusal},
     limits::{WAIT_DEFAULT, WAIT_MAX},
     params::Params,
-    reply::{Blocked, JobReply, JobState, ReplyHead},
+    reply::{Blocked, JobReply, JobRow, ReplyHead},
 };
 
 use super::Service;
 use crate::engine::{
-    jobs::{Job, JobView},
+    jobs::{Job, JobView, Work},
     sync::Sync,
 };
 
@@ -39,19 +39,23 @@ impl Pending {
     }
 
     fn reply_of(self, view: JobView) -> JobReply {
-        let JobView { state, progress, result, error } = view;
-        let goes_on = matches!(state, JobState::Queued | JobState::Running);
-        let block = self.sync.going().block.filter(|_| goes_on);
-        JobReply {
-            head: self.head,
-            job: self.job.id.to_string(),
-            recording: self.job.recording.clone(),
-            state,
-            progress,
-            blocked: block.map(|(block, since_ns)| Blocked { reason: block.reason, since_ns, hint: block.hint }),
-            result,
-            error,
-        }
+        let ReplyHead { machine_id, library_id, .. } = self.head;
+        JobReply { machine_id, library_id, row: row(&self.job, view, &self.sync) }
+    }
+}
+
+/// Tells a job; one that goes on with what holds it back.
+pub(super) fn row(job: &Job, view: JobView, sync: &Sync) -> JobRow {
+    let block = sync.going().block.filter(|_| view.goes_on());
+    JobRow {
+        job: job.id.to_string(),
+        verb: job.work.verb(),
+        recording: job.work.recording().cloned(),
+        state: view.state,
+        progress: view.progress,
+        blocked: block.map(|(block, since_ns)| Blocked { reason: block.reason, since_ns, hint: block.hint }),
+        result: view.result,
+        error: view.error,
     }
 }
 
@@ -79,6 +83,7 @@ impl Service {
             let refusal = Refusal::new(ErrorCode::Unavailable, "no object store is configured");
             return Err(refusal.hint("set backend and local_path in [storage] of config.toml"));
         }
+        self.not_paused()?;
         match &recording {
             None => self.scanned()?,
             Some(name) => {
@@ -93,7 +98,7 @@ impl Service {
                 }
             }
         }
-        let job = self.jobs.upload(recording)?;
+        let job = self.jobs.start(Work::Upload(recording))?;
         Ok(Pending { head: self.head(Verb::Upload), job, sync: Arc::clone(&self.sync), wait })
     }
 }

@@ -1,6 +1,14 @@
 //! What comes in: scans of the library, finalize events, and what a person asks to be sent.
 
-use std::{cmp::Ordering, collections::BTreeSet, fs, io, path::Path, str::FromStr, sync::atomic::Ordering::Release};
+use std::{
+    cmp::Ordering,
+    collections::BTreeSet,
+    fs, io,
+    path::Path,
+    str::FromStr,
+    sync::atomic::Ordering::{Relaxed, Release},
+    thread,
+};
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName, UnixNs,
@@ -24,6 +32,12 @@ use crate::{
         recording::{self, ManifestFacts},
     },
 };
+
+/// Threads of a scan: more would keep a robot's other work from the disk.
+const SCAN_THREADS_MAX: usize = 4;
+
+/// Recordings that are worth a thread.
+const SCAN_SHARE_MIN: usize = 64;
 
 /// How a chunk stands that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,17 +162,31 @@ impl Sync {
         self.scan_each(names);
     }
 
+    /// Looks at recordings, on several threads where there are many: a library is read whole at the start, and until
+    /// then `list` can't answer.
     fn scan_each(&self, names: impl IntoIterator<Item = RecordingName>) {
-        for name in names {
-            let now_ns = self.parts.clock.wall();
-            let settled = self.state().recordings.get(&name).and_then(|known| known.settled(now_ns));
-            if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, &name)) {
-                self.offer_pending(&mut self.state(), &name);
-                self.fold(&name);
-            } else {
-                let read = self.refresh(&name, Look::Scan);
-                self.note_unreadable(name.as_str(), read.err().map(|error| error.to_string()));
+        let names: Vec<_> = names.into_iter().collect();
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(SCAN_THREADS_MAX);
+        let share = names.len().div_ceil(threads).max(SCAN_SHARE_MIN);
+        thread::scope(|scope| {
+            let mut shares = names.chunks(share);
+            let own = shares.next().unwrap_or_default();
+            for share in shares {
+                scope.spawn(|| share.iter().for_each(|name| self.scan_one(name)));
             }
+            own.iter().for_each(|name| self.scan_one(name));
+        });
+    }
+
+    fn scan_one(&self, name: &RecordingName) {
+        let now_ns = self.parts.clock.wall();
+        let settled = self.state().recordings.get(name).and_then(|known| known.settled(now_ns));
+        if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, name)) {
+            self.offer_pending(&mut self.state(), name);
+            self.fold(name);
+        } else {
+            let read = self.refresh(name, Look::Scan);
+            self.note_unreadable(name.as_str(), read.err().map(|error| error.to_string()));
         }
     }
 
@@ -225,6 +253,7 @@ impl Sync {
     /// # Errors
     /// Why the event is refused.
     pub fn take_event(&self, bytes: &[u8], format: Option<Format>) -> Result<(), (Refused, Option<Announced>)> {
+        self.has_heard.store(true, Relaxed);
         let decoded = if bytes.len() > EVENT_BYTES_MAX { None } else { FinalizeEvent::decode(bytes, format).ok() };
         let announced =
             decoded.ok_or(Refused::Undecodable).and_then(|event| intake::check(&event, &self.parts.machine_id));
@@ -347,6 +376,11 @@ impl Sync {
     /// Returns the recordings that somebody asked for and of which something still waits.
     pub fn asked(&self) -> BTreeSet<RecordingName> {
         self.state().asked.clone()
+    }
+
+    /// Forgets that somebody asked for a recording (for all, without one). What waits by itself goes on.
+    pub fn forget_asked(&self, name: Option<&RecordingName>) {
+        self.state().asked.retain(|asked| name.is_some_and(|name| name != asked));
     }
 
     /// Takes over what somebody asked another sync of this library for.

@@ -1,11 +1,12 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
-//! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `publish`
+//! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `pause` a person's word, `publish`
 //! writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes; here is the state that they share and the loop that drives them.
 
 mod heal;
 mod intake;
 mod letters;
+mod pause;
 mod publish;
 mod upload;
 mod verify;
@@ -26,7 +27,7 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     journal::{JournalLine, StoreId},
     manifest::Manifest,
-    reply::{Probe, RefusedEvents},
+    reply::{Paused, Probe, RefusedEvents},
 };
 use tokio::{
     sync::Notify,
@@ -90,6 +91,7 @@ pub struct Sync {
     unwritten: Mutex<VecDeque<(RecordingName, JournalLine)>>,
     is_durable: AtomicBool,
     is_scanned: AtomicBool,
+    has_heard: AtomicBool,
     /// Wakes the running sync when something was queued.
     changed: Notify,
     /// Wakes whoever waits for a remote manifest when the writing of one ended.
@@ -108,6 +110,8 @@ struct State {
     /// The chunks that were given up, until they are proven.
     letters: BTreeMap<ChunkId, Letter>,
     are_letters_changed: bool,
+    /// A person stopped uploads.
+    paused: Option<Paused>,
     /// Other libraries that go by this machine's id.
     twins: BTreeSet<String>,
     /// Counts the comparisons of marks and store; none is 0.
@@ -171,6 +175,7 @@ impl Sync {
             unscannable: None,
             letters: BTreeMap::new(),
             are_letters_changed: false,
+            paused: None,
             twins: BTreeSet::new(),
             pass: 0,
             publisher: Publisher::default(),
@@ -188,6 +193,7 @@ impl Sync {
             unwritten: Mutex::default(),
             is_durable: AtomicBool::new(true),
             is_scanned: AtomicBool::new(false),
+            has_heard: AtomicBool::new(false),
             changed: Notify::new(),
             published: Notify::new(),
         }
@@ -196,6 +202,11 @@ impl Sync {
     /// A panic in another task leaves the state between two idempotent steps, so it is used on.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether a finalize event came in this run.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard.load(Ordering::Relaxed)
     }
 
     /// Tells whether the library was read whole once.
@@ -288,6 +299,7 @@ impl Sync {
     /// end within the grace; what does not is dropped, which is always safe.
     pub async fn run(self: &Arc<Self>, timers: Timers, stop: impl Future<Output = ()>) {
         self.restore_letters();
+        self.restore_pause();
         let mut stop = pin!(stop);
         let mut tasks = JoinSet::new();
         let first = Arc::clone(self);
@@ -366,6 +378,9 @@ impl Sync {
 
     /// Starts all that the queue names now, and returns until when it has nothing more, where it knows.
     fn start_all(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
+        if let Some(until) = self.pause_until() {
+            return Some(until);
+        }
         loop {
             let next = self.state().queue.next(self.parts.clock.tick());
             let sync = Arc::clone(self);

@@ -213,6 +213,9 @@ impl Sync {
             return;
         }
         let mut state = self.state();
+        if let Some(recording) = state.recordings.get_mut(&id.recording) {
+            recording.is_folded = false;
+        }
         state.throughput.add(size_bytes, now);
         state.publisher.want(&id.recording, now);
         let (recording, sha256) = (id.recording.clone(), digest.to_string());
@@ -229,6 +232,10 @@ impl Sync {
             unwritten.push_back((recording.clone(), line));
         }
         self.write_lines(&mut unwritten);
+        drop(unwritten);
+        if let Some(found) = self.state().recordings.get_mut(recording) {
+            found.fingerprint.note_own_line(&self.parts.recordings, recording);
+        }
         at_ns
     }
 

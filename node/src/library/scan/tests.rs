@@ -166,6 +166,11 @@ fn a_folder_that_is_as_it_was_is_not_read_again() {
     assert!(!is_unchanged(&read, later_ns), "a chunk that no manifest names waits for a second look");
     let read = disk.load(Some(&read));
     assert!(is_unchanged(&read, later_ns));
+    fs::write(disk.folder().journal(), "\n").unwrap();
+    assert!(!is_unchanged(&read, later_ns));
+    let mut read = read;
+    read.fingerprint.note_own_line(disk.0.path(), &read.name.clone());
+    assert!(is_unchanged(&read, later_ns), "what the node wrote itself it need not read");
     disk.manifest("robot_1", &[]);
     assert!(!is_unchanged(&read, later_ns));
 }

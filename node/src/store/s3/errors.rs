@@ -291,7 +291,9 @@ fn of_transport(transport: &Transport, place: Place<'_>) -> StoreErrorKind {
             "no_credentials",
             "this machine offers no credentials: set access_key_id and secret_access_key in secrets.toml",
         ),
-        Transport::Unmade => block("config", "no request can be made of these settings: run doctor"),
+        Transport::Unmade => {
+            block("config", "no request can be made of these settings: look at endpoint, region and bucket")
+        }
     }
 }
 
