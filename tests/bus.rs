@@ -363,6 +363,11 @@ fn the_node_contract_of_the_fleet_is_kept() {
     let (machine, mut python) = machine("bus_10");
     python.subscribe("bubbaloop/*/*/*/health");
     let root = "bubbaloop/global/bus_10/storage";
+    let fired = |manifest: &Value| {
+        let outputs = manifest["outputs"].as_array().unwrap();
+        outputs.iter().any(|it| it["topic"] == "storage/events/chunk_uploaded" && it["ever_fired"] == true)
+    };
+    until("the output has fired", || fired(&python.ask(&format!("{root}/manifest")).value()));
     let manifests = python.get(&Get { selector: "bubbaloop/**/manifest", all: true, ..Get::default() });
     assert_eq!((manifests.len(), manifests[0].key.as_str()), (1, format!("{root}/manifest").as_str()));
     assert_eq!(manifests[0].encoding, "application/cbor");
@@ -370,9 +375,6 @@ fn the_node_contract_of_the_fleet_is_kept() {
     for (field, value) in [("instance_name", json!("storage")), ("role", json!("sink")), ("schema_version", json!(2))] {
         assert_eq!(manifest[field], value);
     }
-    let outputs = manifest["outputs"].as_array().unwrap();
-    assert!(outputs.iter().any(|it| it["topic"] == "storage/events/chunk_uploaded" && it["ever_fired"] == true));
-
     let mut command = |payload: Option<&[u8]>| {
         let selector = format!("{root}/command");
         let replies = python.get(&Get { selector: &selector, payload, ..Get::default() });

@@ -265,7 +265,7 @@ impl Reconcile<'_> {
             match self.sync.manifest_failures(&self.name) {
                 None => return true,
                 Some(1..) => return false,
-                Some(0) if self.sync.blocked().is_some() => return false,
+                Some(0) if self.sync.blocked().is_some() || self.sync.paused().is_some() => return false,
                 // The end of the time is a look of its own.
                 Some(0) => drop(tokio::time::timeout(LOOK_EVERY, told).await),
             }
