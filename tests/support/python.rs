@@ -30,7 +30,7 @@ fn run(command: &mut Command) {
 }
 
 /// Returns a Python that has the packages, installing them the first time.
-fn python() -> &'static Path {
+pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| {
         let environment = installed().join("python");

@@ -1,0 +1,87 @@
+//! The README is true: its commands run, its settings hold, its examples do what they say.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
+
+use bubbaloop_storage::config::{Config, File, Files};
+use bubbaloop_storage_schemas::{codec::Format, event::FinalizeEvent};
+
+use crate::support::{
+    node::{Machine, until},
+    python,
+};
+
+fn readme() -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
+}
+
+/// The blocks of a language.
+fn blocks(language: &str) -> Vec<String> {
+    let text = readme();
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// A machine as the examples have it.
+fn robot() -> Machine {
+    let machine = Machine::started("robot_1");
+    let mut recorder = machine.recorder("drive_1");
+    let chunk = recorder.finalize();
+    recorder.end();
+    until("the recording is uploaded", || machine.is_stored("drive_1", &chunk));
+    until("the node has scanned", || machine.run(&["list"]).status.success());
+    machine
+}
+
+#[test]
+fn every_command_that_is_shown_runs() {
+    let machine = robot();
+    let text = readme();
+    let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("$ bubbaloop-storage ")).collect();
+    assert!(shown.len() >= 5, "{shown:?}");
+    for line in shown {
+        let output = machine.run(&line.split_whitespace().collect::<Vec<_>>());
+        assert!(output.status.success() && !output.stdout.is_empty(), "{line}: {output:?}");
+    }
+}
+
+#[test]
+fn the_settings_that_are_shown_hold() {
+    let shown = blocks("toml");
+    assert!(shown.len() >= 3);
+    for block in shown {
+        let is_secret = block.contains("secret_access_key");
+        let file = File::Text(block.clone().into());
+        let files = match is_secret {
+            true => Files { config: File::Absent, secrets: file },
+            false => Files { config: file, secrets: File::Absent },
+        };
+        assert_eq!(Config::of(Path::new("/home"), &files, &BTreeMap::new(), &[]).problems, [], "{block}");
+    }
+}
+
+#[test]
+fn the_event_that_is_shown_is_one_and_the_policy_is_json() {
+    let shown = blocks("json");
+    let event = shown.iter().find(|block| block.contains("\"chunk\"")).unwrap();
+    let event = FinalizeEvent::decode(event.as_bytes(), Some(Format::Json)).unwrap();
+    event.chunk.check().unwrap();
+    for block in shown {
+        serde_json::from_str::<serde_json::Value>(&block).unwrap();
+    }
+}
+
+#[test]
+fn the_python_that_is_shown_prints_what_it_says() {
+    let machine = robot();
+    let script = blocks("python").into_iter().next().unwrap();
+    assert!(script.contains("tcp/127.0.0.1:7448"));
+    let script = script.replace("tcp/127.0.0.1:7448", &machine.endpoint());
+    let output = Command::new(python::python()).arg("-c").arg(script).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    for part in
+        ["bubbaloop/robot_1/storage/list application/json", "\"recording\":\"drive_1\"", "did you mean recording?"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
