@@ -183,6 +183,12 @@ fn what_is_wrong_with_events_is_counted_and_costs_nothing() {
     until("every refused event is counted", || status(&mut python, &machine)["refused_events"] == wanted);
     until("the good ones are stored", || is_stored_whole(&machine, &recorder));
     assert_eq!(recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count(), 2);
+    machine.set("backend = \"local\"\nlocal_path = \"../store\"\nconcurrency = 9");
+    until("other settings are taken up", || {
+        let config = python.ask(&machine.key("config")).value();
+        config["settings"].as_array().unwrap().iter().any(|it| it["key"] == "concurrency" && it["value"] == 9)
+    });
+    assert_eq!(status(&mut python, &machine)["refused_events"], wanted, "the counts outlive other settings");
 }
 
 #[test]

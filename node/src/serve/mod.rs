@@ -4,7 +4,6 @@ mod compose;
 pub mod offline;
 
 use std::{
-    collections::BTreeSet,
     future::pending,
     io,
     path::{Path, PathBuf},
@@ -14,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bubbaloop_storage_schemas::{Digest, MachineId, RecordingName};
+use bubbaloop_storage_schemas::{Digest, MachineId};
 use tokio::{sync::watch, task::spawn_blocking};
 
 use self::compose::{Parted, compose};
@@ -25,7 +24,7 @@ use crate::{
     },
     config::{self, Config, Settings, StoreSettings, ZenohSettings},
     durable,
-    engine::sync::{Sync, Timers},
+    engine::sync::{Legacy, Sync, Timers},
     library::identity::{Holder, HomeLock, Identity, IdentityError},
     store::local::LocalStore,
 };
@@ -116,8 +115,8 @@ struct Node {
     flags: Vec<(String, String)>,
     lock: HomeLock,
     bus: Option<Bus>,
-    /// Recordings that somebody asked for and of which something still waits.
-    asked: BTreeSet<RecordingName>,
+    /// What the parts before left behind.
+    legacy: Legacy,
 }
 
 /// Runs a node until `stop`, then lets what is on its way end within the grace.
@@ -128,7 +127,7 @@ struct Node {
 /// The home is taken, broken or not writable. A wrong setting is none: the node starts and tells it.
 pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Output = ()>) -> Result<(), ServeError> {
     let lock = locked(&home)?;
-    let mut node = Node { home, flags: flags.to_vec(), lock, bus: None, asked: BTreeSet::new() };
+    let mut node = Node { home, flags: flags.to_vec(), lock, bus: None, legacy: Legacy::default() };
     let mut stop = pin!(stop);
     while node.run_once(stop.as_mut()).await? == Ended::Changed {
         tracing::info!("the settings changed and are taken up");
@@ -149,7 +148,7 @@ impl Node {
         }
         let (digest, place) = (config.digest, Place::of(&config.settings.store));
         let parted = compose(&self.home, config, &identity).await;
-        parted.sync.ask_for(std::mem::take(&mut self.asked));
+        parted.sync.inherit(std::mem::take(&mut self.legacy));
         let look = place.as_ref().map(Place::look);
         let (stopping, stopped) = watch::channel(false);
         let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), timers(&parted.settings), stopped));
@@ -169,7 +168,7 @@ impl Node {
             tracing::error!(%error, "the sync ended abnormally");
         }
         drop(presence);
-        self.asked = parted.sync.asked();
+        self.legacy = parted.sync.legacy();
         ended
     }
 

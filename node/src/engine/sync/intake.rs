@@ -55,6 +55,15 @@ pub enum Standing {
     },
 }
 
+/// What outlives a sync within one process.
+#[derive(Debug, Clone, Default)]
+pub struct Legacy {
+    /// Recordings that somebody asked for and of which something still waits.
+    asked: BTreeSet<RecordingName>,
+    /// Finalize events that were refused.
+    refused: RefusedEvents,
+}
+
 /// A chunk that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Errand {
@@ -373,9 +382,10 @@ impl Sync {
         errands
     }
 
-    /// Returns the recordings that somebody asked for and of which something still waits.
-    pub fn asked(&self) -> BTreeSet<RecordingName> {
-        self.state().asked.clone()
+    /// Returns what a sync that takes this one's place must know.
+    pub fn legacy(&self) -> Legacy {
+        let state = self.state();
+        Legacy { asked: state.asked.clone(), refused: state.refused }
     }
 
     /// Forgets that somebody asked for a recording (for all, without one). What waits by itself goes on.
@@ -383,9 +393,11 @@ impl Sync {
         self.state().asked.retain(|asked| name.is_some_and(|name| name != asked));
     }
 
-    /// Takes over what somebody asked another sync of this library for.
-    pub fn ask_for(&self, names: BTreeSet<RecordingName>) {
-        self.state().asked.extend(names);
+    /// Takes the place of another sync of this library.
+    pub fn inherit(&self, legacy: Legacy) {
+        let mut state = self.state();
+        state.asked.extend(legacy.asked);
+        state.refused = legacy.refused;
     }
 
     /// Tells how a chunk stands that somebody asked for.

@@ -37,7 +37,7 @@ use tokio::{
 
 pub use self::{
     heal::ManifestDue,
-    intake::{Errand, Standing},
+    intake::{Errand, Legacy, Standing},
 };
 use super::facts::Facts;
 use crate::{
