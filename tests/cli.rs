@@ -232,6 +232,21 @@ fn settings_are_changed_from_the_command_line_and_taken_up_by_the_node() {
         assert!(err(&wrong).contains("hint:"), "{wrong:?}");
     }
     assert_eq!(code(&machine.run(&["config", "--check"])), 0);
+    let (endpoint, settings) = (machine.endpoint(), fs::read_to_string(machine.home().join("config.toml")).unwrap());
+    fs::write(machine.home().join("config.toml"), "[storage\nbackend").unwrap();
+    until("a slip is told", || {
+        let status = machine.run(&["status", "--json"]);
+        code(&status) == 0 && !json_of(&status)["config_problems"].as_array().unwrap().is_empty()
+    });
+    let status = json_of(&machine.run(&["status", "--json"]));
+    assert_eq!(
+        (&status["blocked"], &status["store"]["backend"]),
+        (&json!(null), &json!("local")),
+        "it goes on as it was"
+    );
+    assert_eq!(machine.endpoint(), endpoint);
+    fs::write(machine.home().join("config.toml"), settings).unwrap();
+    until("it is mended", || json_of(&machine.run(&["status", "--json"]))["config_problems"] == json!([]));
     fs::write(machine.home().join("config.toml"), "[storage]\nconcurency = 1\n").unwrap();
     let check = machine.run(&["config", "--check"]);
     assert_eq!(code(&check), 1);

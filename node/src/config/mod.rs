@@ -121,6 +121,8 @@ pub struct Config {
     pub listed: Vec<Setting>,
     /// Everything that is wrong, at once.
     pub problems: Vec<ConfigProblem>,
+    /// A file can't be read or is no TOML, so that what is meant is not known. A node that runs keeps what it had.
+    pub is_unreadable: bool,
     /// Which machine this is can't be told from the settings: a name that is refused, or a file that can't be read.
     pub is_machine_unclear: bool,
     /// Tells these settings from others, secrets and the content of `ca_file` too. It is kept in memory only.
@@ -193,7 +195,8 @@ impl Config {
         let settings = values.settings(store);
         let digest = values.digest(&problems);
         let is_machine_unclear = is_unusable || values.wrong.contains(&"machine_id");
-        Self { settings, listed: values.listed, problems, is_machine_unclear, digest }
+        let is_unreadable = is_unusable && !matches!(files.secrets, File::Exposed(_));
+        Self { settings, listed: values.listed, problems, is_unreadable, is_machine_unclear, digest }
     }
 }
 
@@ -273,7 +276,7 @@ fn file_problem(path: &Path, reason: &str) -> ConfigProblem {
         key: "storage".into(),
         source: path.display().to_string(),
         message: format!("the file is not used: {reason}"),
-        hint: "mend the file; until then nothing is uploaded".into(),
+        hint: "mend the file; a node that starts with it uploads nothing".into(),
     }
 }
 

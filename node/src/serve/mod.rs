@@ -117,6 +117,8 @@ struct Node {
     bus: Option<Bus>,
     /// What the parts before left behind.
     legacy: Legacy,
+    /// The settings of the parts before.
+    last: Option<Config>,
 }
 
 /// Runs a node until `stop`, then lets what is on its way end within the grace.
@@ -127,7 +129,7 @@ struct Node {
 /// The home is taken, broken or not writable. A wrong setting is none: the node starts and tells it.
 pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Output = ()>) -> Result<(), ServeError> {
     let lock = locked(&home)?;
-    let mut node = Node { home, flags: flags.to_vec(), lock, bus: None, legacy: Legacy::default() };
+    let mut node = Node { home, flags: flags.to_vec(), lock, bus: None, legacy: Legacy::default(), last: None };
     let mut stop = pin!(stop);
     while node.run_once(stop.as_mut()).await? == Ended::Changed {
         tracing::info!("the settings changed and are taken up");
@@ -142,6 +144,11 @@ impl Node {
     /// Runs the parts of the settings as they are now, until `stop` or until the settings change.
     async fn run_once(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Result<Ended, ServeError> {
         let mut config = Config::load(&self.home, &self.flags);
+        if let Some(last) = self.last.as_ref().filter(|_| config.is_unreadable) {
+            // Saved half, or with a slip: the node goes on as it is, and tells it.
+            config = Config { problems: config.problems, digest: config.digest, ..last.clone() };
+        }
+        self.last = Some(config.clone());
         let identity = identity(&self.home, &mut config)?;
         if config.settings.recordings_dir.starts_with(&self.home) {
             durable::create_folder(&config.settings.recordings_dir).map_err(|source| self.home_error(source))?;
