@@ -431,6 +431,10 @@ fn a_reconcile_tells_what_it_saw_heals_and_then_has_nothing_to_do() {
     assert!(object.exists() && healed["result"]["counts"]["proven_chunks"] == 1, "{healed}");
     let again = ask(&mut python, "all=true;deep=true");
     assert_eq!((&again["result"]["findings"], &again["result"]["actions"]), (&json!([]), &json!([])), "{again}");
+    let mut unseen = machine.recorder("unseen");
+    let chunk = unseen.finalize();
+    ask(&mut python, "name=uns*");
+    assert!(machine.is_stored("unseen", &chunk), "what no scan saw yet is meant too");
     for selector in ["reconcile", "reconcile?recording=drive;all=true", "reconcile?recording=drive;deep=maybe"] {
         refused(&python.ask(&machine.key(selector)), "E_INVALID_PARAMS");
     }

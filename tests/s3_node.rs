@@ -228,3 +228,38 @@ async fn plain_http_off_loopback_and_a_store_that_is_no_store_are_told() {
     until("the portal is told", || status(&mut python, &machine)["blocked"]["reason"] == "not_an_object_store");
     assert_eq!(status(&mut python, &machine)["dead_letters"], 0, "a portal makes no dead letters");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_that_was_gone_and_is_empty_now_is_believed_in_nothing() {
+    let server = Server::rclone(None).await;
+    server.bucket("node-gone").await;
+    let machine = machine("s3_7", &settings(&server, "node-gone", ""));
+    let mut python = machine.python();
+    let mut recorder = machine.recorder("drive");
+    recorder.finalize();
+    until("it is safe", || {
+        let status = status(&mut python, &machine);
+        status["library"]["uploaded_chunks"] == 1 && status["safe"] == true
+    });
+    fs::remove_dir_all(server.data().join("node-gone")).unwrap();
+    recorder.finalize();
+    until("the bucket is missed", || status(&mut python, &machine)["blocked"]["reason"] == "no_such_bucket");
+    assert_eq!(status(&mut python, &machine)["safe"], false);
+    fs::create_dir(server.data().join("node-gone")).unwrap();
+    until("it is safe again", || status(&mut python, &machine)["safe"] == true);
+    assert!(is_stored_whole(&server, "node-gone", &machine, &recorder).await, "safe is said of what is there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_gives_no_answer_is_told_with_the_reason() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let machine = machine("s3_8", &format!("backend = \"minio\"\nendpoint = \"http://{nobody}\"\nbucket = \"bucket\""));
+    let mut python = machine.python();
+    machine.recorder("drive").finalize();
+    until("why it fails is told", || {
+        let status = status(&mut python, &machine);
+        let told =
+            |field: &str, name: &str| status[field][name].as_str().is_some_and(|text| text.contains("no answer"));
+        told("failing", "message") || told("blocked", "hint")
+    });
+}

@@ -320,6 +320,8 @@ pub struct StatusReply {
     pub paused: Option<Paused>,
     /// A fact stops uploads.
     pub blocked: Option<Blocked>,
+    /// Why the last try failed, while no other succeeded since; it is tried again by itself.
+    pub failing: Option<Failing>,
     /// What waits and what is on its way.
     pub queue: QueueStatus,
     /// Chunks that were given up.
@@ -364,6 +366,15 @@ pub struct Blocked {
     pub since_ns: UnixNs,
     /// What a person can do.
     pub hint: String,
+}
+
+/// Tries fail, and no fact is known that stops them all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Failing {
+    /// What went wrong at the last try.
+    pub message: String,
+    /// Since when nothing succeeded.
+    pub since_ns: UnixNs,
 }
 
 /// The upload queue.

@@ -18,10 +18,10 @@ use bubbaloop_storage_schemas::{
     manifest::{Channel, Indices, Manifest, ManifestChunk, SCHEMA_VERSION, Selection},
     reply::{
         Action, ActionKind, Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow,
-        DeadLettersReply, Finding, FindingKind, HelpReply, InfoReply, JobReply, JobResult, JobRow, JobState, JobsReply,
-        LibraryStatus, ListReply, OtherField, ParameterHelp, PauseReply, Paused, Probe, Progress, Proof, QueueStatus,
-        ReconcileResult, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Rights, Setting, StatusReply,
-        StoreStatus, UploadResult, UploadState, VerbHelp,
+        DeadLettersReply, Failing, Finding, FindingKind, HelpReply, InfoReply, JobReply, JobResult, JobRow, JobState,
+        JobsReply, LibraryStatus, ListReply, OtherField, ParameterHelp, PauseReply, Paused, Probe, Progress, Proof,
+        QueueStatus, ReconcileResult, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Rights, Setting,
+        StatusReply, StoreStatus, UploadResult, UploadState, VerbHelp,
     },
     time::twin,
 };
@@ -434,6 +434,7 @@ fn status_reply() -> StatusReply {
         disk_free_bytes: Some(1 << 40),
         paused: Some(Paused { since_ns: AT_NS, until_ns: None }),
         blocked: Some(Blocked { reason: "credentials".into(), since_ns: AT_NS, hint: "renew the key".into() }),
+        failing: Some(Failing { message: "the store gives no answer".into(), since_ns: AT_NS }),
         queue: QueueStatus { waiting: 3, in_flight: 1, in_flight_bytes: 9_437_184, next_try_in_ms: Some(5000) },
         dead_letters: 1,
         refused_events: RefusedEvents { total: 5, foreign: 1, illegal: 1, missing: 1, mismatch: 1, undecodable: 1 },

@@ -185,6 +185,10 @@ pub(super) fn status(reply: &Value) -> String {
         let blocked = &reply["blocked"];
         line("blocked", format!("{}: {}", text(blocked, "reason"), text(blocked, "hint")));
     }
+    if reply["failing"].is_object() {
+        let since = reply["failing"]["since_ns"].as_u64().map(|since_ns| Timestamp(since_ns).to_rfc3339());
+        line("failing", format!("{}, since {}", text(&reply["failing"], "message"), since.unwrap_or_default()));
+    }
     let queue = &reply["queue"];
     let in_flight = format!("{} on their way ({})", number(queue, "in_flight"), size(number(queue, "in_flight_bytes")));
     line("queue", format!("{} waiting, {in_flight}", number(queue, "waiting")));

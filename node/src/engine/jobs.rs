@@ -282,12 +282,22 @@ impl Runner {
         Some(now)
     }
 
+    /// Returns the recordings that are meant, those too that no scan saw yet.
+    async fn names(&self, glob: Option<String>) -> Vec<RecordingName> {
+        let sync = Arc::clone(&self.sync);
+        let found = spawn_blocking(move || {
+            sync.discover();
+            sync.names(glob.as_deref())
+        });
+        found.await.unwrap_or_default()
+    }
+
     /// Reconciles one recording after the other. One that can't be looked at does not stop the others.
     async fn reconcile(&mut self, scope: Scope, options: Options) {
         let (names, is_one) = match &scope {
             Scope::One(name) => (vec![name.clone()], true),
-            Scope::Matching(glob) => (self.sync.names(Some(glob)), false),
-            Scope::All => (self.sync.names(None), false),
+            Scope::Matching(glob) => (self.names(Some(glob.clone())).await, false),
+            Scope::All => (self.names(None).await, false),
         };
         let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
         let (mut result, mut failed) = (ReconcileResult::default(), Vec::new());
@@ -358,7 +368,11 @@ fn refusal(failed: &[(RecordingName, ReconcileError)], is_one: bool) -> Option<R
         true => format!("{name}: {error}"),
         false => format!("{} recordings could not be looked at; {name}: {error}", failed.len()),
     };
-    Some(Refusal::new(code, message).hint("the other recordings were reconciled; ask again when the reason has ended"))
+    let hint = match is_one {
+        true => "list tells the names of the recordings; ask again when the reason has ended",
+        false => "the other recordings were reconciled; ask again when the reason has ended",
+    };
+    Some(Refusal::new(code, message).hint(hint))
 }
 
 /// An upload's chunks: each waits, is proven, or failed.

@@ -67,7 +67,8 @@ impl Service {
         let now = self.clock.tick();
         let (scanned, unscannable) = (self.sync.is_scanned(), self.sync.unscannable());
         // Of what can't be looked at nothing may be said.
-        let is_known = scanned && unscannable.is_none() && self.sync.unreadable().is_empty();
+        let is_known =
+            scanned && !self.sync.is_in_doubt() && unscannable.is_none() && self.sync.unreadable().is_empty();
         let (queue, dead_letters, library) = self.sync.read(|recordings, queue| {
             let mut library =
                 LibraryStatus { scanned, recordings: recordings.len() as u64, ..LibraryStatus::default() };
@@ -86,7 +87,8 @@ impl Service {
             };
             (status, queue.dead_letters().len() as u64, library)
         });
-        let Going { probe, block, upload_rate_bytes_per_s, disk_free_bytes, disk_full_in_s } = self.sync.going();
+        let Going { probe, failing, block, upload_rate_bytes_per_s, disk_free_bytes, disk_full_in_s } =
+            self.sync.going();
         Ok(Reply::Status(Box::new(StatusReply {
             head: self.head(Verb::Status),
             safe: is_known
@@ -107,6 +109,7 @@ impl Service {
                 since_ns,
                 hint: block.hint,
             })),
+            failing,
             queue,
             dead_letters,
             refused_events: self.sync.refused_events(),

@@ -352,7 +352,10 @@ impl Sync {
     pub fn ask(&self, name: Option<&RecordingName>) -> Vec<Errand> {
         let names: Vec<_> = match name {
             Some(name) => vec![name.clone()],
-            None => self.state().recordings.keys().cloned().collect(),
+            None => {
+                self.discover();
+                self.state().recordings.keys().cloned().collect()
+            }
         };
         let mut errands = Vec::new();
         for name in &names {
@@ -380,6 +383,17 @@ impl Sync {
         }
         self.changed.notify_one();
         errands
+    }
+
+    /// Reads the recordings that no scan saw yet: who asks for all means them too.
+    pub fn discover(&self) {
+        // Why the folder can't be read is told by the scans.
+        let Ok(entries) = Entries::read(&self.parts.recordings) else { return };
+        for name in entries.names.iter().filter(|name| !self.knows(name.as_str())) {
+            if let Err(error) = self.refresh(name, Look::Glance) {
+                tracing::warn!(recording = %name, %error, "a recording can't be read");
+            }
+        }
     }
 
     /// Returns what a sync that takes this one's place must know.

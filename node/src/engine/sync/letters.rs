@@ -1,6 +1,6 @@
 //! Uploads that were given up: written down, so that a restart knows them, and taken back when a file changes.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bubbaloop_storage_schemas::reply::ChunkLocal;
 use tokio::task::JoinSet;
@@ -85,6 +85,7 @@ impl Sync {
 
     /// Writes the letters down if they changed.
     pub(super) fn save_letters(&self) {
+        let _one_writer = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let letters = {
             let mut state = self.state();
             if !std::mem::take(&mut state.are_letters_changed) {

@@ -28,7 +28,7 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     journal::{JournalLine, StoreId},
     manifest::Manifest,
-    reply::{Paused, Probe, RefusedEvents},
+    reply::{Failing, Paused, Probe, RefusedEvents},
 };
 use tokio::{
     sync::Notify,
@@ -93,6 +93,11 @@ pub struct Sync {
     is_durable: AtomicBool,
     is_scanned: AtomicBool,
     has_heard: AtomicBool,
+    /// A fact was met that may mean that what was proven is not there any more: nothing is safe until marks and store
+    /// were compared.
+    is_in_doubt: AtomicBool,
+    /// Held while dead letters are written, so that no older ones replace newer ones.
+    saving: Mutex<()>,
     /// Wakes the running sync when something was queued.
     changed: Notify,
     /// Wakes whoever waits for a remote manifest when the writing of one ended.
@@ -121,6 +126,8 @@ struct State {
     /// Recordings that somebody asked for, as long as anything of them waits.
     asked: BTreeSet<RecordingName>,
     probe: Option<Probe>,
+    /// Why the last try failed, and since when nothing succeeded.
+    failing: Option<Failing>,
     /// The fact that stops uploads as it was told last, and since when.
     block: Option<(Block, UnixNs)>,
     refused: RefusedEvents,
@@ -133,6 +140,8 @@ struct State {
 pub struct Going {
     /// What the probe found; `None` before it.
     pub probe: Option<Probe>,
+    /// Why the last try failed, where none succeeded since.
+    pub failing: Option<Failing>,
     /// The fact that stops uploads, and since when.
     pub block: Option<(Block, UnixNs)>,
     /// Bytes that were proven, per second over the last minute.
@@ -159,6 +168,9 @@ pub struct Timers {
 /// The shortest wait of the running sync: a timer that is just due does not spin it.
 const WAKE_MIN: Duration = Duration::from_millis(1);
 
+/// Between comparisons of marks and store while there is doubt.
+const DOUBT_RETRY: Duration = Duration::from_secs(60);
+
 fn note_end(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "an upload ended abnormally");
@@ -182,6 +194,7 @@ impl Sync {
             publisher: Publisher::default(),
             asked: BTreeSet::new(),
             probe: None,
+            failing: None,
             block: None,
             refused: RefusedEvents::default(),
             throughput: Throughput::default(),
@@ -195,6 +208,8 @@ impl Sync {
             is_durable: AtomicBool::new(true),
             is_scanned: AtomicBool::new(false),
             has_heard: AtomicBool::new(false),
+            is_in_doubt: AtomicBool::new(false),
+            saving: Mutex::new(()),
             changed: Notify::new(),
             published: Notify::new(),
         }
@@ -203,6 +218,11 @@ impl Sync {
     /// A panic in another task leaves the state between two idempotent steps, so it is used on.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether marks and store must be compared before anything may be called safe.
+    pub fn is_in_doubt(&self) -> bool {
+        self.is_in_doubt.load(Ordering::Relaxed)
     }
 
     /// Tells whether a finalize event came in this run.
@@ -257,6 +277,7 @@ impl Sync {
         let mut state = self.state();
         Going {
             probe: state.probe,
+            failing: state.failing.clone(),
             block: state.block.clone(),
             upload_rate_bytes_per_s: state.throughput.bytes_per_s(now),
             disk_free_bytes: state.filling.free_bytes(),
@@ -317,6 +338,7 @@ impl Sync {
         let (mut open_at, mut all_at) = (Tick::default(), Tick::default());
         let mut verify_at = self.verify_at(timers.verify);
         let mut verify: Option<JoinHandle<Duration>> = None;
+        let mut doubt_at = Tick::default();
         loop {
             let now = self.parts.clock.tick();
             if now >= open_at {
@@ -329,7 +351,9 @@ impl Sync {
             if let Some(ended) = verify.take_if(|verify| verify.is_finished()) {
                 verify_at = now.after(ended.await.unwrap_or(timers.verify));
             }
-            if now >= verify_at && verify.is_none() && self.is_scanned() {
+            let is_asked = self.is_in_doubt() && self.blocked().is_none() && now >= doubt_at;
+            if (now >= verify_at || is_asked) && verify.is_none() && self.is_scanned() {
+                doubt_at = now.after(DOUBT_RETRY);
                 let sync = Arc::clone(self);
                 verify = Some(tokio::spawn(async move { sync.verify_and_note(timers.verify).await }));
             }

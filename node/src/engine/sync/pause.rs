@@ -7,6 +7,9 @@ use bubbaloop_storage_schemas::{event::Fact, reply::Paused};
 use super::Sync;
 use crate::{library::state::NodeState, policy::Tick};
 
+/// Longest pause with an end: a later time is of no use to anybody's calendar.
+const PAUSE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 impl Sync {
     /// Stops uploads until somebody resumes them, or for a time. What is on its way ends. Said again it counts anew.
     ///
@@ -15,6 +18,7 @@ impl Sync {
     pub fn pause(&self, lasts: Option<Duration>) -> io::Result<Paused> {
         let since_ns = self.parts.clock.wall();
         let nanos = |lasts: Duration| u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
+        let lasts = lasts.map(|lasts| lasts.min(PAUSE_MAX));
         let paused = Paused { since_ns, until_ns: lasts.map(|lasts| since_ns.saturating_add(nanos(lasts))) };
         self.state().paused = Some(paused.clone());
         self.parts.facts.tell(Fact::Paused { until_ns: paused.until_ns });

@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::{
     journal::{JournalEntry, JournalLine},
     keys::ObjectKey,
     limits::UNWRITTEN_LINES_MAX,
-    reply::{ChunkLocal, Probe, Proof},
+    reply::{ChunkLocal, Failing, Probe, Proof},
 };
 use tokio::task::spawn_blocking;
 
@@ -42,6 +42,9 @@ enum Misled {
 /// Why a chunk that the store seems to hold does not count as uploaded.
 const CLAIMED: &str = "the store seems to hold it and nothing proves that: give the node's key the right to read the \
                        object, or remove the object";
+
+/// Blocks after which the store may be another one, or an empty one, under the old name.
+const DOUBTFUL: [&str; 3] = ["no_such_bucket", "local_path_missing", "local_path_changed"];
 
 impl Sync {
     pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
@@ -78,6 +81,15 @@ impl Sync {
             Outcome::Dead(_) if is_proven => Outcome::Settled,
             outcome => outcome,
         };
+        match (&failure, &outcome) {
+            (Some(message), _) => {
+                let since_ns =
+                    state.failing.as_ref().map_or_else(|| self.parts.clock.wall(), |failing| failing.since_ns);
+                state.failing = Some(Failing { message: message.clone(), since_ns });
+            }
+            (None, Outcome::Settled) => state.failing = None,
+            (None, _) => {}
+        }
         state.queue.finish(id, outcome, self.parts.clock.tick(), fastrand::f64());
         state.note_letter(id, &self.parts.store_id, self.parts.clock.wall());
         let ChunkId { recording, chunk } = id.clone();
@@ -102,6 +114,9 @@ impl Sync {
                 self.parts.facts.tell(Fact::Unblocked { reason });
             }
             if let Some(Block { reason, hint }) = now.clone() {
+                if DOUBTFUL.contains(&reason.as_str()) {
+                    self.is_in_doubt.store(true, Ordering::Relaxed);
+                }
                 tracing::warn!(reason, hint, "uploads are blocked");
                 self.parts.facts.tell(Fact::Blocked { reason, hint });
             }

@@ -1,6 +1,10 @@
 //! Whether the store still holds what the marks say: now and then all of it is listed and compared.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bubbaloop_storage_schemas::{
     MachineId, UnixNs, event::Fact, journal::JournalEntry, keys::ObjectKey, limits::PAGE_ROWS_MAX, reply::Proof,
@@ -44,6 +48,7 @@ impl Sync {
     pub(super) async fn verify_and_note(self: &Arc<Self>, interval: Duration) -> Duration {
         match self.verify().await {
             Ok(taken_back) => {
+                self.is_in_doubt.store(false, Ordering::Relaxed);
                 if taken_back > 0 {
                     tracing::warn!(taken_back, "objects are gone from the store or changed: they are uploaded again");
                 }
