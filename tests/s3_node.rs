@@ -253,7 +253,10 @@ async fn a_bucket_that_was_gone_and_is_empty_now_is_believed_in_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_gives_no_answer_is_told_with_the_reason() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let machine = machine("s3_8", &format!("backend = \"minio\"\nendpoint = \"http://{nobody}\"\nbucket = \"bucket\""));
+    let machine = machine(
+        "s3_8",
+        &format!("backend = \"minio\"\nendpoint = \"http://{nobody}\"\nbucket = \"bucket\"\nrescan_interval = \"1s\""),
+    );
     let mut python = machine.python();
     machine.recorder("drive").finalize();
     until("why it fails is told", || {

@@ -93,7 +93,7 @@ pub(super) fn recording(reply: &Value) -> String {
         "{} of {}: {}, {}/{} chunks uploaded, {} of {}\n",
         text(reply, "recording"),
         text(reply, "recording_machine_id"),
-        text(reply, "state"),
+        text(reply, "state") + if reply["corrupt"] == true { ", corrupt" } else { "" },
         number(reply, "uploaded_chunks"),
         number(reply, "chunk_count"),
         size(number(reply, "uploaded_bytes")),

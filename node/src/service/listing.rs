@@ -9,8 +9,8 @@ use bubbaloop_storage_schemas::{
     manifest::Manifest,
     params::Params,
     reply::{
-        ChunkRow, ChunkUpload, DeadLetterRow, DeadLettersReply, InfoReply, ListReply, OtherField, Proof, RecordingRow,
-        RecordingState, Reply, UploadState,
+        ChunkLocal, ChunkRow, ChunkUpload, DeadLetterRow, DeadLettersReply, InfoReply, ListReply, OtherField, Proof,
+        RecordingRow, RecordingState, Reply, UploadState,
     },
     time::twin,
 };
@@ -317,7 +317,11 @@ fn chunk_row(chunk: &ChunkEntry, stage: Option<Stage<'_>>) -> ChunkRow {
         uploaded_at: twin(chunk.marked_at_ns),
         reason: match stage {
             Some(Stage::Dead(reason)) => Some(reason.to_owned()),
-            Some(Stage::Waiting | Stage::InFlight) | None => None,
+            Some(Stage::Waiting | Stage::InFlight) | None => match chunk.facts.local {
+                ChunkLocal::Missing => Some("its file is missing".into()),
+                ChunkLocal::Damaged => Some("its file is damaged".into()),
+                ChunkLocal::Present | ChunkLocal::Evicted => None,
+            },
         },
     }
 }
