@@ -391,17 +391,19 @@ const fn reason(kind: ActionKind) -> &'static str {
 /// Tells what a person can do about a finding.
 pub const fn remedy(kind: FindingKind) -> &'static str {
     match kind {
-        FindingKind::Damaged | FindingKind::Missing => "restore fetches it from the store",
+        FindingKind::Damaged | FindingKind::Missing => {
+            "put a sound copy of the file in its place; the object in the store is one"
+        }
         FindingKind::Lost => "bring its file back from a copy, or point the node at the store that has it",
         FindingKind::Unreadable => "look at the disk and at the file's rights, then reconcile again",
-        FindingKind::Claimed => "restore fetches it and finds out",
+        FindingKind::Claimed => "give the node's key the right to read the object, or remove the object",
         FindingKind::Unproven => "give the node's key the right to read objects, then reconcile again",
         FindingKind::Unknown => "nothing is done before that is known; status tells how the store is",
-        FindingKind::OrphanFile => "it goes up as unlisted; adopt takes it into the recording",
+        FindingKind::OrphanFile => "it goes up as unlisted; the recording's manifest does not name it",
         FindingKind::OrphanObject => "look at it and remove it if nobody needs it; it is left alone",
         FindingKind::NeedsOwner => "the bucket's owner must remove the object or let the node's key overwrite it",
         FindingKind::Failed => "mend what the reason names, then reconcile again",
-        FindingKind::Foreign => "reconcile it on the machine that recorded it, or adopt it",
+        FindingKind::Foreign => "reconcile it on the machine that recorded it",
         FindingKind::NameTaken => "this recording's remote manifest has a name of its own",
         FindingKind::ManifestUnreadable => "mend manifest.json or put it aside",
         FindingKind::ManifestWaits => "it is tried again by itself",

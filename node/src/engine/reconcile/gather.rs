@@ -170,7 +170,8 @@ impl Reconcile<'_> {
         }
         let strays = here.recording.as_ref().map_or(0, |recording| recording.strays.0);
         if strays > 0 {
-            let message = format!("{strays} MCAP files in chunks/ have names that are no chunk's: adopt takes them in");
+            let message =
+                format!("{strays} MCAP files in chunks/ have names that are no chunk's: they stay where they are");
             self.find(FindingKind::OrphanFile, message);
         }
         let reason = match here.recording.as_ref().map(|recording| &recording.manifest) {
@@ -180,7 +181,7 @@ impl Reconcile<'_> {
             Some(ManifestFacts::Readable { .. }) => return,
         };
         let remedy = match (&here.recording, names.is_named) {
-            (_, true) => "the remote manifest stands in; restore fetches it",
+            (_, true) => "the remote manifest stands in for it",
             (None, false) => "no remote manifest tells what belongs to it",
             (Some(_), false) => reconcile::remedy(FindingKind::ManifestUnreadable),
         };
