@@ -246,7 +246,10 @@ fn settings_are_changed_from_the_command_line_and_taken_up_by_the_node() {
     );
     assert_eq!(machine.endpoint(), endpoint);
     fs::write(machine.home().join("config.toml"), settings).unwrap();
-    until("it is mended", || json_of(&machine.run(&["status", "--json"]))["config_problems"] == json!([]));
+    until("it is mended", || {
+        let status = machine.run(&["status", "--json"]);
+        code(&status) == 0 && json_of(&status)["config_problems"] == json!([])
+    });
     fs::write(machine.home().join("config.toml"), "[storage]\nconcurency = 1\n").unwrap();
     let check = machine.run(&["config", "--check"]);
     assert_eq!(code(&check), 1);

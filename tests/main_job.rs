@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     node::{Machine, Recorder, until},
-    python::Python,
+    python::{Get, Python},
 };
 
 fn status(python: &mut Python, machine: &Machine) -> Value {
@@ -185,8 +185,12 @@ fn what_is_wrong_with_events_is_counted_and_costs_nothing() {
     assert_eq!(recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count(), 2);
     machine.set("backend = \"local\"\nlocal_path = \"../store\"\nconcurrency = 9");
     until("other settings are taken up", || {
-        let config = python.ask(&machine.key("config")).value();
-        config["settings"].as_array().unwrap().iter().any(|it| it["key"] == "concurrency" && it["value"] == 9)
+        // While the parts are made anew nobody answers for a moment.
+        let replies = python.get(&Get { selector: &machine.key("config"), ..Get::default() });
+        replies.first().is_some_and(|reply| {
+            let config = reply.value();
+            config["settings"].as_array().unwrap().iter().any(|it| it["key"] == "concurrency" && it["value"] == 9)
+        })
     });
     assert_eq!(status(&mut python, &machine)["refused_events"], wanted, "the counts outlive other settings");
 }
