@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{
     node::{Machine, Recorder, until},
     python::Python,
-    servers::{KEY, READER, SECRET, STRANGER, Server},
+    servers::{KEY, READER, SECRET, STRANGER, Server, WRITER},
 };
 
 fn settings(server: &Server, bucket: &str, more: &str) -> String {
@@ -265,4 +265,25 @@ async fn a_store_that_gives_no_answer_is_told_with_the_reason() {
             |field: &str, name: &str| status[field][name].as_str().is_some_and(|text| text.contains("no answer"));
         told("failing", "message") || told("blocked", "hint")
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_may_only_put_sends_chunks_and_manifests_stop_none() {
+    let server = Server::seaweedfs().await;
+    server.bucket("node-writer").await;
+    let mut machine = Machine::new("s3_9", "");
+    machine.set(&settings(&server, "node-writer", ""));
+    machine.set_secrets(WRITER, SECRET);
+    machine.start();
+    let mut python = machine.python();
+    let mut recorder = machine.recorder("drive");
+    for count in 1..=3 {
+        recorder.finalize();
+        recorder.end();
+        until("the chunk is proven", || status(&mut python, &machine)["library"]["uploaded_chunks"] == count);
+    }
+    assert!(is_stored_whole(&server, "node-writer", &machine, &recorder).await);
+    until("a manifest could not be replaced", || machine.log().contains("a remote manifest can't be written"));
+    assert_eq!(status(&mut python, &machine)["blocked"], json!(null));
+    assert!(!machine.log().contains("uploads are blocked"), "{}", machine.log());
 }

@@ -91,7 +91,10 @@ impl Sync {
             Ok(was_asked) => (true, was_asked.then_some(Outcome::Settled)),
             Err(error) => {
                 tracing::warn!(recording = %name, %error, "a remote manifest can't be written");
-                (false, Some(Outcome::from(error)))
+                // A key may not read or overwrite manifests and still send chunks: that stops no upload.
+                let is_denied = matches!(&error, TransferError::Store(error) if error.is_denied());
+                let outcome = if is_denied { Outcome::Dead(error.to_string()) } else { Outcome::from(error) };
+                (false, Some(outcome))
             }
         };
         let (now, jitter) = (self.parts.clock.tick(), fastrand::f64());
@@ -158,7 +161,12 @@ impl Sync {
         written: Option<&Published>,
     ) -> Result<Option<Published>, TransferError> {
         let store = &*self.parts.store;
-        let Some(meta) = store.head(key).await? else {
+        let found = match store.head(key).await {
+            // A key that may not look can still create the first one.
+            Err(error) if error.is_denied() && written.is_none() => None,
+            found => found?,
+        };
+        let Some(meta) = found else {
             return self.put_manifest(key, wanted.text.clone(), digest, PutMode::Create).await.map(Some);
         };
         // Even what we wrote ourselves is read: the local manifest may name less than it did, and this one only grows.
