@@ -12,6 +12,7 @@ mod library;
 mod local_store;
 mod main_job;
 mod manifests;
+mod multipart;
 mod readme;
 mod reconcile;
 mod s3_faults;

@@ -96,7 +96,7 @@ pub fn parcel(folder: &Path, name: &str, size: usize) -> Parcel {
     let path = folder.join(name);
     fs::write(&path, content).unwrap();
     let key = ObjectKey::chunk(&machine(), &recording(name), ChunkName::new(0, &digest));
-    Parcel { path, digest, key, may_be_there: false }
+    Parcel { path, digest, key, size_bytes: size as u64, may_be_there: false, large: None }
 }
 
 async fn conforms(server: &Server, bucket: &str, prefix: &str) {

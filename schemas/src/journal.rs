@@ -50,6 +50,42 @@ pub enum JournalEntry {
         /// The chunk's name.
         chunk: ChunkName,
     },
+    /// An upload in parts was begun.
+    UploadBegun {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// The object's key.
+        key: String,
+        /// The store's name for the upload: only those that stand here are gone on with or given up.
+        upload_id: String,
+        /// The size of its parts, the last one's aside.
+        part_bytes: u64,
+    },
+    /// A part was sent.
+    PartSent {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// The upload that it belongs to.
+        upload_id: String,
+        /// Its number, from 1.
+        number: u32,
+        /// Its size.
+        size_bytes: u64,
+        /// Its digest.
+        sha256: Digest,
+        /// What the store calls it.
+        etag: String,
+        /// That is the MD5 of the bytes that were sent.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        etag_is_md5: bool,
+    },
+    /// An upload in parts is completed or given up.
+    UploadEnded {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// The upload.
+        upload_id: String,
+    },
     /// A remote manifest was written.
     Published {
         /// The manifest's key: another capture may own the usual one.

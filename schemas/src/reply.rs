@@ -320,6 +320,9 @@ pub struct StatusReply {
     pub paused: Option<Paused>,
     /// A fact stops uploads.
     pub blocked: Option<Blocked>,
+    /// The hours in which uploads go by themselves; null at all hours.
+    #[serde(default)]
+    pub upload_window: Option<UploadWindow>,
     /// Why the last try failed, while no other succeeded since; it is tried again by itself.
     pub failing: Option<Failing>,
     /// What waits and what is on its way.
@@ -355,6 +358,17 @@ pub struct Paused {
     pub since_ns: UnixNs,
     /// Until when; null until somebody resumes.
     pub until_ns: Option<UnixNs>,
+}
+
+/// The hours in which uploads go by themselves, as `upload_window` is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UploadWindow {
+    /// The hours, in the machine's own time.
+    pub hours: String,
+    /// These are they.
+    pub is_open: bool,
+    /// When that changes.
+    pub changes_in_s: u64,
 }
 
 /// A fact stops uploads; it ends by itself when the fact does.

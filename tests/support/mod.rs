@@ -3,6 +3,7 @@
 pub mod conformance;
 pub mod http;
 pub mod node;
+pub mod proxy;
 pub mod python;
 pub mod robot;
 pub mod servers;

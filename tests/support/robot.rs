@@ -14,17 +14,18 @@ use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
         facts::Facts,
-        sync::{Parts, Sync},
+        sync::{Parts, Sync, Tuning},
     },
     library::identity::Identity,
-    policy::{Tick, queue::Limits},
-    store::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, Stored, local::LocalStore},
+    policy::Tick,
+    store::{
+        Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, Stored, local::LocalStore,
+        throttle::Throttle,
+    },
 };
 use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, reply::Probe};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-const LIMITS: Limits = Limits { concurrency: 4, chunks_max: 1000, give_up_after: Duration::from_secs(43_200) };
 
 /// The machine's clock, moved on by hand.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ pub struct Robot {
     pub folder: TempDir,
     pub clock: Arc<MovedClock>,
     pub facts: Arc<Facts>,
-    pub auto_upload: bool,
+    pub tuning: Tuning,
     store: Arc<CountedStore>,
 }
 
@@ -104,7 +105,7 @@ impl Robot {
         fs::create_dir(folder.path().join("mnt")).unwrap();
         let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default()));
         let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
-        Self { folder, clock, facts, auto_upload: true, store }
+        Self { folder, clock, facts, tuning: Tuning::default(), store }
     }
 
     /// A node that knows nothing yet: as after a crash.
@@ -124,9 +125,9 @@ impl Robot {
             dead_letters: self.folder.path().join("dead_letter.json"),
             state: self.folder.path().join("state.json"),
             settings: Digest::of(b"settings"),
-            auto_upload: self.auto_upload,
+            throttle: Arc::new(Throttle::new(Arc::<MovedClock>::clone(&self.clock))),
         };
-        Arc::new(Sync::new(parts, LIMITS))
+        Arc::new(Sync::new(parts, self.tuning.clone()))
     }
 
     /// A node that has read the library and sent nothing.

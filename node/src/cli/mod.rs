@@ -72,7 +72,7 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
     };
     runtime.block_on(async {
         match cli.command {
-            Command::Serve => match serve::run(home, &cli.global.set, told_to_stop()).await {
+            Command::Serve => match Box::pin(serve::run(home, &cli.global.set, told_to_stop())).await {
                 Ok(()) => Exit::Done,
                 Err(error) => failed(&error.to_string(), None),
             },

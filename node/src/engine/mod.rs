@@ -2,6 +2,7 @@
 
 pub mod facts;
 pub mod jobs;
+pub mod multipart;
 pub mod reconcile;
 pub mod sync;
 pub mod transfer;

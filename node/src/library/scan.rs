@@ -24,6 +24,7 @@ use crate::{
     content::{self, ContentError},
     policy::{
         manifest::Uploaded,
+        parts::BegunUpload,
         recording::{self, ChunkFacts, ManifestFacts},
     },
 };
@@ -130,6 +131,8 @@ pub struct Recording {
     pub is_folded: bool,
     /// The last comparison with the store that saw the remote manifest as it was written.
     pub manifest_seen_in_pass: u32,
+    /// The uploads in parts that were begun and have not ended.
+    pub begun: BTreeMap<ChunkName, BegunUpload>,
 }
 
 /// What a recording's folder looks like from outside: as long as it is the same, nothing needs to be read again.
@@ -229,6 +232,7 @@ impl Recording {
         // Under another spelling of the machine the store's objects are others.
         let is_same_place = self.machine_id == known.machine_id;
         self.manifest_seen_in_pass = known.manifest_seen_in_pass;
+        self.begun.clone_from(&known.begun);
         if known.corrupt_noted_at_ns > self.corrupt_noted_at_ns {
             (self.is_corrupt, self.corrupt_noted_at_ns) = (known.is_corrupt, known.corrupt_noted_at_ns);
         }
@@ -330,6 +334,7 @@ pub fn load(
         fingerprint,
         is_folded: false,
         manifest_seen_in_pass: 0,
+        begun: fold.begun.clone(),
     };
     let mut readable = None;
     let mut chunks = BTreeMap::new();

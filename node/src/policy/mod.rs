@@ -6,11 +6,13 @@ pub mod backoff;
 pub mod intake;
 pub mod listing;
 pub mod manifest;
+pub mod parts;
 pub mod publish;
 pub mod queue;
 pub mod rate;
 pub mod reconcile;
 pub mod recording;
+pub mod window;
 
 /// Monotonic time since some start, for waiting. Never mixed with wall time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

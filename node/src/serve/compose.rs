@@ -1,19 +1,19 @@
 //! Making a node's parts from its settings.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX};
 
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
+    config::{self, Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
     engine::{
         facts::Facts,
         jobs::Jobs,
-        sync::{Parts, Sync},
+        sync::{Parts, Sync, Timers, Tuning},
     },
     library::{identity::Identity, state::NodeState},
-    policy::queue::{Block, Limits},
+    policy::queue::{Block, Limits, Order},
     service::{Service, Setup},
     store::{
         ObjectStore, StoreErrorKind,
@@ -22,6 +22,7 @@ use crate::{
             S3Store,
             settings::{Credentials, Patience, Problem, Provider, S3Settings},
         },
+        throttle::Throttle,
         unset::UnsetStore,
     },
 };
@@ -33,15 +34,44 @@ struct Store {
     setup: Setup,
 }
 
+/// What a store is made with: the machine, the time, and the limit of its bytes.
+type Who<'a> = (&'a MachineId, &'a Arc<dyn Clock>, &'a Arc<Throttle>);
+
+/// Longest wait between looks at recordings that go on.
+const RESCAN_OPEN_MAX: Duration = Duration::from_secs(5);
+
+/// Returns what a sync takes up of settings as it runs.
+pub(super) fn tuning(settings: &Settings) -> Tuning {
+    Tuning {
+        limits: Limits {
+            concurrency: settings.concurrency,
+            chunks_max: QUEUE_CHUNKS_MAX,
+            give_up_after: settings.give_up_after,
+            order: if settings.is_newest_first { Order::Newest } else { Order::Oldest },
+        },
+        timers: Timers {
+            rescan_open: settings.rescan_interval.min(RESCAN_OPEN_MAX),
+            rescan_all: settings.rescan_interval,
+            verify: settings.verify_interval,
+            shutdown_grace: settings.shutdown_grace,
+        },
+        auto_upload: settings.auto_upload,
+        priority_tags: settings.priority_tags.clone(),
+        bandwidth_limit_bytes_per_s: settings.bandwidth_limit_bytes_per_s,
+        window: settings.upload_window,
+        parts: settings.parts,
+    }
+}
+
 /// Digits of a mark in a store's id: enough that two stores never share one.
 const STORE_ID_DIGITS: usize = 16;
 
 /// Opens the store in a folder. Its id is that of its mark: another disk in its place is another store. One that was
 /// used before and is away is waited for; of one that was not, nothing is known yet.
-fn local_store(home: &Path, path: &Path) -> Result<Store, Block> {
+fn local_store(home: &Path, path: &Path, throttle: &Arc<Throttle>) -> Result<Store, Block> {
     let state = home.join("storage/state.json");
     let known = NodeState::load(&state).local_stores.remove(path);
-    let store = LocalStore::new(path);
+    let store = LocalStore::new(path).throttled(Arc::clone(throttle));
     let mark = match (store.open(known.as_deref()), known.clone()) {
         (Ok(mark), _) => mark,
         (Err(_), Some(mark)) => {
@@ -73,16 +103,10 @@ fn local_store(home: &Path, path: &Path) -> Result<Store, Block> {
 }
 
 /// Makes the store that the settings name. What is wrong with them is told, and then no store is there.
-async fn store(
-    home: &Path,
-    settings: &StoreSettings,
-    machine_id: &MachineId,
-    clock: &Arc<dyn Clock>,
-    problems: &mut Vec<ConfigProblem>,
-) -> Store {
+async fn store(home: &Path, settings: &StoreSettings, who: Who<'_>, problems: &mut Vec<ConfigProblem>) -> Store {
     let unset = |reason: &str, hint: String| Arc::new(UnsetStore(Block { reason: reason.into(), hint }));
     match settings {
-        StoreSettings::Local { path } => match local_store(home, path) {
+        StoreSettings::Local { path } => match local_store(home, path, who.2) {
             Ok(store) => store,
             // It is looked for again, and then the parts are made anew.
             Err(block) => {
@@ -98,7 +122,7 @@ async fn store(
         StoreSettings::Invalid(block) => {
             Store { port: Arc::new(UnsetStore(block.clone())), id: "none".into(), setup: Setup::default() }
         }
-        StoreSettings::Remote(remote) => match remote_store(remote, machine_id, clock, problems).await {
+        StoreSettings::Remote(remote) => match remote_store(remote, who, problems).await {
             Ok(store) => store,
             Err(reason) => {
                 let hint = format!("{reason}: mend the store's settings");
@@ -114,8 +138,7 @@ async fn store(
 /// The first thing that is wrong with the settings; all of them are in `problems`.
 async fn remote_store(
     remote: &RemoteSettings,
-    machine_id: &MachineId,
-    clock: &Arc<dyn Clock>,
+    (machine_id, clock, throttle): Who<'_>,
     problems: &mut Vec<ConfigProblem>,
 ) -> Result<Store, String> {
     let unknown = || format!("{} is no kind of store", remote.backend);
@@ -152,7 +175,7 @@ async fn remote_store(
         Ok(store) => {
             let id = settings.store_id();
             let setup = Setup { backend: Some(backend), store_id: Some(id.clone()), ..Setup::default() };
-            Ok(Store { port: Arc::new(store), id, setup })
+            Ok(Store { port: Arc::new(store.throttled(Arc::clone(throttle))), id, setup })
         }
         Err(found) => {
             let reason = found.first().map(|problem| format!("{}; {}", problem.message, problem.hint));
@@ -172,15 +195,19 @@ pub(super) struct Parted {
 }
 
 pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
-    let Config { settings, listed, mut problems, .. } = config;
-    let settings_digest = Digest::of(&serde_json::to_vec(&listed).unwrap_or_default());
+    let Config { settings, listed, problems, .. } = config;
+    let mut store_problems = Vec::new();
+    let lasting: Vec<_> = config::lasting(&listed).collect();
+    let settings_digest = Digest::of(&serde_json::to_vec(&lasting).unwrap_or_default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let Store { port, id, setup } = store(home, &settings.store, &identity.machine_id, &clock, &mut problems).await;
-    for ConfigProblem { key, source, message, hint } in &problems {
+    let throttle = Arc::new(Throttle::new(Arc::clone(&clock)));
+    let who = (&identity.machine_id, &clock, &throttle);
+    let Store { port, id, setup } = store(home, &settings.store, who, &mut store_problems).await;
+    for ConfigProblem { key, source, message, hint } in problems.iter().chain(&store_problems) {
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }
     let (recordings, commands_act) = (settings.recordings_dir.clone(), settings.commands_act);
-    let setup = Setup { recordings, commands_act, settings: listed, problems, ..setup };
+    let setup = Setup { recordings, commands_act, settings: listed, problems, store_problems, ..setup };
     let facts = Arc::new(Facts::new(identity.clone(), Arc::clone(&clock)));
     let parts = Parts {
         recordings: settings.recordings_dir.clone(),
@@ -192,14 +219,9 @@ pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) ->
         dead_letters: home.join("storage/dead_letter.json"),
         state: home.join("storage/state.json"),
         settings: settings_digest,
-        auto_upload: settings.auto_upload,
+        throttle,
     };
-    let limits = Limits {
-        concurrency: settings.concurrency,
-        chunks_max: QUEUE_CHUNKS_MAX,
-        give_up_after: settings.give_up_after,
-    };
-    let sync = Arc::new(Sync::new(parts, limits));
+    let sync = Arc::new(Sync::new(parts, tuning(&settings)));
     let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
     let service =
         Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&facts), Arc::clone(&clock), setup);

@@ -7,7 +7,10 @@ mod reconcile;
 mod status;
 mod upload;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
 
 use bubbaloop_storage_schemas::{
     Verb,
@@ -43,6 +46,15 @@ pub struct Setup {
     pub settings: Vec<Setting>,
     /// What is wrong with them.
     pub problems: Vec<ConfigProblem>,
+    /// What is wrong with the store that they name.
+    pub store_problems: Vec<ConfigProblem>,
+}
+
+/// The settings as they are told: some change while the node runs.
+#[derive(Debug)]
+struct Told {
+    settings: Vec<Setting>,
+    problems: Vec<ConfigProblem>,
 }
 
 /// Answers for one library.
@@ -54,6 +66,7 @@ pub struct Service {
     facts: Arc<Facts>,
     clock: Arc<dyn Clock>,
     setup: Setup,
+    told: RwLock<Told>,
 }
 
 /// The answer to a request.
@@ -67,7 +80,7 @@ pub enum Answer {
 
 impl Service {
     /// Makes the service of one library.
-    pub const fn new(
+    pub fn new(
         identity: Identity,
         sync: Arc<Sync>,
         jobs: Jobs,
@@ -75,7 +88,17 @@ impl Service {
         clock: Arc<dyn Clock>,
         setup: Setup,
     ) -> Self {
-        Self { identity, sync, jobs, facts, clock, setup }
+        let told = RwLock::new(Told { settings: setup.settings.clone(), problems: setup.problems.clone() });
+        Self { identity, sync, jobs, facts, clock, setup, told }
+    }
+
+    fn told(&self) -> RwLockReadGuard<'_, Told> {
+        self.told.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in other settings and what is wrong with them; the store that they name is the same.
+    pub fn tell_settings(&self, settings: Vec<Setting>, problems: Vec<ConfigProblem>) {
+        *self.told.write().unwrap_or_else(PoisonError::into_inner) = Told { settings, problems };
     }
 
     /// Ends the jobs: the node, or this putting together of it, is ending. Whoever waits for one is told its state.
@@ -136,6 +159,6 @@ impl Service {
     /// A parameter is unknown.
     pub fn config(&self, params: &Params) -> Result<Reply, Refusal> {
         params.check_names(Verb::Config)?;
-        Ok(Reply::Config(ConfigReply { head: self.head(Verb::Config), settings: self.setup.settings.clone() }))
+        Ok(Reply::Config(ConfigReply { head: self.head(Verb::Config), settings: self.told().settings.clone() }))
     }
 }

@@ -27,6 +27,10 @@ struct AtRisk {
 }
 
 impl AtRisk {
+    const fn is_any(&self) -> bool {
+        self.chunks > 0 || self.has_corrupt
+    }
+
     fn add(&mut self, bytes: u64, chunks: u64, at_ns: Option<UnixNs>) {
         self.bytes += bytes;
         self.chunks += chunks;
@@ -91,11 +95,7 @@ impl Service {
             self.sync.going();
         Ok(Reply::Status(Box::new(StatusReply {
             head: self.head(Verb::Status),
-            safe: is_known
-                && self.setup.backend.is_some()
-                && !counts_proven
-                && at_risk.chunks == 0
-                && !at_risk.has_corrupt,
+            safe: is_known && self.setup.backend.is_some() && !counts_proven && !at_risk.is_any(),
             at_risk_bytes: at_risk.bytes,
             at_risk_chunks: at_risk.chunks,
             oldest_at_risk_at_ns: at_risk.oldest_at_ns,
@@ -104,6 +104,7 @@ impl Service {
             disk_full_in_s,
             disk_free_bytes,
             paused: self.sync.paused(),
+            upload_window: self.sync.window(),
             blocked: unscannable.map(|found| self.unscannable(found)).or(block.map(|(block, since_ns)| Blocked {
                 reason: block.reason,
                 since_ns,
@@ -123,7 +124,7 @@ impl Service {
                 probe,
             },
             library,
-            config_problems: self.setup.problems.clone(),
+            config_problems: [self.told().problems.as_slice(), &self.setup.store_problems].concat(),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: Timestamp(self.sync.started_at_ns()).to_rfc3339(),
             started_at_ns: self.sync.started_at_ns(),

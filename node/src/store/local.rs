@@ -33,11 +33,12 @@ use bubbaloop_storage_schemas::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
 
 use super::{
     ACCESS_DENIED, Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored,
+    throttle::Throttle,
 };
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
@@ -61,6 +62,7 @@ pub struct LocalStore {
     staged: Arc<AtomicU64>,
     /// The mark of the store that this is, once it was opened: requests to another are refused.
     mark: Arc<OnceLock<String>>,
+    throttle: Option<Arc<Throttle>>,
 }
 
 /// What `store.json` holds.
@@ -100,7 +102,21 @@ fn mtime_ns(metadata: &fs::Metadata) -> i128 {
 impl LocalStore {
     /// Names the folder; nothing is touched before [`LocalStore::open`].
     pub fn new(root: impl Into<Arc<Path>>) -> Self {
-        Self { root: root.into(), staged: Arc::default(), mark: Arc::default() }
+        Self { root: root.into(), staged: Arc::default(), mark: Arc::default(), throttle: None }
+    }
+
+    /// Lets the bytes of uploads go no faster than `throttle` says.
+    #[must_use]
+    pub fn throttled(self, throttle: Arc<Throttle>) -> Self {
+        Self { throttle: Some(throttle), ..self }
+    }
+
+    /// Waits until so many bytes may go. Called where blocking is allowed.
+    fn wait_for(&self, bytes: usize) {
+        let wait = self.throttle.as_ref().map_or(Duration::ZERO, |throttle| throttle.reserve(bytes));
+        if !wait.is_zero() {
+            Handle::current().block_on(tokio::time::sleep(wait));
+        }
     }
 
     /// Makes the folder ready and returns the mark that tells this store from any other. `known` is the mark that stood
@@ -264,6 +280,7 @@ impl LocalStore {
             Body::File { path, digest } => {
                 let mut blocks = VerifiedBlocks::open(path, Some(*digest))?;
                 while let Some(block) = blocks.next_block()? {
+                    self.wait_for(block.len());
                     staged.write(&block).map_err(failed)?;
                 }
             }
@@ -303,7 +320,7 @@ impl LocalStore {
             None => content::hash(&path).map_err(|error| self.read_failed(key, error))?.0,
         };
         let (size_bytes, etag) = (metadata.len(), digest.to_string());
-        Ok(Some(ObjectMeta { key: key.clone(), size_bytes, etag, digest: Some(digest) }))
+        Ok(Some(ObjectMeta { key: key.clone(), size_bytes, etag, digest: Some(digest), parts: None }))
     }
 
     /// Reads a whole object: the last block comes only when the bytes have the digest that was stored.

@@ -133,7 +133,7 @@ impl Reconcile<'_> {
             return false;
         };
         let path = Folder::new(&self.sync.parts().recordings, &self.name).chunk(name);
-        let parcel = Parcel { path, digest, key: self.key(name), may_be_there: true };
+        let parcel = Parcel { path, digest, key: self.key(name), size_bytes, may_be_there: true, large: None };
         let is_done = match transfer::replace(&*self.store, probe, &parcel).await {
             Ok(proven) if proven.proof.is_proven() => {
                 chunk.remote = Remote::Same { proof: proven.proof, etag: proven.etag.clone() };

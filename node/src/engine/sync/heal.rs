@@ -69,7 +69,7 @@ impl Sync {
             let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
             chunk.map(|chunk| {
                 let is_proven = chunk.facts.proof.is_some_and(Proof::is_proven);
-                (self.item(&id.recording, chunk), is_proven && chunk.etag.as_deref() == Some(&*proven.etag))
+                (self.item(&id.recording, chunk, 0), is_proven && chunk.etag.as_deref() == Some(&*proven.etag))
             })
         };
         let Some((item, is_marked)) = item else { return };
@@ -119,7 +119,7 @@ impl Sync {
         let Some(found) = recordings.get(recording) else { return };
         let mut is_new = false;
         for chunk in ids.filter_map(|id| found.chunk(id.chunk)) {
-            let item = self.item(recording, chunk);
+            let item = self.item(recording, chunk, 0);
             if queue.stage(&item.id).is_none() {
                 queue.offer(item);
                 is_new = true;

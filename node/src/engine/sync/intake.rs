@@ -226,13 +226,14 @@ impl Sync {
 
     /// Offers what is pending of a recording, where uploads go by themselves or somebody asked for it.
     pub(super) fn offer_pending(&self, state: &mut State, name: &RecordingName) {
-        if !self.parts.auto_upload && !state.asked.contains(name) {
+        if !state.tuning.auto_upload && !state.asked.contains(name) {
             return;
         }
         let Some(recording) = state.recordings.get(name) else { return };
         let pending: Vec<_> = recording.pending().cloned().collect();
+        let rank = state.tuning.rank(Some(recording));
         for chunk in &pending {
-            let item = self.item(name, chunk);
+            let item = self.item(name, chunk, rank);
             if state.is_given_up(&item.id, chunk) {
                 self.restore_letter(state, item);
             } else if state.queue.offer(item) == Offered::Full {
@@ -245,11 +246,12 @@ impl Sync {
     }
 
     /// A chunk that was finalized since the run started can't have been sent by an earlier one.
-    pub(super) fn item(&self, recording: &RecordingName, chunk: &ChunkEntry) -> Item {
+    pub(super) fn item(&self, recording: &RecordingName, chunk: &ChunkEntry, rank: u32) -> Item {
         Item {
             id: ChunkId { recording: recording.clone(), chunk: chunk.name },
             size_bytes: chunk.size_bytes,
             finalized_at_ns: chunk.finalized_at_ns,
+            rank,
             is_fresh: chunk.finalized_at_ns >= self.started_at_ns,
         }
     }
@@ -309,9 +311,10 @@ impl Sync {
         entry.digest = Some(chunk.digest);
         entry.log_time_first_ns = entry.log_time_first_ns.or(chunk.log_time_first_ns);
         entry.log_time_last_ns = entry.log_time_last_ns.or(chunk.log_time_last_ns);
-        if recording::is_pending(&entry.facts) && self.parts.auto_upload {
-            let item = self.item(name, entry);
-            state.queue.offer(item);
+        if recording::is_pending(&entry.facts) && state.tuning.auto_upload {
+            let entry = entry.clone();
+            let rank = state.tuning.rank(state.recordings.get(name));
+            state.queue.offer(self.item(name, &entry, rank));
             self.changed.notify_one();
         }
         Ok(())

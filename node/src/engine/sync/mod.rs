@@ -7,8 +7,10 @@
 mod heal;
 mod intake;
 mod letters;
+mod parts;
 mod pause;
 mod publish;
+mod tuning;
 mod upload;
 mod verify;
 
@@ -31,13 +33,14 @@ use bubbaloop_storage_schemas::{
     reply::{Failing, Paused, Probe, RefusedEvents},
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
 };
 
 pub use self::{
     heal::ManifestDue,
     intake::{Errand, Legacy, Standing},
+    tuning::{Timers, Tuning},
 };
 use super::facts::Facts;
 use crate::{
@@ -50,10 +53,10 @@ use crate::{
     policy::{
         Tick, listing,
         publish::Publisher,
-        queue::{Block, ChunkId, Limits, Next, Queue, Stage},
+        queue::{Block, ChunkId, Next, Queue, Stage},
         rate::{Filling, Throughput},
     },
-    store::ObjectStore,
+    store::{ObjectStore, throttle::Throttle},
 };
 
 /// What a sync works with.
@@ -77,8 +80,8 @@ pub struct Parts {
     pub state: PathBuf,
     /// The digest of the settings: with others, what was given up is tried again.
     pub settings: Digest,
-    /// Chunks go up by themselves; otherwise only those that somebody asks for.
-    pub auto_upload: bool,
+    /// Lets the bytes of uploads go no faster than it says.
+    pub throttle: Arc<Throttle>,
 }
 
 /// The library in memory, the queue, and what joins them to disk and store.
@@ -106,6 +109,9 @@ pub struct Sync {
 
 #[derive(Debug)]
 struct State {
+    tuning: Tuning,
+    /// Places for parts of large chunks that are on their way.
+    places: Arc<Semaphore>,
     queue: Queue,
     recordings: BTreeMap<RecordingName, Recording>,
     unmanaged: AllUnmanaged,
@@ -152,19 +158,6 @@ pub struct Going {
     pub disk_full_in_s: Option<u64>,
 }
 
-/// How often the running sync looks, and how long it may take to end.
-#[derive(Debug, Clone, Copy)]
-pub struct Timers {
-    /// Between looks at recordings that go on.
-    pub rescan_open: Duration,
-    /// Between looks at the whole library.
-    pub rescan_all: Duration,
-    /// Between comparisons of all marks with the store.
-    pub verify: Duration,
-    /// For what is on its way when it ends.
-    pub shutdown_grace: Duration,
-}
-
 /// The shortest wait of the running sync: a timer that is just due does not spin it.
 const WAKE_MIN: Duration = Duration::from_millis(1);
 
@@ -179,9 +172,12 @@ fn note_end(ended: Result<(), JoinError>) {
 
 impl Sync {
     /// Makes a sync that knows nothing yet.
-    pub fn new(parts: Parts, limits: Limits) -> Self {
+    pub fn new(parts: Parts, tuning: Tuning) -> Self {
+        parts.throttle.set(tuning.bandwidth_limit_bytes_per_s);
         let state = State {
-            queue: Queue::new(limits),
+            queue: Queue::new(tuning.limits),
+            places: Arc::new(Semaphore::new(tuning.places())),
+            tuning,
             recordings: BTreeMap::new(),
             unmanaged: AllUnmanaged::new(),
             unreadable: BTreeMap::new(),
@@ -327,7 +323,7 @@ impl Sync {
 
     /// Runs until `stop`: scans the library, takes up what is told meanwhile, uploads. Then what is on its way may
     /// end within the grace; what does not is dropped, which is always safe.
-    pub async fn run(self: &Arc<Self>, timers: Timers, stop: impl Future<Output = ()>) {
+    pub async fn run(self: &Arc<Self>, stop: impl Future<Output = ()>) {
         self.restore_letters();
         self.restore_pause();
         let mut stop = pin!(stop);
@@ -336,11 +332,11 @@ impl Sync {
         tasks.spawn(async move { first.probe_first().await });
         let mut scan: Option<JoinHandle<()>> = None;
         let (mut open_at, mut all_at) = (Tick::default(), Tick::default());
-        let mut verify_at = self.verify_at(timers.verify);
+        let mut verify_at = self.verify_at(self.timers().verify);
         let mut verify: Option<JoinHandle<Duration>> = None;
         let mut doubt_at = Tick::default();
         loop {
-            let now = self.parts.clock.tick();
+            let (now, timers) = (self.parts.clock.tick(), self.timers());
             if now >= open_at {
                 if scan.as_ref().is_none_or(JoinHandle::is_finished) {
                     scan = Some(self.spawn_scan(now >= all_at));
@@ -375,7 +371,7 @@ impl Sync {
         if let Some(verify) = verify {
             verify.abort();
         }
-        if tokio::time::timeout(timers.shutdown_grace, drained).await.is_err() {
+        if tokio::time::timeout(self.timers().shutdown_grace, drained).await.is_err() {
             tracing::warn!("uploads are cut off: they go on at the next start");
         }
         self.save_letters();
@@ -414,6 +410,12 @@ impl Sync {
         if let Some(until) = self.pause_until() {
             return Some(until);
         }
+        let window_changes_at = self.apply_window();
+        let next = self.start_now(tasks);
+        next.into_iter().chain(window_changes_at).min()
+    }
+
+    fn start_now(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
         loop {
             let next = self.state().queue.next(self.parts.clock.tick());
             let sync = Arc::clone(self);

@@ -126,7 +126,7 @@ impl Sync {
         }
     }
 
-    async fn send(&self, item: &Item, attempt: u32) -> Result<(Proven, ObjectKey), TransferError> {
+    async fn send(self: &Arc<Self>, item: &Item, attempt: u32) -> Result<(Proven, ObjectKey), TransferError> {
         let known = self.state().probe;
         let probe = match known {
             Some(probe) => probe,
@@ -169,7 +169,7 @@ impl Sync {
         self.note_gate(&mut state);
     }
 
-    async fn parcel(&self, item: &Item, attempt: u32) -> Result<Parcel, StoreError> {
+    async fn parcel(self: &Arc<Self>, item: &Item, attempt: u32) -> Result<Parcel, StoreError> {
         let id = &item.id;
         let gone = || StoreError::from(ContentError::Gone(self.parts.recordings.join(id.recording.as_str())));
         let (machine_id, known) = {
@@ -183,7 +183,9 @@ impl Sync {
             None => hash_named(path.clone(), id.chunk).await?,
         };
         let key = ObjectKey::chunk(&machine_id, &id.recording, id.chunk);
-        Ok(Parcel { path, digest, key, may_be_there: attempt > 1 || !item.is_fresh })
+        let large = self.large(id, item.size_bytes);
+        let may_be_there = attempt > 1 || !item.is_fresh;
+        Ok(Parcel { path, digest, key, size_bytes: item.size_bytes, may_be_there, large })
     }
 
     /// Writes the mark to the journal, then takes it into the view and tells it.
