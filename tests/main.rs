@@ -12,6 +12,7 @@ mod library;
 mod local_store;
 mod main_job;
 mod manifests;
+mod manners;
 mod multipart;
 mod readme;
 mod reconcile;

@@ -372,8 +372,10 @@ impl Values {
         let ca = Digest::of(&ca.and_then(Result::ok).unwrap_or_default()).to_string();
         let secrets: Vec<_> =
             self.secrets.iter().map(|(key, secret)| (key, Digest::of(secret.expose().as_bytes()))).collect();
-        let lasting: Vec<_> = lasting(&self.listed).map(|setting| (&setting.key, &setting.value)).collect();
-        Digest::of(&serde_json::to_vec(&(lasting, &self.wrong, ca, secrets)).unwrap_or_default())
+        let lasting: Vec<_> = lasting(&self.listed)
+            .map(|setting| (&setting.key, &setting.value, self.wrong.contains(&setting.key.as_str())))
+            .collect();
+        Digest::of(&serde_json::to_vec(&(lasting, ca, secrets)).unwrap_or_default())
     }
 
     fn get(&self, key: &str) -> &Value {
