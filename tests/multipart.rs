@@ -53,7 +53,13 @@ impl PartsLog for Memory {
 
 fn large(log: &Arc<Memory>, size: usize, begun: Option<BegunUpload>) -> Option<Large> {
     let log: Arc<dyn PartsLog> = Arc::<Memory>::clone(log);
-    Some(Large { parts: Parts::of(size as u64, LIMITS).unwrap(), begun, log, places: Arc::new(Semaphore::new(4)) })
+    Some(Large {
+        parts: Parts::of(size as u64, LIMITS).unwrap(),
+        begun,
+        log,
+        places: Arc::new(Semaphore::new(4)),
+        weight: 1,
+    })
 }
 
 /// The keys of the bucket's uploads that have not ended.

@@ -46,6 +46,8 @@ pub struct Large {
     pub log: Arc<dyn PartsLog>,
     /// Places for parts that are on their way, over all chunks.
     pub places: Arc<Semaphore>,
+    /// Places that one of its parts takes; never more than there are.
+    pub weight: u32,
 }
 
 /// What came of sending a chunk in parts.
@@ -208,7 +210,7 @@ async fn send_part(
     part: FilePart,
 ) -> Result<(u32, SentPart), StoreError> {
     let closed = |_| StoreError::new(StoreErrorKind::Retry { after: None }, "the node is ending");
-    let _place = large.places.acquire().await.map_err(closed)?;
+    let _place = large.places.acquire_many(large.weight).await.map_err(closed)?;
     let sent = match multi.put_part(&parcel.key, &upload_id, number, &part).await {
         Err(error) if matches!(error.kind, StoreErrorKind::BadDigest) => {
             multi.put_part(&parcel.key, &upload_id, number, &part).await

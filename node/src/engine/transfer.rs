@@ -49,6 +49,8 @@ pub struct Proven {
     pub proof: Proof,
     /// The object's ETag.
     pub etag: String,
+    /// Bytes that were sent for it in one piece; those of parts were told one by one.
+    pub sent_bytes: u64,
 }
 
 /// Why a chunk is not known to be there.
@@ -129,7 +131,7 @@ async fn prove_stored(
     stored: Stored,
 ) -> Result<Proven, TransferError> {
     let Stored { etag, etag_is_md5 } = stored;
-    let proven = |proof, etag| Ok(Proven { digest: parcel.digest, proof, etag });
+    let proven = |proof, etag| Ok(Proven { digest: parcel.digest, proof, etag, sent_bytes: 0 });
     if probe.enforces_sha256 {
         proven(Proof::Enforced, etag)
     } else if etag_is_md5 {
@@ -168,7 +170,10 @@ async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Res
         return Err(StoreError::new(StoreErrorKind::Rejected, message).into());
     }
     match put(store, parcel).await {
-        Ok(stored) => prove_stored(store, probe, parcel, stored).await,
+        Ok(stored) => {
+            let proven = prove_stored(store, probe, parcel, stored).await?;
+            Ok(Proven { sent_bytes: parcel.size_bytes, ..proven })
+        }
         Err(error) if matches!(error.kind, StoreErrorKind::AlreadyExists) && !probe.rights.head => {
             Ok(claimed(parcel, String::new()))
         }
@@ -231,7 +236,7 @@ async fn put(store: &dyn ObjectStore, parcel: &Parcel) -> Result<Stored, StoreEr
 }
 
 const fn claimed(parcel: &Parcel, etag: String) -> Proven {
-    Proven { digest: parcel.digest, proof: Proof::Claimed, etag }
+    Proven { digest: parcel.digest, proof: Proof::Claimed, etag, sent_bytes: 0 }
 }
 
 async fn look(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
@@ -256,7 +261,7 @@ async fn identify(
     if let (None, Some(large)) = (digest, &parcel.large)
         && let Some(proof) = prove_by_parts(probe, parcel, large, &etag, parts).await?
     {
-        return Ok(Proven { digest: parcel.digest, proof, etag });
+        return Ok(Proven { digest: parcel.digest, proof, etag, sent_bytes: 0 });
     }
     let (found, proof) = match digest {
         Some(digest) if probe.enforces_sha256 => (Some(digest), Proof::Enforced),
@@ -267,7 +272,7 @@ async fn identify(
         Some(_) | None => (read_back(store, &parcel.key).await?, Proof::ReadBack),
     };
     match found {
-        Some(digest) if digest == parcel.digest => Ok(Proven { digest, proof, etag }),
+        Some(digest) if digest == parcel.digest => Ok(Proven { digest, proof, etag, sent_bytes: 0 }),
         Some(_) => Err(TransferError::Conflict { key: parcel.key.clone() }),
         None => {
             let message = format!("object {} vanished while it was looked at", parcel.key);

@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod intake;
 pub mod listing;
 pub mod manifest;
+pub mod pace;
 pub mod parts;
 pub mod publish;
 pub mod queue;

@@ -19,6 +19,9 @@ pub const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much one success adds at most to the time in which the store is known to take chunks.
 const SERVED_STEP_MAX: Duration = Duration::from_secs(60);
 
+/// What a chunk counts at most of the link's room: of a larger one only some parts are on their way.
+const WEIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
 /// Which chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChunkId {
@@ -198,6 +201,8 @@ pub struct Queue {
     gate: Gate,
     /// The hours in which uploads may go are over: only what a person asked for is started.
     is_window_closed: bool,
+    /// Bytes that may be on their way at once; `None` while the link is not known.
+    room_bytes: Option<u64>,
     era: u64,
     order: BTreeMap<Place, ()>,
     /// Chunks that fail while others go up, each until its own time.
@@ -218,6 +223,7 @@ impl Queue {
             limits,
             gate: Gate::Open,
             is_window_closed: false,
+            room_bytes: None,
             era: 0,
             order: BTreeMap::new(),
             later: BTreeMap::new(),
@@ -275,6 +281,21 @@ impl Queue {
         self.is_window_closed = !is_open;
     }
 
+    /// Tells how many bytes the link takes at once. One chunk may always go, and so may one that goes before all that are
+    /// on their way, so that a large one holds up nothing that is wanted more.
+    pub fn set_room(&mut self, room_bytes: Option<u64>) {
+        self.room_bytes = room_bytes;
+    }
+
+    fn has_room(&self) -> bool {
+        let (Some(room), Some((place, ()))) = (self.room_bytes, self.order.first_key_value()) else { return true };
+        let weight = |item: &Item| item.size_bytes.min(WEIGHT_BYTES_MAX);
+        let size_bytes = self.waiting.get(&place.id).map_or(0, |(_, entry)| weight(&entry.item));
+        let on_its_way: u64 = self.in_flight().map(weight).sum();
+        let goes_before = |entry: &Try| (place.is_not_urgent, place.rank) < (!entry.is_urgent, entry.item.rank);
+        on_its_way + size_bytes <= room || self.in_flight.values().all(goes_before)
+    }
+
     /// Tells whether anything waits that may be started in these hours.
     fn has_startable(&self) -> bool {
         self.order.first_key_value().is_some_and(|(place, ())| !self.is_window_closed || !place.is_not_urgent)
@@ -330,7 +351,7 @@ impl Queue {
             Gate::Waiting { until, .. } if now < *until && !self.order.is_empty() => return Next::WaitUntil(*until),
             Gate::Waiting { .. } => 1,
         };
-        if self.in_flight.len() >= slots {
+        if self.in_flight.len() >= slots || !self.has_room() {
             return Next::Idle;
         }
         let Some(place) = self.pop() else { return self.idle() };

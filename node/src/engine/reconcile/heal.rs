@@ -119,7 +119,7 @@ impl Reconcile<'_> {
     async fn mark(&self, evidence: &mut Evidence, name: ChunkName) -> bool {
         let (Some(chunk), Some(&digest)) = (chunk_of(evidence, name), self.digests.get(&name)) else { return false };
         let Remote::Same { proof, etag } = chunk.remote.clone() else { return false };
-        self.sync.mark(&self.id(name), Proven { digest, proof, etag }, self.key(name)).await;
+        self.sync.mark(&self.id(name), Proven { digest, proof, etag, sent_bytes: 0 }, self.key(name)).await;
         chunk.mark = Mark::Current;
         true
     }

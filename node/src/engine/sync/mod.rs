@@ -52,6 +52,7 @@ use crate::{
     },
     policy::{
         Tick, listing,
+        pace::Pace,
         publish::Publisher,
         queue::{Block, ChunkId, Next, Queue, Stage},
         rate::{Filling, Throughput},
@@ -138,6 +139,7 @@ struct State {
     block: Option<(Block, UnixNs)>,
     refused: RefusedEvents,
     throughput: Throughput,
+    pace: Pace,
     filling: Filling,
 }
 
@@ -194,6 +196,7 @@ impl Sync {
             block: None,
             refused: RefusedEvents::default(),
             throughput: Throughput::default(),
+            pace: Pace::default(),
             filling: Filling::default(),
         };
         Self {

@@ -63,7 +63,9 @@ impl PartsLog for Log {
         })
         .await;
         let now = self.sync.parts.clock.tick();
-        self.sync.state().throughput.add(size_bytes, now);
+        let mut state = self.sync.state();
+        state.note_sent(size_bytes, now);
+        state.pace.arrived(size_bytes, now);
     }
 
     async fn ended(&self, upload_id: &str) {
@@ -75,17 +77,17 @@ impl PartsLog for Log {
 impl Sync {
     /// Returns how a chunk goes up if it is large; `None` where it goes in one piece.
     pub(super) fn large(self: &Arc<Self>, id: &ChunkId, size_bytes: u64) -> Option<Large> {
-        let (limits, places, begun) = {
-            let state = self.state();
-            let recording = state.recordings.get(&id.recording);
-            let begun = recording.and_then(|recording| recording.begun.get(&id.chunk).cloned());
-            (state.tuning.parts, Arc::clone(&state.places), begun)
-        };
+        let state = self.state();
+        let recording = state.recordings.get(&id.recording);
+        let begun = recording.and_then(|recording| recording.begun.get(&id.chunk).cloned());
+        let limits = state.pace.part_limits(size_bytes, state.tuning.parts);
         let parts = Parts::of(size_bytes, limits);
         // One that was begun is gone on with, or given up, whatever the settings say by now.
         let parts = parts.or_else(|| Parts::of_begun(size_bytes, begun.as_ref()?.part_bytes))?;
         let log = Arc::new(Log { sync: Arc::clone(self), id: id.clone() });
-        Some(Large { parts, begun, log, places })
+        let part_bytes = begun.as_ref().map_or(parts.part_bytes(), |begun| begun.part_bytes);
+        let weight = state.pace.places_of(part_bytes, state.tuning.places());
+        Some(Large { parts, begun, log, places: Arc::clone(&state.places), weight })
     }
 
     /// Returns the uploads in parts that nothing will go on with: of chunks that are proven, gone or damaged.

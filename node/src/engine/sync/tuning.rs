@@ -92,6 +92,13 @@ impl Tuning {
 }
 
 impl State {
+    /// Counts bytes that arrived.
+    pub(super) fn note_sent(&mut self, bytes: u64, now: Tick) {
+        if bytes > 0 {
+            self.throughput.add(bytes, now);
+        }
+    }
+
     /// Puts the queue into the order of the recordings' tags.
     fn rank(&mut self) {
         let Self { queue, recordings, tuning, .. } = self;
@@ -118,6 +125,16 @@ impl Sync {
         }
         drop(guard);
         self.changed.notify_one();
+    }
+
+    /// Takes in that an upload ended, for which so many bytes arrived in one piece.
+    pub(super) fn end_pace(&self, sent_bytes: u64) {
+        let now = self.parts.clock.tick();
+        let mut state = self.state();
+        state.pace.arrived(sent_bytes, now);
+        state.pace.end(now);
+        let room = state.pace.room_bytes();
+        state.queue.set_room(room);
     }
 
     pub(super) fn timers(&self) -> Timers {

@@ -48,7 +48,11 @@ const DOUBTFUL: [&str; 3] = ["no_such_bucket", "local_path_missing", "local_path
 
 impl Sync {
     pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
-        let outcome = match self.send(&item, attempt).await {
+        let began = self.parts.clock.tick();
+        self.state().pace.begin(began);
+        let sent = self.send(&item, attempt).await;
+        self.end_pace(sent.as_ref().map_or(0, |(proven, _)| proven.sent_bytes));
+        let outcome = match sent {
             Ok((proven, key)) => {
                 let is_proven = proven.proof.is_proven();
                 self.settle(item.clone(), proven, key).await;
@@ -202,7 +206,7 @@ impl Sync {
 
     fn settle_now(&self, item: &Item, proven: Proven, key: &ObjectKey) {
         let Item { id, size_bytes, .. } = item;
-        let Proven { digest, proof, etag } = proven;
+        let Proven { digest, proof, etag, sent_bytes } = proven;
         let (chunk, size_bytes) = (id.chunk, *size_bytes);
         let is_known_claim = !proof.is_proven()
             && self.recording(&id.recording).is_some_and(|recording| {
@@ -233,7 +237,7 @@ impl Sync {
         if let Some(recording) = state.recordings.get_mut(&id.recording) {
             recording.is_folded = false;
         }
-        state.throughput.add(size_bytes, now);
+        state.note_sent(sent_bytes, now);
         state.publisher.want(&id.recording, now);
         let (recording, sha256) = (id.recording.clone(), digest.to_string());
         self.parts.facts.tell(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });

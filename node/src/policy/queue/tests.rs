@@ -80,6 +80,22 @@ fn out_of_hours_only_what_a_person_asked_for_goes() {
 }
 
 #[test]
+fn a_slow_link_carries_one_chunk_at_a_time_and_what_is_wanted_more_beside_it() {
+    let mut queue = queue(4);
+    queue.set_room(Some(0));
+    assert_eq!((start(&mut queue, at(0)), start(&mut queue, at(0))), (Some(0), None));
+    queue.rank(|id| if id.chunk.index() == 3 { 0 } else { 1 });
+    queue.finish(&id(0), Outcome::Settled, at(1), 0.0);
+    let urgent = Item { id: ChunkId { recording: "asked".parse().unwrap(), ..id(7) }, ..item(7) };
+    assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(3), None));
+    queue.offer(urgent);
+    queue.urge(Some(&"asked".parse().unwrap()));
+    assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(7), None));
+    queue.set_room(Some(3));
+    assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(1), None), "three bytes at once");
+}
+
+#[test]
 fn a_full_queue_keeps_the_chunks_that_go_first() {
     let mut queue = Queue::new(Limits { chunks_max: 2, ..LIMITS });
     let offered = [5, 6, 7, 3, 6].map(|number| queue.offer(item(number)));
