@@ -20,5 +20,6 @@ mod s3_faults;
 mod s3_node;
 mod s3_store;
 mod service;
+mod slow_link;
 mod support;
 mod sync;

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -27,13 +27,13 @@ use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, repl
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The machine's clock, moved on by hand.
+/// The machine's clock, moved on by hand, or made to pass faster.
 #[derive(Debug)]
-pub struct MovedClock(SystemClock, Mutex<Duration>);
+pub struct MovedClock(SystemClock, Mutex<Duration>, AtomicU32);
 
 impl Clock for MovedClock {
     fn tick(&self) -> Tick {
-        self.0.tick().after(*self.1.lock().unwrap())
+        Tick(self.0.tick().0 * self.2.load(Ordering::Relaxed)).after(*self.1.lock().unwrap())
     }
 
     fn wall(&self) -> UnixNs {
@@ -103,7 +103,7 @@ impl Robot {
             Mutex::default(),
         ));
         fs::create_dir(folder.path().join("mnt")).unwrap();
-        let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default()));
+        let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default(), AtomicU32::new(1)));
         let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
         Self { folder, clock, facts, tuning: Tuning::default(), store }
     }
@@ -146,7 +146,11 @@ impl Robot {
     }
 
     pub fn chunk(&self, index: u32) -> Value {
-        let content = vec![u8::try_from(index).unwrap(); 300_000];
+        self.chunk_of(index, 300_000)
+    }
+
+    pub fn chunk_of(&self, index: u32, size: usize) -> Value {
+        let content = vec![u8::try_from(index).unwrap(); size];
         let digest = Digest::of(&content);
         let name = ChunkName::new(index, &digest);
         fs::write(self.recording().join("chunks").join(name.to_string()), &content).unwrap();
@@ -206,6 +210,11 @@ impl Robot {
 
     pub fn pass(&self, time: Duration) {
         *self.clock.1.lock().unwrap() += time;
+    }
+
+    /// Lets ticks pass so many times faster.
+    pub fn hurry(&self, times: u32) {
+        self.clock.2.store(times, Ordering::Relaxed);
     }
 }
 
