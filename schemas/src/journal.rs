@@ -99,6 +99,14 @@ pub enum JournalEntry {
         /// The object's ETag.
         etag: String,
     },
+    /// A chunk's file was removed to make room, or is about to be. It holds for as long as the file is not there, whatever
+    /// the store is.
+    Evicted {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// Its size.
+        size_bytes: u64,
+    },
     /// Nothing here can heal the recording. It holds for the recording whatever the store is.
     Corrupt {
         /// Why.
@@ -119,7 +127,8 @@ mod tests {
     #[test]
     fn a_line_of_a_later_version_is_read_as_unknown() {
         let line: JournalLine =
-            serde_json::from_str(r#"{"at_ns":1,"store_id":"s","kind":"evicted","chunk":"x","new":[1]}"#).unwrap();
+            serde_json::from_str(r#"{"at_ns":1,"store_id":"s","kind":"of_a_later_version","chunk":"x","new":[1]}"#)
+                .unwrap();
         assert_eq!(line.entry, JournalEntry::Unknown);
     }
 

@@ -316,6 +316,9 @@ pub struct StatusReply {
     pub disk_full_in_s: Option<u64>,
     /// What is free on the library's disk.
     pub disk_free_bytes: Option<u64>,
+    /// How much less is free than the settings want, although all that may be removed was.
+    #[serde(default)]
+    pub disk_low_bytes: u64,
     /// A person stopped uploads.
     pub paused: Option<Paused>,
     /// A fact stops uploads.

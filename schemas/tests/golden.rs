@@ -424,6 +424,7 @@ fn info_reply() -> InfoReply {
 fn status_reply() -> StatusReply {
     StatusReply {
         upload_window: None,
+        disk_low_bytes: 0,
         head: head(Verb::Status),
         safe: false,
         at_risk_bytes: 9_437_184,

@@ -90,6 +90,7 @@ pub struct Robot {
     pub clock: Arc<MovedClock>,
     pub facts: Arc<Facts>,
     pub tuning: Tuning,
+    pub store_folder: Option<PathBuf>,
     store: Arc<CountedStore>,
 }
 
@@ -105,7 +106,7 @@ impl Robot {
         fs::create_dir(folder.path().join("mnt")).unwrap();
         let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default(), AtomicU32::new(1)));
         let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
-        Self { folder, clock, facts, tuning: Tuning::default(), store }
+        Self { folder, clock, facts, tuning: Tuning::default(), store_folder: None, store }
     }
 
     /// A node that knows nothing yet: as after a crash.
@@ -120,6 +121,7 @@ impl Robot {
             machine_id: "robot_1".parse().unwrap(),
             store,
             store_id: store_id.into(),
+            store_folder: self.store_folder.clone(),
             clock: Arc::<MovedClock>::clone(&self.clock),
             facts: Arc::clone(&self.facts),
             dead_letters: self.folder.path().join("dead_letter.json"),

@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Rate(u64),
     /// `22:00-06:00`.
     Window,
+    /// A number that is not negative, with a fraction or not.
+    Decimal,
     /// A list of texts.
     Texts,
     /// Zenoh endpoints.
@@ -65,6 +67,8 @@ const fn live(name: &'static str, kind: Kind, default: Option<&'static str>) -> 
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+/// Largest decimal: more gigabytes or days than anybody has.
+const DECIMAL_MAX: f64 = 1e6;
 /// Slowest limit: below it a block would wait longer than a connection is kept.
 const RATE_MIN: u64 = 1024;
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -89,6 +93,9 @@ pub(super) const KEYS: &[Key] = &[
     live("upload_window", Kind::Window, None),
     live("multipart_threshold", Kind::Size(PART_BYTES_MIN, PUT_BYTES_MAX), Some("16 MiB")),
     live("part_size", Kind::Size(PART_BYTES_MIN, PART_BYTES_MAX), Some("8 MiB")),
+    live("retention_days_local", Kind::Decimal, None),
+    live("disk_quota_gb", Kind::Decimal, None),
+    live("min_free_gb", Kind::Decimal, None),
     live("give_up_after", Kind::Duration(SECOND, YEAR), Some("12h")),
     live("rescan_interval", Kind::Duration(SECOND, HOUR), Some("60s")),
     live("verify_interval", Kind::Duration(SECOND, YEAR), Some("7d")),
@@ -139,6 +146,11 @@ impl Key {
             Kind::Window => {
                 let window = text.and_then(|text| text.parse::<Window>().ok());
                 window.map(|window| json!(window.to_string())).ok_or_else(|| NotAWindow.to_string())
+            }
+            Kind::Decimal => {
+                let number = value.as_f64().or_else(|| text?.trim().parse().ok());
+                let number = number.filter(|number| number.is_finite() && (0.0..=DECIMAL_MAX).contains(number));
+                number.map(Value::from).ok_or_else(|| "not a number such as 7 or 0.5".into())
             }
             Kind::Texts => read_texts(value).map(Value::from).ok_or_else(|| "not a list such as [\"a\", \"b\"]".into()),
             Kind::Endpoints => read_endpoints(value),

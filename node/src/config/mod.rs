@@ -28,6 +28,7 @@ use crate::{
     policy::{
         parts::{PART_BYTES_MIN, PartLimits},
         queue::Block,
+        retention::Retention,
         window::Window,
     },
     secret::Secret,
@@ -115,6 +116,8 @@ pub struct Settings {
     pub upload_window: Option<Window>,
     /// Which chunks go up in parts.
     pub parts: PartLimits,
+    /// When files make room that are proven elsewhere.
+    pub retention: Retention,
     /// How long a chunk may fail while the store takes others.
     pub give_up_after: Duration,
     /// Between two looks at the whole library.
@@ -296,6 +299,14 @@ impl Config {
 
 const DEFAULT: &str = "default";
 
+const DAY_S: f64 = 24.0 * 3600.0;
+
+/// Returns so many gigabytes, of which the settings allow no more than fit.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "settings are from 0 to a million")]
+fn gigabytes(gigabytes: f64) -> u64 {
+    (gigabytes * 1e9) as u64
+}
+
 fn file_problem(path: &Path, reason: &str) -> ConfigProblem {
     ConfigProblem {
         key: "storage".into(),
@@ -402,6 +413,10 @@ impl Values {
         self.text(key).and_then(|text| humantime::parse_duration(text).ok()).unwrap_or_default()
     }
 
+    fn decimal(&self, key: &str) -> Option<f64> {
+        self.get(key).as_f64()
+    }
+
     fn list(&self, key: &str) -> Vec<String> {
         let parts = self.get(key).as_array().into_iter().flatten();
         parts.filter_map(|part| part.as_str().map(str::to_owned)).collect()
@@ -475,6 +490,11 @@ impl Values {
             parts: PartLimits {
                 threshold_bytes: keys::bytes(self.get("multipart_threshold")).unwrap_or(PART_BYTES_MIN),
                 part_bytes: keys::bytes(self.get("part_size")).unwrap_or(PART_BYTES_MIN),
+            },
+            retention: Retention {
+                age: self.decimal("retention_days_local").map(|days| Duration::from_secs_f64(days * DAY_S)),
+                quota_bytes: self.decimal("disk_quota_gb").map(gigabytes),
+                free_bytes_min: self.decimal("min_free_gb").map(gigabytes),
             },
             give_up_after: self.duration("give_up_after"),
             rescan_interval: self.duration("rescan_interval"),

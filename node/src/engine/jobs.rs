@@ -302,6 +302,7 @@ impl Runner {
         let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
         let (mut result, mut failed) = (ReconcileResult::default(), Vec::new());
         for name in names {
+            let _lease = self.sync.lease(&name).await;
             let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
             let reconciled = {
                 let mut running = pin!(reconcile(&self.sync, &name, options, &hear));

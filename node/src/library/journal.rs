@@ -1,6 +1,10 @@
 //! `uploads.jsonl`: the authority for uploads, one JSON line per fact, append-only.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, UnixNs,
@@ -53,6 +57,8 @@ pub struct Fold {
     pub marks: BTreeMap<ChunkName, Mark>,
     /// The uploads in parts that were begun and have not ended.
     pub begun: BTreeMap<ChunkName, BegunUpload>,
+    /// The chunks whose files were removed to make room, unless they are there again.
+    pub evicted: BTreeSet<ChunkName>,
     /// The remote manifest that was written last.
     pub published: Option<Published>,
     /// Whether it is corrupt, where a line says so, and when that was written. It is the recording's, not a store's.
@@ -80,6 +86,9 @@ impl Fold {
         match line.entry {
             JournalEntry::Corrupt { .. } => self.corrupt = Some((true, line.at_ns)),
             JournalEntry::Healed => self.corrupt = Some((false, line.at_ns)),
+            JournalEntry::Evicted { chunk, .. } => {
+                self.evicted.insert(chunk);
+            }
             JournalEntry::Unknown => {}
             _ if !is_of_this_store => {}
             JournalEntry::Uploaded { chunk, sha256, proof, etag, key, .. } => {

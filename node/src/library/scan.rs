@@ -85,9 +85,16 @@ pub struct ChunkEntry {
     pub refused_digest: Option<Digest>,
     /// The last comparison with the store that saw the object as it was proven.
     pub seen_in_pass: u32,
+    /// Until when its file stays, whatever room is wanted; zero where nobody asked for that.
+    pub pinned_until_ns: UnixNs,
 }
 
 impl ChunkEntry {
+    /// Tells whether somebody wants its file to stay. `now_ns` is wall time.
+    pub const fn is_pinned(&self, now_ns: UnixNs) -> bool {
+        now_ns < self.pinned_until_ns
+    }
+
     /// Takes in that its bytes have a digest that fits its name and is not the manifest's: the manifest is wrong, and
     /// the chunk goes up as one that no manifest names.
     pub fn contradict(&mut self, found: Option<Digest>) {
@@ -360,6 +367,7 @@ pub fn load(
         recording.machine_id = earlier.machine_id.clone();
     }
     add_marks(&mut chunks, &fold, &recording.machine_id, name);
+    add_evicted(&mut chunks, &fold, earlier);
     recording.chunks = chunks.into_values().collect();
     if let Some((is_corrupt, noted_at_ns)) = fold.corrupt {
         (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(noted_at_ns));
@@ -427,6 +435,7 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
         etag: None,
         refused_digest: None,
         seen_in_pass: 0,
+        pinned_until_ns: 0,
     };
     let claims = manifest.chunks.iter().map(|chunk| chunk.uploaded_at_ns);
     checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
@@ -502,6 +511,7 @@ fn add_files(
             etag: None,
             refused_digest: None,
             seen_in_pass: 0,
+            pinned_until_ns: 0,
         });
         if let Some(before) =
             before.filter(|before| before.refused_digest.is_some() && before.refused_digest == entry.digest)
@@ -520,6 +530,18 @@ fn add_files(
         let is_still_damaged =
             before.filter(is_same_file).is_some_and(|before| before.facts.local == ChunkLocal::Damaged);
         entry.facts.local = if is_still_damaged { ChunkLocal::Damaged } else { ChunkLocal::Present };
+    }
+}
+
+/// Tells the files that were removed to make room from those that are missing. A line that a full disk kept in memory is
+/// known from before.
+fn add_evicted(chunks: &mut BTreeMap<ChunkName, ChunkEntry>, fold: &Fold, earlier: Option<&Recording>) {
+    for entry in chunks.values_mut().filter(|entry| entry.facts.local == ChunkLocal::Missing) {
+        let before = earlier.and_then(|recording| recording.chunk(entry.name));
+        let was_evicted = before.is_some_and(|before| before.facts.local == ChunkLocal::Evicted);
+        if was_evicted || fold.evicted.contains(&entry.name) {
+            entry.facts.local = ChunkLocal::Evicted;
+        }
     }
 }
 

@@ -13,6 +13,7 @@ pub mod queue;
 pub mod rate;
 pub mod reconcile;
 pub mod recording;
+pub mod retention;
 pub mod window;
 
 /// Monotonic time since some start, for waiting. Never mixed with wall time.

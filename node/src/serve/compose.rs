@@ -60,6 +60,7 @@ pub(super) fn tuning(settings: &Settings) -> Tuning {
         bandwidth_limit_bytes_per_s: settings.bandwidth_limit_bytes_per_s,
         window: settings.upload_window,
         parts: settings.parts,
+        retention: settings.retention,
     }
 }
 
@@ -214,6 +215,7 @@ pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) ->
         machine_id: identity.machine_id.clone(),
         store: port,
         store_id: id,
+        store_folder: setup.store_folder.clone(),
         clock: Arc::clone(&clock),
         facts: Arc::clone(&facts),
         dead_letters: home.join("storage/dead_letter.json"),

@@ -103,6 +103,7 @@ impl Service {
             upload_rate_bytes_per_s,
             disk_full_in_s,
             disk_free_bytes,
+            disk_low_bytes: self.sync.disk_low_bytes(),
             paused: self.sync.paused(),
             upload_window: self.sync.window(),
             blocked: unscannable.map(|found| self.unscannable(found)).or(block.map(|(block, since_ns)| Blocked {

@@ -4,6 +4,7 @@
 //! person's word, `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes;
 //! here is the state that they share and the loop that drives them.
 
+mod evict;
 mod heal;
 mod intake;
 mod letters;
@@ -71,6 +72,8 @@ pub struct Parts {
     pub store: Arc<dyn ObjectStore>,
     /// Its id in the journal.
     pub store_id: StoreId,
+    /// Its folder, where it is one.
+    pub store_folder: Option<PathBuf>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Tells what changed.
@@ -141,6 +144,9 @@ struct State {
     throughput: Throughput,
     pace: Pace,
     filling: Filling,
+    leases: evict::Leases,
+    /// How much less is free than the settings want.
+    disk_low_bytes: u64,
 }
 
 /// How uploads go at one instant.
@@ -162,6 +168,9 @@ pub struct Going {
 
 /// The shortest wait of the running sync: a timer that is just due does not spin it.
 const WAKE_MIN: Duration = Duration::from_millis(1);
+
+/// Longest wait between looks whether room is to be made: a robot may write a gigabyte a minute.
+const ROOM_LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// Between comparisons of marks and store while there is doubt.
 const DOUBT_RETRY: Duration = Duration::from_secs(60);
@@ -198,6 +207,8 @@ impl Sync {
             throughput: Throughput::default(),
             pace: Pace::default(),
             filling: Filling::default(),
+            leases: evict::Leases::default(),
+            disk_low_bytes: 0,
         };
         Self {
             started_at_ns: parts.clock.wall(),
@@ -338,6 +349,7 @@ impl Sync {
         let mut verify_at = self.verify_at(self.timers().verify);
         let mut verify: Option<JoinHandle<Duration>> = None;
         let mut doubt_at = Tick::default();
+        let (mut room_at, mut room): (Tick, Option<JoinHandle<()>>) = (Tick::default(), None);
         loop {
             let (now, timers) = (self.parts.clock.tick(), self.timers());
             if now >= open_at {
@@ -356,6 +368,11 @@ impl Sync {
                 let sync = Arc::clone(self);
                 verify = Some(tokio::spawn(async move { sync.verify_and_note(timers.verify).await }));
             }
+            if now >= room_at && self.is_scanned() && room.as_ref().is_none_or(JoinHandle::is_finished) {
+                room_at = now.after(timers.rescan_all.min(ROOM_LOOK_MAX));
+                let sync = Arc::clone(self);
+                room = Some(tokio::spawn(async move { sync.make_room().await }));
+            }
             self.save_letters_later(&mut tasks);
             let next = self.start_all(&mut tasks);
             let wake = next.map_or(open_at, |next| next.min(open_at)).since(now).max(WAKE_MIN);
@@ -371,9 +388,8 @@ impl Sync {
                 note_end(ended);
             }
         };
-        if let Some(verify) = verify {
-            verify.abort();
-        }
+        verify.iter().for_each(JoinHandle::abort);
+        room.iter().for_each(JoinHandle::abort);
         if tokio::time::timeout(self.timers().shutdown_grace, drained).await.is_err() {
             tracing::warn!("uploads are cut off: they go on at the next start");
         }

@@ -12,6 +12,7 @@ use crate::{
         Tick,
         parts::PartLimits,
         queue::{Limits, Order},
+        retention::Retention,
         window::Window,
     },
 };
@@ -36,6 +37,8 @@ pub struct Tuning {
     pub window: Option<Window>,
     /// Which chunks go up in parts.
     pub parts: PartLimits,
+    /// When files make room that are proven elsewhere.
+    pub retention: Retention,
 }
 
 impl Default for Tuning {
@@ -60,6 +63,7 @@ impl Default for Tuning {
             bandwidth_limit_bytes_per_s: None,
             window: None,
             parts: PartLimits { threshold_bytes: 16 * 1024 * 1024, part_bytes: 8 * 1024 * 1024 },
+            retention: Retention::default(),
         }
     }
 }

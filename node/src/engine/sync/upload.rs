@@ -155,7 +155,7 @@ impl Sync {
     }
 
     /// Looks at the store when the run begins, so that a fact that stops uploads is told before the first chunk.
-    pub(super) async fn probe_first(&self) {
+    pub async fn probe_first(&self) {
         if let Err(block) = self.probe().await
             && block.reason != "unreachable"
         {
