@@ -108,7 +108,7 @@ mod tests {
             pace.arrived(1_000_000, at(1000 + 4000 * number));
             pace.end(at(1000 + 4000 * number));
         }
-        assert_eq!(pace.room_bytes(), Some(2_500_000 - 2_500_000 % 10));
+        assert_eq!(pace.room_bytes(), Some(2_500_000));
         pace.begin(at(1_000_000));
         pace.arrived(1_000_000, at(1_004_000));
         pace.end(at(1_004_000));
