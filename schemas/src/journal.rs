@@ -50,6 +50,11 @@ pub enum JournalEntry {
         /// The chunk's name.
         chunk: ChunkName,
     },
+    /// The chunk is fetched from the store because a person wanted it here: for a while it is not removed to make room.
+    Restored {
+        /// The chunk's name.
+        chunk: ChunkName,
+    },
     /// A remote manifest was written.
     Published {
         /// The manifest's key: another capture may own the usual one.

@@ -131,6 +131,9 @@ pub(super) enum Ask {
         /// Hash every local file, and fetch and hash every object
         #[arg(long)]
         deep: bool,
+        /// Fetch from the store what is damaged, missing or evicted here
+        #[arg(long, conflicts_with = "all")]
+        restore: bool,
         /// How long to wait for the end; the job goes on after it
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         wait: Option<Duration>,
@@ -193,7 +196,7 @@ impl Ask {
             Self::Status { .. } => (Verb::Status, none),
             Self::Config { .. } => (Verb::Config, none),
             Self::DeadLetters => (Verb::DeadLetters, none),
-            Self::Reconcile { recording, dry_run, deep, .. } => {
+            Self::Reconcile { recording, dry_run, deep, restore, .. } => {
                 let params = match recording {
                     None => none.with("all", true),
                     Some(glob) if glob.contains(['*', '?']) => none.with("name", glob.as_str()),
@@ -203,7 +206,8 @@ impl Ask {
                     true => params.with(name, true),
                     false => params,
                 };
-                (Verb::Reconcile, flag(flag(params, "dry_run", dry_run), "deep", deep))
+                let params = flag(flag(params, "dry_run", dry_run), "deep", deep);
+                (Verb::Reconcile, flag(params, "restore", restore))
             }
             Self::Jobs { job } => (Verb::Jobs, given(none, "job", job.as_ref())),
             Self::Cancel { job } => (Verb::Cancel, none.with("job", job.as_str())),

@@ -1,6 +1,7 @@
 //! The hands: carries out what policy decides, on the library's files and the store's objects.
 
 pub mod facts;
+pub mod fetch;
 pub mod jobs;
 pub mod reconcile;
 pub mod sync;

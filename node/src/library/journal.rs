@@ -52,6 +52,8 @@ pub struct Fold {
     pub marks: BTreeMap<ChunkName, Mark>,
     /// The remote manifest that was written last.
     pub published: Option<Published>,
+    /// When chunks were fetched that a person wanted here. It holds whatever the store is.
+    pub restored: BTreeMap<ChunkName, UnixNs>,
     /// Whether it is corrupt, where a line says so, and when that was written. It is the recording's, not a store's.
     pub corrupt: Option<(bool, UnixNs)>,
     /// Lines that can't be read, the torn last one of a crash aside.
@@ -77,6 +79,9 @@ impl Fold {
         match line.entry {
             JournalEntry::Corrupt { .. } => self.corrupt = Some((true, line.at_ns)),
             JournalEntry::Healed => self.corrupt = Some((false, line.at_ns)),
+            JournalEntry::Restored { chunk } => {
+                self.restored.insert(chunk, line.at_ns);
+            }
             JournalEntry::Uploaded { .. } | JournalEntry::Gone { .. } | JournalEntry::Published { .. }
                 if !is_of_this_store => {}
             JournalEntry::Uploaded { chunk, sha256, proof, etag, key, .. } => {
@@ -160,6 +165,13 @@ mod tests {
         let gone = JournalLine { entry: JournalEntry::Gone { chunk: chunk(0) }, ..uploaded(0, "a", 2) };
         let text = [uploaded(0, "a", 1), gone].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
         assert!(Fold::of_text(text.as_bytes(), "a").marks.is_empty());
+    }
+
+    #[test]
+    fn a_chunk_that_was_fetched_is_so_whatever_the_store_is() {
+        let line = |at_ns| JournalLine { entry: JournalEntry::Restored { chunk: chunk(0) }, ..uploaded(0, "a", at_ns) };
+        let text = [line(1), line(3)].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
+        assert_eq!(Fold::of_text(text.as_bytes(), "b").restored, BTreeMap::from([(chunk(0), 3)]));
     }
 
     #[test]
