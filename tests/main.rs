@@ -14,6 +14,7 @@ mod main_job;
 mod manifests;
 mod readme;
 mod reconcile;
+mod restore;
 mod s3_faults;
 mod s3_node;
 mod s3_store;

@@ -42,14 +42,14 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(2);
 const DEADLINE: Duration = Duration::from_secs(60);
-const DEEP: Options = Options { deep: true, dry_run: false, restore: false };
-const SHALLOW: Options = Options { deep: false, dry_run: false, restore: false };
+pub const DEEP: Options = Options { deep: true, dry_run: false, restore: false };
+pub const SHALLOW: Options = Options { deep: false, dry_run: false, restore: false };
 
-fn drive() -> RecordingName {
+pub fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-fn view(sync: &Sync) -> Recording {
+pub fn view(sync: &Sync) -> Recording {
     sync.recording(&drive()).unwrap()
 }
 
@@ -169,7 +169,7 @@ impl Drop for Driver {
     }
 }
 
-async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
+pub async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     let _driver = (!options.dry_run).then(|| Driver::of(sync));
     let heard = Mutex::new(Progress::default());
     let name = drive();
@@ -182,16 +182,16 @@ async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     result
 }
 
-fn findings(result: &ReconcileResult) -> Vec<FindingKind> {
+pub fn findings(result: &ReconcileResult) -> Vec<FindingKind> {
     result.findings.iter().map(|finding| finding.kind).collect()
 }
 
-fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
+pub fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
     result.actions.iter().map(|action| action.kind).collect()
 }
 
 /// Every file below a folder, with its bytes.
-fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -227,7 +227,7 @@ async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind]
 }
 
 /// A robot with an ended recording of one chunk, which is in the store or not.
-async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
+pub async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
     let mut robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -239,17 +239,17 @@ async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
     (robot, chunk)
 }
 
-fn file(robot: &Robot, chunk: &Value) -> std::path::PathBuf {
+pub fn file(robot: &Robot, chunk: &Value) -> std::path::PathBuf {
     robot.recording().join("chunks").join(chunk["name"].as_str().unwrap())
 }
 
-fn damage(robot: &Robot, chunk: &Value) {
+pub fn damage(robot: &Robot, chunk: &Value) {
     let mut bytes = fs::read(file(robot, chunk)).unwrap();
     bytes[1000] ^= 1;
     fs::write(file(robot, chunk), bytes).unwrap();
 }
 
-fn plant(robot: &Robot, chunk: &Value) {
+pub fn plant(robot: &Robot, chunk: &Value) {
     fs::create_dir_all(robot.object(chunk).parent().unwrap()).unwrap();
     fs::write(robot.object(chunk), "planted").unwrap();
 }
