@@ -7,11 +7,13 @@ use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
+use crate::engine::holdings::Holding;
+
 /// The widest cell: a reason fits, and a label of hundreds of characters leaves room for the rest.
 const CELL_CHARS_MAX: usize = 100;
 
 /// Makes text of others fit to be shown: control characters would reach the terminal.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let plain = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
     let mut shown: String = text.chars().take(CELL_CHARS_MAX).map(plain).collect();
     if text.chars().nth(CELL_CHARS_MAX).is_some() {
@@ -85,6 +87,22 @@ pub(super) fn recordings(replies: &[Value], is_fleet: bool) -> String {
         }
     }
     if is_empty { "no recordings".into() } else { table.trim_fmt() }
+}
+
+/// What the store holds.
+pub(super) fn holdings(held: &[Holding]) -> String {
+    let mut table = table(&["machine", "recording", "chunks", "size", "manifest"]);
+    for held in held {
+        let manifest = if held.has_manifest { "yes" } else { "no" };
+        table.add_row(vec![
+            held.machine_id.to_string(),
+            held.recording.to_string(),
+            held.chunks.to_string(),
+            size(held.size_bytes),
+            manifest.into(),
+        ]);
+    }
+    if table.is_empty() { "the store holds nothing of it".into() } else { table.trim_fmt() }
 }
 
 /// One recording and its chunks.

@@ -39,6 +39,11 @@ impl Folder {
         Self(recordings.join(name.as_str()))
     }
 
+    /// Names a folder that is laid out as a recording's.
+    pub fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
+    }
+
     /// The recorder's manifest.
     pub fn manifest(&self) -> PathBuf {
         self.0.join("manifest.json")
