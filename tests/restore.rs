@@ -226,6 +226,23 @@ async fn a_remote_manifest_that_leaves_out_chunks_stands_in_and_is_not_written_h
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_capture_of_the_name_left_in_the_store_is_not_mixed_into_this_one() {
+    let (robot, _) = robot(2).await;
+    wipe(&robot);
+    fs::create_dir_all(robot.recording().join("chunks")).unwrap();
+    // A recorder has begun again under the name, and its manifest is not written yet.
+    let digest = Digest::of(b"new");
+    let new = json!({"name": ChunkName::new(0, &digest), "index": 0, "size_bytes": 3, "sha256": digest});
+    fs::write(file(&robot, &new), "new").unwrap();
+    let before = snapshot(&recordings(&robot));
+    let sync = started(&robot).await;
+    sync.scan().unwrap();
+    let told = run(&sync, RESTORE).await;
+    assert!(findings(&told).contains(&FindingKind::NameTaken), "{told:#?}");
+    assert!(snapshot(&recordings(&robot)) == before, "{told:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_in_the_place_of_a_file_and_is_none_is_put_aside() {
     let (robot, chunks) = robot(2).await;
     for chunk in &chunks {

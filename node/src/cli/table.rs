@@ -254,6 +254,11 @@ fn refused(events: &Value) -> String {
 pub(super) fn reconciled(reply: &Value) -> String {
     let mut out = job_line(reply);
     let result = &reply["result"];
+    let fetched = &result["counts"];
+    if number(fetched, "restored_chunks") > 0 {
+        let (chunks, bytes) = (number(fetched, "restored_chunks"), size(number(fetched, "restored_bytes")));
+        write!(out, "\nfrom the store: {chunks} {}, {bytes}", if chunks == 1 { "chunk" } else { "chunks" }).ok();
+    }
     for (title, field) in [("found", "findings"), ("done", "actions")] {
         let counted = rows(&result["counts"][field]);
         if counted.is_empty() {

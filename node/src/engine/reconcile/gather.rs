@@ -1,6 +1,6 @@
 //! Gathers the evidence: the library first, then the store's listing, then the objects that the listing does not settle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest,
@@ -171,6 +171,13 @@ impl Reconcile<'_> {
             self.found.push(Finding::new(FindingKind::ManifestRefused, &self.name, None, message));
         }
         let usual = names.usual.take().filter(|_| self.options.restore && here.manifest.is_none());
+        if usual.is_some() && is_of_other_capture(here, names) {
+            names.is_name_taken = true;
+            names.is_named = false;
+            let theirs = std::mem::take(&mut names.ours);
+            names.others.extend(theirs.into_keys());
+            return LocalManifest::Kept;
+        }
         // What leaves out chunks is no recorder's manifest, and what a newer recorder wrote is no broken one.
         let whole = usual.filter(|theirs| theirs.manifest.check(Indices::Contiguous).is_ok());
         let Some(theirs) = whole else { return LocalManifest::Kept };
@@ -422,6 +429,13 @@ impl Reconcile<'_> {
     pub(super) fn find(&mut self, kind: FindingKind, message: String) {
         self.found.push(Finding::new(kind, &self.name, None, message));
     }
+}
+
+/// Tells whether chunks here have the indices of others that the store's manifest names: two captures had the name.
+fn is_of_other_capture(here: &Here, names: &RemoteNames) -> bool {
+    let indices: BTreeSet<_> = names.ours.keys().map(|chunk| chunk.index()).collect();
+    let is_other = |name: ChunkName| indices.contains(&name.index()) && !names.ours.contains_key(&name);
+    here.recording.iter().flat_map(|recording| &recording.chunks).any(|chunk| is_other(chunk.name))
 }
 
 /// Returns the objects that no manifest names and that are no chunk's here.

@@ -382,6 +382,10 @@ proptest! {
             }
         }
         prop_assert_eq!(plan(&world.evidence()).actions, vec![]);
+        for truth in world.chunks.iter().filter(|truth| world.restore && truth.is_answered && truth.object == Some(true)) {
+            let is_gone = matches!(truth.local, Local::Damaged | Local::Missing | Local::Evicted);
+            prop_assert!(!is_gone, "{:?} was to be fetched", truth);
+        }
         if !world.is_guarded {
             // A run that knows nothing of this one's tries has nothing to do either.
             for truth in &mut world.chunks {
