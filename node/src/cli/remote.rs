@@ -162,7 +162,7 @@ impl Progress {
         match told {
             Told::Planned { chunks, size_bytes } => {
                 self.chunks = *chunks;
-                note(format_args!("{chunks} chunks, {}", ByteSize::b(*size_bytes)));
+                note(format_args!("{}, {}", table::chunks(*chunks as u64), ByteSize::b(*size_bytes)));
             }
             Told::Chunk { name, size_bytes, fate } => {
                 self.chunks_done += 1;
@@ -191,8 +191,8 @@ fn show(global: &Global, order: &Order, done: &Downloaded) -> Exit {
         result(format_args!("{told:#}"));
     } else {
         result(format_args!(
-            "{recording} of {machine}: {} chunks fetched ({}), {} there already, {} failed, in {}",
-            done.fetched_chunks,
+            "{recording} of {machine}: {} fetched ({}), {} there already, {} failed, in {}",
+            table::chunks(done.fetched_chunks),
             ByteSize::b(done.fetched_bytes),
             done.there_chunks,
             done.failed.len(),
@@ -202,7 +202,7 @@ fn show(global: &Global, order: &Order, done: &Downloaded) -> Exit {
     if done.failed.is_empty() {
         return Exit::Done;
     }
-    let message = format!("{} chunks are not there", done.failed.len());
+    let message = format!("not all of it is there: {} failed", table::chunks(done.failed.len() as u64));
     failed(&message, Some("mend what the reasons name and say it again: what is there is kept"));
     let no_answer = |error: &ChunkError| match error {
         ChunkError::Fetch(FetchError::Store(error)) => exit_of(error) == Exit::NoAnswer,

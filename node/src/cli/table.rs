@@ -34,6 +34,11 @@ fn size(bytes: u64) -> String {
     ByteSize::b(bytes).to_string()
 }
 
+/// So many chunks.
+pub(super) fn chunks(count: u64) -> String {
+    if count == 1 { "1 chunk".into() } else { format!("{count} chunks") }
+}
+
 /// A time to the second: what follows is noise for people.
 fn time(value: &Value, name: &str) -> String {
     match value[name].as_str() {
@@ -192,8 +197,7 @@ pub(super) fn status(reply: &Value) -> String {
     if at_risk > 0 {
         let since = time(reply, "oldest_at_risk_at");
         let bytes = size(number(reply, "at_risk_bytes"));
-        let chunks = if at_risk == 1 { "chunk" } else { "chunks" };
-        line("at risk", format!("{at_risk} {chunks}, {bytes}, the oldest since {since} UTC"));
+        line("at risk", format!("{}, {bytes}, the oldest since {since} UTC", chunks(at_risk)));
     }
     if reply["paused"].is_object() {
         let since = reply["paused"]["since_ns"].as_u64().map(|since_ns| Timestamp(since_ns).to_rfc3339());
@@ -256,8 +260,8 @@ pub(super) fn reconciled(reply: &Value) -> String {
     let result = &reply["result"];
     let fetched = &result["counts"];
     if number(fetched, "restored_chunks") > 0 {
-        let (chunks, bytes) = (number(fetched, "restored_chunks"), size(number(fetched, "restored_bytes")));
-        write!(out, "\nfrom the store: {chunks} {}, {bytes}", if chunks == 1 { "chunk" } else { "chunks" }).ok();
+        let bytes = size(number(fetched, "restored_bytes"));
+        write!(out, "\nfrom the store: {}, {bytes}", chunks(number(fetched, "restored_chunks"))).ok();
     }
     for (title, field) in [("found", "findings"), ("done", "actions")] {
         let counted = rows(&result["counts"][field]);

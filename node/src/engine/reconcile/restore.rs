@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -103,7 +103,7 @@ impl Reconcile<'_> {
         match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(aside) => {
                 if let Some(aside) = aside {
-                    action.message = format!("{}; the one here is put aside as {}", action.message, aside.display());
+                    action.message = with_aside(&aside, &action.message);
                 }
                 self.done.push(Action::new(action.kind, &self.name, None, action.message));
                 self.look_again(evidence).await;
@@ -226,9 +226,7 @@ impl Reconcile<'_> {
                 }
                 return self.failed(evidence, name, format!("it can't get its name: {error}"), false);
             }
-            Ok(Some(aside)) => {
-                action.message = format!("{}; what was here is put aside as {}", action.message, aside.display());
-            }
+            Ok(Some(aside)) => action.message = with_aside(&aside, &action.message),
             Ok(None) => {}
         }
         self.sync.note_local(&self.id(name), ChunkLocal::Present);
@@ -286,6 +284,12 @@ impl Reconcile<'_> {
         let size_bytes = chunk.size_bytes;
         self.settled(size_bytes);
     }
+}
+
+/// Says first where a person finds what was here: a long message is cut.
+fn with_aside(aside: &Path, message: &str) -> String {
+    let name = aside.file_name().unwrap_or_default().display();
+    format!("what was here is put aside as {name}; {message}")
 }
 
 /// Removes what earlier tries left of chunks that are here by now.
