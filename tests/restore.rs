@@ -157,6 +157,25 @@ async fn a_wiped_library_comes_back_byte_by_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_library_that_was_on_the_disk_before_is_no_twin() {
+    let (robot, chunks) = robot(1).await;
+    let stored = fs::read_to_string(robot.remote("manifest.json")).unwrap();
+    let older = stored.replace("\"library_id\": \"l\"", "\"library_id\": \"older\"");
+    assert_ne!(older, stored);
+    fs::write(robot.remote("manifest.json"), &older).unwrap();
+    wipe(&robot);
+    let sync = started(&robot).await;
+    run(&sync, RESTORE).await;
+    assert!(is_whole(&robot, &chunks));
+    assert_eq!(sync.twins(), [""; 0], "a new disk is no second machine");
+
+    fs::write(robot.remote("manifest.json"), older.replace("older", "stranger")).unwrap();
+    let sync = started(&robot).await;
+    run(&sync, SHALLOW).await;
+    assert_eq!(sync.twins(), ["stranger"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recording_that_another_spelling_of_the_machine_names_is_found() {
     let (robot, chunks) = robot(1).await;
     wipe(&robot);
@@ -456,9 +475,15 @@ async fn what_an_earlier_try_left_damaged_is_fetched_anew() {
     restores(&robot, &[ActionKind::Restore; 2], 2).await;
     assert!(is_whole(&robot, &chunks) && is_tidy(&robot));
     fs::write(part(&chunks[0]), "left").unwrap();
+    let begun = fs::read(file(&robot, &chunks[1])).unwrap()[..100_000].to_vec();
     damage(&robot, &chunks[1]);
-    run(&started(&robot).await, RESTORE).await;
-    assert!(is_tidy(&robot), "what is not gone on with is swept");
+    fs::write(part(&chunks[1]), begun).unwrap();
+    let store = Cut::of(&robot, u64::MAX);
+    let sync = robot.started_with(Arc::<Cut>::clone(&store), "s");
+    sync.scan().unwrap();
+    run(&sync, RESTORE).await;
+    assert!(is_whole(&robot, &chunks) && is_tidy(&robot), "what is not gone on with is swept");
+    assert_eq!(store.given.load(Ordering::Relaxed), 200_000, "what was begun of a damaged one is gone on with too");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -141,9 +141,10 @@ impl Reconcile<'_> {
     /// Fetches chunks, a few at once.
     pub(super) async fn restore_all(&mut self, evidence: &mut Evidence, actions: Vec<Action>) {
         let folder = self.folder();
+        let wanted: BTreeSet<_> = actions.iter().filter_map(|action| action.chunk).collect();
         let made = spawn_blocking(move || {
             durable::create_folder(&folder.chunks())?;
-            sweep(&folder)
+            sweep(&folder, &wanted)
         });
         if let Err(error) = made.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             tracing::warn!(recording = %self.name, %error, "what earlier tries left can't be looked at");
@@ -293,11 +294,11 @@ fn with_aside(aside: &Path, message: &str) -> String {
 }
 
 /// Removes what earlier tries left of chunks that are here by now.
-fn sweep(folder: &Folder) -> io::Result<()> {
+fn sweep(folder: &Folder, wanted: &BTreeSet<ChunkName>) -> io::Result<()> {
     for entry in fs::read_dir(folder.chunks())? {
         let name = entry?.file_name();
         let chunk = name.to_str().and_then(Folder::chunk_of_part);
-        if let Some(chunk) = chunk.filter(|chunk| folder.chunk(*chunk).is_file()) {
+        if let Some(chunk) = chunk.filter(|chunk| !wanted.contains(chunk) && folder.chunk(*chunk).is_file()) {
             durable::remove(&folder.part(chunk))?;
         }
     }
