@@ -288,8 +288,8 @@ fn a_restore_and_a_download_that_are_killed_are_finished_by_saying_it_again() {
     let person = Person::of(&machine);
     let manifest = fs::read(remote(&machine, "drive").join("manifest.json")).unwrap();
     machine.terminate();
-    fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();
-    fs::create_dir_all(machine.home().join("recordings")).unwrap();
+    // A new disk has not even the folder.
+    fs::remove_dir_all(machine.home().join("recordings")).unwrap();
     for _ in 0..kills {
         machine.start();
         let mut asking = Command::new(BINARY)
@@ -376,6 +376,7 @@ fn comes_back(machine: &mut Machine, recorder: &Recorder) {
     let again = json_of(&machine.run(&["reconcile", "drive", "--restore", "--json"]));
     assert_eq!(again["result"]["actions"], json!([]), "{again:#}");
     exits(&machine.run(&["reconcile", "--all", "--restore"]), 2, &[]);
+    exits(&machine.run(&["reconcile", "nothing", "--restore"]), 3, &[]);
 }
 
 #[test]

@@ -303,8 +303,7 @@ impl Runner {
         if let (Scope::Matching(glob), true) = (&scope, options.restore)
             && let Err(error) = self.ready_to_restore(glob, &mut names, options).await
         {
-            let error = Some(refused(&error, error.to_string()));
-            return self.show(JobView { error, ..JobView::new(JobState::Failed) });
+            return self.show(JobView { error: Some(error), ..JobView::new(JobState::Failed) });
         }
         let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
         let (mut result, mut failed) = (ReconcileResult::default(), Vec::new());
@@ -341,9 +340,14 @@ impl Runner {
         glob: &str,
         names: &mut Vec<RecordingName>,
         options: Options,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<(), Refusal> {
         let known: BTreeSet<_> = names.iter().cloned().collect();
-        names.extend(names_in_store(&self.sync, glob).await?.into_iter().filter(|name| !known.contains(name)));
+        let found = names_in_store(&self.sync, glob).await.map_err(|error| {
+            let message = format!("which recordings the store holds is not known: {error}");
+            Refusal::new(ErrorCode::Unavailable, message)
+                .hint("name one recording, or ask again when the reason has ended")
+        })?;
+        names.extend(found.into_iter().filter(|name| !known.contains(name)));
         names.sort_unstable();
         if options.dry_run {
             return Ok(());
@@ -356,7 +360,7 @@ impl Runner {
                 needed_bytes = needed_bytes.saturating_add(found.counts.restored_bytes);
             }
         }
-        has_room(&self.sync, needed_bytes).await
+        has_room(&self.sync, needed_bytes).await.map_err(|error| refused(&error, error.to_string()))
     }
 
     async fn upload(&mut self, recording: Option<RecordingName>) {

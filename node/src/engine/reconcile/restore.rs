@@ -37,6 +37,7 @@ use crate::{
         self, listing,
         reconcile::{self, Evidence, Failure, Local, LocalManifest, Mark, Remote, Step},
     },
+    store::StoreError,
 };
 
 /// Between two words of how far it is.
@@ -52,13 +53,12 @@ pub(super) fn planned(evidence: &Evidence) -> (u64, u64) {
 /// Returns the names of this machine's recordings in the store that match a glob.
 ///
 /// # Errors
-/// `Unavailable`: the store does not list them.
-pub async fn names_in_store(sync: &Sync, glob: &str) -> Result<BTreeSet<RecordingName>, ReconcileError> {
+/// The store does not list them.
+pub async fn names_in_store(sync: &Sync, glob: &str) -> Result<BTreeSet<RecordingName>, StoreError> {
     let parts = sync.parts();
     let mut names = BTreeSet::new();
     for machine in parts.machine_id.spellings() {
-        let found = parts.store.list_folders(&format!("{machine}/")).await;
-        let found = found.map_err(|error| ReconcileError::Unavailable(format!("it can't be listed: {error}")))?;
+        let found = parts.store.list_folders(&format!("{machine}/")).await?;
         names.extend(found.iter().filter_map(|name| name.parse::<RecordingName>().ok()));
     }
     names.retain(|name| listing::matches(glob, name.as_str()));
@@ -71,9 +71,10 @@ pub async fn names_in_store(sync: &Sync, glob: &str) -> Result<BTreeSet<Recordin
 /// `NoRoom`: it has not.
 pub async fn has_room(sync: &Sync, needed_bytes: u64) -> Result<(), ReconcileError> {
     let recordings = sync.parts().recordings.clone();
-    match spawn_blocking(move || disk::space(&recordings)).await {
-        Ok(Ok(Space { free_bytes, disk_bytes })) => Ok(policy::fetch::room(needed_bytes, free_bytes, disk_bytes)?),
-        Ok(Err(_)) | Err(_) => Ok(()),
+    // On a new disk the folder of recordings is made by what comes first.
+    match spawn_blocking(move || recordings.ancestors().find_map(|folder| disk::space(folder).ok())).await {
+        Ok(Some(Space { free_bytes, disk_bytes })) => Ok(policy::fetch::room(needed_bytes, free_bytes, disk_bytes)?),
+        Ok(None) | Err(_) => Ok(()),
     }
 }
 
