@@ -435,7 +435,12 @@ fn a_reconcile_tells_what_it_saw_heals_and_then_has_nothing_to_do() {
     let chunk = unseen.finalize();
     ask(&mut python, "name=uns*");
     assert!(machine.is_stored("unseen", &chunk), "what no scan saw yet is meant too");
-    for selector in ["reconcile", "reconcile?recording=drive;all=true", "reconcile?recording=drive;deep=maybe"] {
+    for selector in [
+        "reconcile",
+        "reconcile?recording=drive;all=true",
+        "reconcile?recording=drive;deep=maybe",
+        "reconcile?all=true;restore=true",
+    ] {
         refused(&python.ask(&machine.key(selector)), "E_INVALID_PARAMS");
     }
     let nothing = python.ask(&machine.key("reconcile?recording=nothing;wait=30s")).value();

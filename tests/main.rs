@@ -6,6 +6,7 @@
 mod bus;
 mod cli;
 mod crash;
+mod download;
 mod evict;
 mod house;
 mod launch;
@@ -17,6 +18,7 @@ mod manners;
 mod multipart;
 mod readme;
 mod reconcile;
+mod restore;
 mod s3_faults;
 mod s3_node;
 mod s3_store;

@@ -86,6 +86,11 @@ pub enum JournalEntry {
         /// The upload.
         upload_id: String,
     },
+    /// The chunk is fetched from the store because a person wanted it here: for a while it is not removed to make room.
+    Restored {
+        /// The chunk's name.
+        chunk: ChunkName,
+    },
     /// A remote manifest was written.
     Published {
         /// The manifest's key: another capture may own the usual one.

@@ -118,6 +118,7 @@ const RECONCILE: &[Param] = &[
     param("all", ParamKind::Flag, "every recording of this machine"),
     param("dry_run", ParamKind::Flag, "tell what would be done and change nothing"),
     param("deep", ParamKind::Flag, "hash every local file, and fetch and hash every object"),
+    param("restore", ParamKind::Flag, "fetch from the store what is damaged, missing or evicted here; not with all"),
     param("wait", ParamKind::Duration, "how long the reply may wait for the end (default 2s)"),
     FORMAT,
 ];

@@ -129,6 +129,7 @@ fn cases() -> Vec<Case> {
         ),
         Case::plain("journal_line_corrupt", journal(JournalEntry::Corrupt { reason: "2 chunks are lost".into() })),
         Case::plain("journal_line_healed", journal(JournalEntry::Healed)),
+        Case::plain("journal_line_restored", journal(JournalEntry::Restored { chunk })),
         Case::plain("error_reply", error_reply()),
         Case::plain("help_reply", help_reply()),
         Case::plain("list_reply", list_reply()),

@@ -137,7 +137,10 @@ impl Machine {
 
     /// Runs a command of the same binary for this home.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(BINARY).args(arguments).arg("--home").arg(self.home()).output().unwrap()
+        let mut command = Command::new(BINARY);
+        // What a command writes to the folder that it runs in goes away with the machine.
+        command.args(arguments).arg("--home").arg(self.home()).current_dir(self.folder.path());
+        command.output().unwrap()
     }
 
     /// A Python client of the node, which has found it.

@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::codec;
 use serde_json::{Value, json};
 
 /// What the clients are made of, pinned.
-const PACKAGES: [&str; 1] = ["eclipse-zenoh==1.10.2"];
+const PACKAGES: [&str; 3] = ["eclipse-zenoh==1.10.2", "mcap==1.6.0", "pymcap-cli==0.34.0"];
 
 /// Returns the folder under the target folder where tests keep what they install.
 pub fn installed() -> PathBuf {
@@ -54,6 +54,17 @@ pub fn python() -> &'static Path {
         fs::write(done, wanted).unwrap();
         python
     })
+}
+
+/// Has others judge MCAP files: pymcap-cli's doctor finds no fault in `found`, and the Python reader finds the same
+/// messages in it as in `original`, one by one. Returns how many there are.
+pub fn judge(original: &Path, found: &Path) -> u64 {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/judge.py");
+    let judged = Command::new(python()).arg(script).args([original, found]).output().unwrap();
+    assert!(judged.status.success(), "{}: {judged:?}", found.display());
+    let doctor = python().with_file_name("pymcap-cli");
+    run(Command::new(doctor).arg("doctor").arg(found));
+    String::from_utf8(judged.stdout).unwrap().trim().parse().unwrap()
 }
 
 /// One client process.

@@ -70,6 +70,10 @@ impl ObjectStore for CountedStore {
         self.0.list(prefix, after, limit).await
     }
 
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.0.list_folders(prefix).await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.0.delete(key).await
     }

@@ -287,8 +287,16 @@ fn show(ask: &Ask, global: &Global, told: Vec<Told>, mut alive: BTreeSet<String>
         failed(&format!("{whom}{}", refusal.refusal.message), refusal.refusal.hint.as_deref());
         exit = exit.max(exit_of(refusal));
     }
-    let has_failed = replies.iter().any(|reply| ["failed", "cancelled"].contains(&text(reply, "state")));
-    if has_failed && ask.job_wait().is_some() { exit.max(Exit::Failed) } else { exit }
+    if ask.job_wait().is_some() { replies.iter().map(exit_of_job).fold(exit, Exit::max) } else { exit }
+}
+
+fn exit_of_job(reply: &Value) -> Exit {
+    let is_not_there = reply["error"]["code"] == json!(ErrorCode::NotFound);
+    match text(reply, "state") {
+        "failed" if is_not_there => Exit::NotFound,
+        "failed" | "cancelled" => Exit::Failed,
+        _ => Exit::Done,
+    }
 }
 
 fn exit_of(refusal: &ErrorReply) -> Exit {

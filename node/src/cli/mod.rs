@@ -5,6 +5,7 @@ mod args;
 mod ask;
 mod configure;
 mod demo;
+mod remote;
 mod table;
 
 use std::{
@@ -84,6 +85,10 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
                 Exit::Done
             }
             Command::Ask(Ask::Config { check: true }) => configure::check(&home, &cli.global),
+            Command::Ask(Ask::List { remote: true, name, .. }) => {
+                remote::list(&home, &cli.global, name.as_deref(), told_to_stop()).await
+            }
+            Command::Download(asked) => remote::download(&home, &cli.global, &asked, told_to_stop()).await,
             Command::Ask(verb) => ask::run(&home, &cli.global, &verb, told_to_stop()).await,
         }
     })

@@ -7,11 +7,13 @@ use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
+use crate::engine::holdings::Holding;
+
 /// The widest cell: a reason fits, and a label of hundreds of characters leaves room for the rest.
 const CELL_CHARS_MAX: usize = 100;
 
 /// Makes text of others fit to be shown: control characters would reach the terminal.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     let plain = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
     let mut shown: String = text.chars().take(CELL_CHARS_MAX).map(plain).collect();
     if text.chars().nth(CELL_CHARS_MAX).is_some() {
@@ -30,6 +32,11 @@ fn number(value: &Value, name: &str) -> u64 {
 
 fn size(bytes: u64) -> String {
     ByteSize::b(bytes).to_string()
+}
+
+/// So many chunks.
+pub(super) fn chunks(count: u64) -> String {
+    if count == 1 { "1 chunk".into() } else { format!("{count} chunks") }
 }
 
 /// A time to the second: what follows is noise for people.
@@ -85,6 +92,22 @@ pub(super) fn recordings(replies: &[Value], is_fleet: bool) -> String {
         }
     }
     if is_empty { "no recordings".into() } else { table.trim_fmt() }
+}
+
+/// What the store holds.
+pub(super) fn holdings(held: &[Holding]) -> String {
+    let mut table = table(&["machine", "recording", "chunks", "size", "manifest"]);
+    for held in held {
+        let manifest = if held.has_manifest { "yes" } else { "no" };
+        table.add_row(vec![
+            held.machine_id.to_string(),
+            held.recording.to_string(),
+            held.chunks.to_string(),
+            size(held.size_bytes),
+            manifest.into(),
+        ]);
+    }
+    if table.is_empty() { "the store holds nothing of it".into() } else { table.trim_fmt() }
 }
 
 /// One recording and its chunks.
@@ -174,8 +197,7 @@ pub(super) fn status(reply: &Value) -> String {
     if at_risk > 0 {
         let since = time(reply, "oldest_at_risk_at");
         let bytes = size(number(reply, "at_risk_bytes"));
-        let chunks = if at_risk == 1 { "chunk" } else { "chunks" };
-        line("at risk", format!("{at_risk} {chunks}, {bytes}, the oldest since {since} UTC"));
+        line("at risk", format!("{}, {bytes}, the oldest since {since} UTC", chunks(at_risk)));
     }
     if reply["paused"].is_object() {
         let since = reply["paused"]["since_ns"].as_u64().map(|since_ns| Timestamp(since_ns).to_rfc3339());
@@ -236,6 +258,11 @@ fn refused(events: &Value) -> String {
 pub(super) fn reconciled(reply: &Value) -> String {
     let mut out = job_line(reply);
     let result = &reply["result"];
+    let fetched = &result["counts"];
+    if number(fetched, "restored_chunks") > 0 {
+        let bytes = size(number(fetched, "restored_bytes"));
+        write!(out, "\nfrom the store: {}, {bytes}", chunks(number(fetched, "restored_chunks"))).ok();
+    }
     for (title, field) in [("found", "findings"), ("done", "actions")] {
         let counted = rows(&result["counts"][field]);
         if counted.is_empty() {

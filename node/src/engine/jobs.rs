@@ -1,7 +1,7 @@
 //! What people asked for and takes long: each request runs once, and asking again while it runs joins it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,6 +12,7 @@ use bubbaloop_storage_schemas::{
     error::{ErrorCode, Refusal},
     event::Fact,
     limits::{JOBS_KEPT_MAX, JOBS_RUNNING_MAX},
+    reconcile::FindingKind,
     reply::{JobResult, JobState, Progress, ReconcileResult, UploadResult},
 };
 use tokio::{
@@ -22,7 +23,7 @@ use ulid::Ulid;
 
 use super::{
     facts::Facts,
-    reconcile::{Options, ReconcileError, reconcile},
+    reconcile::{Options, ReconcileError, has_room, names_in_store, reconcile},
     sync::{Errand, Standing, Sync},
 };
 use crate::{
@@ -294,11 +295,16 @@ impl Runner {
 
     /// Reconciles one recording after the other. One that can't be looked at does not stop the others.
     async fn reconcile(&mut self, scope: Scope, options: Options) {
-        let (names, is_one) = match &scope {
+        let (mut names, is_one) = match &scope {
             Scope::One(name) => (vec![name.clone()], true),
             Scope::Matching(glob) => (self.names(Some(glob.clone())).await, false),
             Scope::All => (self.names(None).await, false),
         };
+        if let (Scope::Matching(glob), true) = (&scope, options.restore)
+            && let Err(error) = self.ready_to_restore(glob, &mut names, options).await
+        {
+            return self.show(JobView { error: Some(error), ..JobView::new(JobState::Failed) });
+        }
         let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
         let (mut result, mut failed) = (ReconcileResult::default(), Vec::new());
         for name in names {
@@ -324,9 +330,38 @@ impl Runner {
                 Err(error) => failed.push((name, error)),
             }
         }
-        let state = if failed.is_empty() { JobState::Done } else { JobState::Failed };
-        let error = refusal(&failed, is_one);
+        let error = refusal(&failed, is_one).or_else(|| unrestored(&result).filter(|_| options.restore));
+        let state = if error.is_none() { JobState::Done } else { JobState::Failed };
         self.show(JobView { state, progress: done, result: Some(JobResult::Reconcile(Box::new(result))), error });
+    }
+
+    /// Adds the recordings that only the store has, and looks whether there is room for all of them.
+    async fn ready_to_restore(
+        &self,
+        glob: &str,
+        names: &mut Vec<RecordingName>,
+        options: Options,
+    ) -> Result<(), Refusal> {
+        let known: BTreeSet<_> = names.iter().cloned().collect();
+        let found = names_in_store(&self.sync, glob).await.map_err(|error| {
+            let message = format!("which recordings the store holds is not known: {error}");
+            Refusal::new(ErrorCode::Unavailable, message)
+                .hint("name one recording, or ask again when the reason has ended")
+        })?;
+        names.extend(found.into_iter().filter(|name| !known.contains(name)));
+        names.sort_unstable();
+        if options.dry_run {
+            return Ok(());
+        }
+        // What only a look at every byte finds is not counted; each recording is looked at once more.
+        let look = Options { dry_run: true, deep: false, ..options };
+        let mut needed_bytes = 0_u64;
+        for name in names.iter() {
+            if let Ok(found) = reconcile(&self.sync, name, look, &|_| {}).await {
+                needed_bytes = needed_bytes.saturating_add(found.counts.restored_bytes);
+            }
+        }
+        has_room(&self.sync, needed_bytes).await.map_err(|error| refused(&error, error.to_string()))
     }
 
     async fn upload(&mut self, recording: Option<RecordingName>) {
@@ -360,11 +395,6 @@ fn sum(a: Progress, b: Progress) -> Progress {
 /// Why a reconcile failed, for the recordings that could not be looked at.
 fn refusal(failed: &[(RecordingName, ReconcileError)], is_one: bool) -> Option<Refusal> {
     let (name, error) = failed.first()?;
-    let code = match error {
-        ReconcileError::NotFound => ErrorCode::NotFound,
-        ReconcileError::Unavailable(_) => ErrorCode::Unavailable,
-        ReconcileError::Library(_) => ErrorCode::Internal,
-    };
     let message = match is_one {
         true => format!("{name}: {error}"),
         false => format!("{} recordings could not be looked at; {name}: {error}", failed.len()),
@@ -373,7 +403,32 @@ fn refusal(failed: &[(RecordingName, ReconcileError)], is_one: bool) -> Option<R
         true => "list tells the names of the recordings; ask again when the reason has ended",
         false => "the other recordings were reconciled; ask again when the reason has ended",
     };
-    Some(Refusal::new(code, message).hint(hint))
+    Some(refused(error, message).hint(hint))
+}
+
+fn refused(error: &ReconcileError, message: String) -> Refusal {
+    let code = match error {
+        ReconcileError::NotFound => ErrorCode::NotFound,
+        ReconcileError::Unavailable(_) | ReconcileError::NoRoom(_) => ErrorCode::Unavailable,
+        ReconcileError::Library(_) => ErrorCode::Internal,
+    };
+    Refusal::new(code, message)
+}
+
+/// Tells that something is not here although it was to be fetched.
+fn unrestored(result: &ReconcileResult) -> Option<Refusal> {
+    let is_found = |kind| result.counts.findings.iter().any(|row| row.kind == kind);
+    let is_refused = is_found(FindingKind::ManifestRefused);
+    let message = match (result.counts.unrestored_chunks, is_refused) {
+        (0, false) => return None,
+        (0, true) => "a remote manifest is refused, so that it is not known what belongs here".to_owned(),
+        (1, _) => "1 chunk could not be restored".to_owned(),
+        (chunks, _) => format!("{chunks} chunks could not be restored"),
+    };
+    // What is neither wrong nor gone may come the next time.
+    let is_lost = is_refused || is_found(FindingKind::Lost);
+    let code = if is_lost { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
+    Some(Refusal::new(code, message).hint("the findings tell why; all that could be fetched is here"))
 }
 
 /// An upload's chunks: each waits, is proven, or failed.

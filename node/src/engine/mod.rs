@@ -1,6 +1,9 @@
 //! The hands: carries out what policy decides, on the library's files and the store's objects.
 
+pub mod download;
 pub mod facts;
+pub mod fetch;
+pub mod holdings;
 pub mod jobs;
 pub mod multipart;
 pub mod reconcile;

@@ -61,6 +61,8 @@ pub struct Fold {
     pub evicted: BTreeSet<ChunkName>,
     /// The remote manifest that was written last.
     pub published: Option<Published>,
+    /// When chunks were fetched that a person wanted here. It holds whatever the store is.
+    pub restored: BTreeMap<ChunkName, UnixNs>,
     /// Whether it is corrupt, where a line says so, and when that was written. It is the recording's, not a store's.
     pub corrupt: Option<(bool, UnixNs)>,
     /// Lines that can't be read, the torn last one of a crash aside.
@@ -90,6 +92,10 @@ impl Fold {
                 self.evicted.insert(chunk);
             }
             JournalEntry::Unknown => {}
+            JournalEntry::Restored { chunk } => {
+                self.restored.insert(chunk, line.at_ns);
+                self.evicted.remove(&chunk);
+            }
             _ if !is_of_this_store => {}
             JournalEntry::Uploaded { chunk, sha256, proof, etag, key, .. } => {
                 self.marks.insert(chunk, Mark { digest: sha256, proof, at_ns: line.at_ns, etag, key });
@@ -215,6 +221,13 @@ mod tests {
         assert_eq!((sent(6), sent(7)), (Some(vec![1, 3]), None));
         assert!(fold(6, "a").begun[&chunk(0)].sent[&1].etag_is_md5);
         assert!(fold(6, "b").begun.is_empty(), "another store knows nothing of it");
+    }
+
+    #[test]
+    fn a_chunk_that_was_fetched_is_so_whatever_the_store_is() {
+        let line = |at_ns| JournalLine { entry: JournalEntry::Restored { chunk: chunk(0) }, ..uploaded(0, "a", at_ns) };
+        let text = [line(1), line(3)].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
+        assert_eq!(Fold::of_text(text.as_bytes(), "b").restored, BTreeMap::from([(chunk(0), 3)]));
     }
 
     #[test]

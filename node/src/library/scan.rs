@@ -23,6 +23,7 @@ use super::{
 use crate::{
     content::{self, ContentError},
     policy::{
+        fetch,
         manifest::Uploaded,
         parts::BegunUpload,
         recording::{self, ChunkFacts, ManifestFacts},
@@ -37,6 +38,11 @@ impl Folder {
     /// Names the folder of a recording.
     pub fn new(recordings: &Path, name: &RecordingName) -> Self {
         Self(recordings.join(name.as_str()))
+    }
+
+    /// Names a folder that is laid out as a recording's.
+    pub fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
     }
 
     /// The recorder's manifest.
@@ -57,6 +63,16 @@ impl Folder {
     /// A chunk's file.
     pub fn chunk(&self, name: ChunkName) -> PathBuf {
         self.chunks().join(name.to_string())
+    }
+
+    /// What of a chunk's file was fetched so far.
+    pub fn part(&self, name: ChunkName) -> PathBuf {
+        self.chunks().join(format!(".{name}.part"))
+    }
+
+    /// Returns the chunk of which a file name is the fetched part.
+    pub fn chunk_of_part(file_name: &str) -> Option<ChunkName> {
+        file_name.strip_prefix('.')?.strip_suffix(".part")?.parse().ok()
     }
 }
 
@@ -85,14 +101,14 @@ pub struct ChunkEntry {
     pub refused_digest: Option<Digest>,
     /// The last comparison with the store that saw the object as it was proven.
     pub seen_in_pass: u32,
-    /// Until when its file stays, whatever room is wanted; zero where nobody asked for that.
-    pub pinned_until_ns: UnixNs,
+    /// Until when it is not removed to make room: a person had it fetched from the store.
+    pub pinned_until_ns: Option<UnixNs>,
 }
 
 impl ChunkEntry {
     /// Tells whether somebody wants its file to stay. `now_ns` is wall time.
     pub const fn is_pinned(&self, now_ns: UnixNs) -> bool {
-        now_ns < self.pinned_until_ns
+        matches!(self.pinned_until_ns, Some(until_ns) if now_ns < until_ns)
     }
 
     /// Takes in that its bytes have a digest that fits its name and is not the manifest's: the manifest is wrong, and
@@ -247,6 +263,7 @@ impl Recording {
             let Some(before) = known.chunk(chunk.name) else { continue };
             chunk.facts.is_announced |= before.facts.is_announced;
             chunk.seen_in_pass = before.seen_in_pass;
+            chunk.pinned_until_ns = chunk.pinned_until_ns.max(before.pinned_until_ns);
             let is_same = chunk.digest.is_none() || before.digest.is_none() || chunk.digest == before.digest;
             if is_same_place && is_same && chunk.marked_at_ns.is_none() && before.marked_at_ns.is_some() {
                 chunk.digest = before.digest;
@@ -368,6 +385,11 @@ pub fn load(
     }
     add_marks(&mut chunks, &fold, &recording.machine_id, name);
     add_evicted(&mut chunks, &fold, earlier);
+    for (name, &restored_at_ns) in &fold.restored {
+        if let Some(entry) = chunks.get_mut(name) {
+            entry.pinned_until_ns = Some(fetch::pinned_until_ns(restored_at_ns));
+        }
+    }
     recording.chunks = chunks.into_values().collect();
     if let Some((is_corrupt, noted_at_ns)) = fold.corrupt {
         (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(noted_at_ns));
@@ -435,7 +457,7 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
         etag: None,
         refused_digest: None,
         seen_in_pass: 0,
-        pinned_until_ns: 0,
+        pinned_until_ns: None,
     };
     let claims = manifest.chunks.iter().map(|chunk| chunk.uploaded_at_ns);
     checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
@@ -511,7 +533,7 @@ fn add_files(
             etag: None,
             refused_digest: None,
             seen_in_pass: 0,
-            pinned_until_ns: 0,
+            pinned_until_ns: None,
         });
         if let Some(before) =
             before.filter(|before| before.refused_digest.is_some() && before.refused_digest == entry.digest)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub mod backoff;
+pub mod fetch;
 pub mod intake;
 pub mod listing;
 pub mod manifest;

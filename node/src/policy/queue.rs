@@ -236,6 +236,11 @@ impl Queue {
         }
     }
 
+    /// Returns how many chunks may be on their way at once.
+    pub const fn concurrency(&self) -> usize {
+        self.limits.concurrency
+    }
+
     /// Takes a chunk in, unless it is here already. Idempotent. A full queue keeps those that go first.
     pub fn offer(&mut self, item: Item) -> Offered {
         if self.stage(&item.id).is_some() {

@@ -6,9 +6,6 @@ use bubbaloop_storage_schemas::UnixNs;
 
 use super::queue::ChunkId;
 
-/// How long what was restored stays: somebody wanted it.
-pub const PIN: Duration = Duration::from_secs(7 * 24 * 3600);
-
 /// When room is made. Without any limit it never is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {

@@ -28,8 +28,8 @@ use crate::{
 };
 
 /// Which store the settings name.
-struct Store {
-    port: Arc<dyn ObjectStore>,
+pub(super) struct Store {
+    pub(super) port: Arc<dyn ObjectStore>,
     id: StoreId,
     setup: Setup,
 }
@@ -137,7 +137,7 @@ async fn store(home: &Path, settings: &StoreSettings, who: Who<'_>, problems: &m
 ///
 /// # Errors
 /// The first thing that is wrong with the settings; all of them are in `problems`.
-async fn remote_store(
+pub(super) async fn remote_store(
     remote: &RemoteSettings,
     (machine_id, clock, throttle): Who<'_>,
     problems: &mut Vec<ConfigProblem>,

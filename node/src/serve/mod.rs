@@ -1,5 +1,6 @@
 //! The node: put together from its settings, run, and put together anew when they change.
 
+pub mod access;
 mod compose;
 pub mod offline;
 

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 use bubbaloop_storage_schemas::{
     Digest,
     keys::ObjectKey,
-    limits::BLOCK_BYTES,
+    limits::{BLOCK_BYTES, STORE_FOLDERS_MAX},
     reply::{Probe, Rights},
 };
 use bytes::Bytes;
@@ -395,6 +395,23 @@ impl LocalStore {
         Ok(())
     }
 
+    fn folders_now(&self, prefix: &str) -> io::Result<Vec<String>> {
+        let is_inside = prefix.split('/').all(|part| !matches!(part, "." | ".."));
+        let entries = match fs::read_dir(self.root.join(prefix.trim_start_matches('/'))) {
+            Ok(entries) if is_inside => entries,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => return Ok(Vec::new()),
+        };
+        let mut names = Vec::new();
+        for entry in entries.take(STORE_FOLDERS_MAX) {
+            let entry = entry?;
+            let name = entry.file_name().into_string().ok().filter(|name| name != ".bubbaloop");
+            names.extend(name.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_dir())));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Runs blocking work of this store off the runtime's workers.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -439,6 +456,15 @@ impl ObjectStore for LocalStore {
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.blocking(move |store| store.list_now(&prefix, after.as_deref(), limit)).await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |store| {
+            store.ready()?;
+            store.folders_now(&prefix).map_err(|error| store.failed(&format!("list {prefix:?}"), &error))
+        })
+        .await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

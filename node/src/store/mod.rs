@@ -251,6 +251,13 @@ pub trait ObjectStore: std::fmt::Debug + Send + Sync {
     /// As [`StoreErrorKind`] tells.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 
+    /// Returns the names of the folders right below `prefix`, which is empty or ends with `/`, in order; other prefixes'
+    /// objects are not listed for that. They are bounded, in `limits`.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells.
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+
     /// Removes an object. An absent one is no error.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ use crate::{
     engine::transfer::Proven,
     library::scan::Recording,
     policy::{
+        fetch,
         queue::{ChunkId, Stage},
         recording::ManifestFacts,
     },
@@ -145,6 +146,17 @@ impl Sync {
         if let Err(error) = noted.await {
             tracing::error!(%error, "noting what is corrupt ended abnormally");
         }
+    }
+
+    /// Returns how many chunks may be on their way at once.
+    pub(in crate::engine) fn concurrency(&self) -> usize {
+        self.state().queue.concurrency()
+    }
+
+    /// Writes down that a chunk is fetched because a person wants it here, before it has its name. It blocks.
+    pub(in crate::engine) fn note_restored(&self, id: &ChunkId) {
+        let at_ns = self.journal(&id.recording, JournalEntry::Restored { chunk: id.chunk });
+        self.change(id, |chunk| chunk.pinned_until_ns = Some(fetch::pinned_until_ns(at_ns)));
     }
 
     /// Tells how a recording's remote manifest stands by what the journal says.

@@ -352,6 +352,20 @@ impl ObjectStore for S3Store {
         Ok(Page { objects, next_after: next.and_then(ours) })
     }
 
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let full = format!("{}{prefix}", self.prefix);
+        let found = self.folders(&full).await?;
+        let mut names: Vec<_> = found
+            .iter()
+            .filter_map(|folder| folder.strip_prefix(&full)?.strip_suffix('/'))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.removed(&self.full(key)).await
     }

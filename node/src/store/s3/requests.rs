@@ -9,7 +9,7 @@ use aws_sdk_s3::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
-use bubbaloop_storage_schemas::Digest;
+use bubbaloop_storage_schemas::{Digest, limits::STORE_FOLDERS_MAX};
 
 use super::{
     S3Store, body,
@@ -261,6 +261,29 @@ impl S3Store {
         };
         let page = self.ask(Request::List, &format!("list {prefix:?}"), send).await?;
         page.ok_or_else(|| retry(format!("the listing of {prefix:?} is not there")))
+    }
+
+    /// Lists the folders right below a prefix as they stand in the bucket.
+    pub(super) async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let (mut folders, mut token) = (Vec::new(), None::<String>);
+        loop {
+            let send = || async {
+                let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).delimiter("/");
+                let list = list.set_continuation_token(token.clone());
+                self.within(async { Ok(list.send().await?) }).await
+            };
+            let page = self.ask(Request::List, &format!("list {prefix:?}"), send).await?;
+            let page = page.ok_or_else(|| retry(format!("the listing of {prefix:?} is not there")))?;
+            folders.extend(page.common_prefixes().iter().filter_map(|found| found.prefix().map(str::to_owned)));
+            let next = page.next_continuation_token().filter(|_| page.is_truncated() == Some(true));
+            if next.is_some() && next == token.as_deref() {
+                return Err(retry(format!("the listing of {prefix:?} does not go on")));
+            }
+            token = next.map(str::to_owned);
+            if token.is_none() || folders.len() >= STORE_FOLDERS_MAX {
+                return Ok(folders);
+            }
+        }
     }
 
     /// Removes an object.
