@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// 2 Mbit/s.
+const BYTES_PER_S: u64 = 250_000;
+
 /// How much faster the test's time passes.
 const SPEED: u32 = 20;
 
@@ -38,7 +41,7 @@ async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
     let store = S3Store::open(&settings(&proxy.endpoint, bucket), clock).await.unwrap();
     let sync = robot.started_with(Arc::new(store), bucket);
-    proxy.limit(250_000 * u64::from(SPEED));
+    proxy.limit(BYTES_PER_S * u64::from(SPEED));
     let is_over = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn({
@@ -47,9 +50,14 @@ async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
     });
     let before = proxy.sent();
     let cutting = async {
+        let mut carried = before;
         while !is_over.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_secs(60) / SPEED).await;
-            proxy.cut();
+            // By bytes and not by time, which passes at another speed on a busy machine.
+            if proxy.sent() - carried >= 60 * BYTES_PER_S {
+                carried = proxy.sent();
+                proxy.cut();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let waiting = async {
