@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the node's log")]
 
+mod browser;
 mod bus;
 mod cli;
 mod crash;
@@ -14,6 +15,7 @@ mod main_job;
 mod manifests;
 mod readme;
 mod reconcile;
+mod rest;
 mod s3_faults;
 mod s3_node;
 mod s3_store;
