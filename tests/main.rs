@@ -11,6 +11,7 @@ mod house;
 mod launch;
 mod library;
 mod local_store;
+mod lost;
 mod main_job;
 mod manifests;
 mod readme;
