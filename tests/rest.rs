@@ -109,6 +109,8 @@ fn a_request_may_be_the_body_and_a_refusal_is_told_as_error() {
         ("upload", "E_INVALID_PARAMS", "all=true"),
         ("jobs?job=01M86QW7GVQNFH6PSSG32XDVC7", "E_NOT_FOUND", ""),
         ("lst", "E_NOT_FOUND", "storage/list"),
+        ("list?name=dr*&limit=1", "E_INVALID_PARAMS", "put ; between parameters"),
+        ("list?_max=1&name=nothing", "E_INVALID_PARAMS", "put ; between parameters"),
     ] {
         let error = refused(&router, &machine.key(selector), &[]);
         assert_eq!(error["code"], code, "{selector}: {error}");
