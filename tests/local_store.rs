@@ -103,7 +103,7 @@ async fn a_disk_that_goes_away_under_a_put_leaves_nothing_in_the_folder_that_sta
     fs::File::create(&file).unwrap().set_len(LARGE as u64).unwrap();
     let digest = Digest::of(&vec![0; LARGE]);
     let putting = tokio::spawn(async move {
-        let body = Body::File { path: file.into(), digest };
+        let body = Body::File { path: file, digest };
         store.put(&manifest_key("large"), &body, PutMode::Create).await
     });
     until("the put is under way", || fs::read_dir(root.join(".bubbaloop/staging")).unwrap().count() > 0);

@@ -73,7 +73,7 @@ fn the_event_that_is_shown_is_one_and_the_policy_is_json() {
     let event = FinalizeEvent::decode(event.as_bytes(), Some(Format::Json)).unwrap();
     event.chunk.check().unwrap();
     for block in shown {
-        serde_json::from_str::<serde_json::Value>(&block).unwrap();
+        serde_json::from_str::<Value>(&block).unwrap();
     }
 }
 
