@@ -289,8 +289,11 @@ fn another_disk_in_the_stores_place_is_no_store_of_ours() {
 
     std::fs::remove_dir(&store).unwrap();
     std::fs::rename(&away, &store).unwrap();
-    until("the store is back", || status("library")["uploaded_chunks"] == 1 && status("blocked") == json!(null));
-    assert_eq!(status("store")["store_id"], first);
+    until("the store is back", || {
+        status("library")["uploaded_chunks"] == 1
+            && status("blocked") == json!(null)
+            && status("store")["store_id"] == first
+    });
 
     std::fs::rename(&store, &away).unwrap();
     std::fs::create_dir_all(store.join(".bubbaloop")).unwrap();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the node's log")]
 
+mod browser;
 mod bus;
 mod cli;
 mod crash;
@@ -12,12 +13,14 @@ mod house;
 mod launch;
 mod library;
 mod local_store;
+mod lost;
 mod main_job;
 mod manifests;
 mod manners;
 mod multipart;
 mod readme;
 mod reconcile;
+mod rest;
 mod restore;
 mod s3_faults;
 mod s3_node;

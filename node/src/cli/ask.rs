@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     bus::client::{Client, Told},
+    clock::{Clock, SystemClock},
     config::Config,
     library::identity::{HomeLock, Identity},
     serve::offline,
@@ -36,6 +37,18 @@ struct Asker {
     client: Client,
     machine: Option<MachineId>,
     timeout: Duration,
+}
+
+/// What came of a question.
+#[derive(Default)]
+struct Answers {
+    told: Vec<Told>,
+    /// The machine that was asked; none where all were.
+    machine: Option<MachineId>,
+    /// Machines that were alive when all were asked.
+    alive: BTreeSet<String>,
+    /// Machines that answered, and did not answer when they were asked how it goes.
+    silent: BTreeSet<String>,
 }
 
 /// Between two questions of a status that is watched.
@@ -83,7 +96,10 @@ async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
         params = params.with("limit", OFFLINE_ROWS);
     }
     match offline::ask(home, &global.set, verb, params).await {
-        Ok(told) => show(ask, global, vec![told.map(|reply| json!(reply))], BTreeSet::new()),
+        Ok(told) => {
+            let told = vec![told.map(|reply| json!(reply))];
+            show(ask, global, Answers { told, ..Answers::default() })
+        }
         Err(error) => failed(&error.to_string(), None),
     }
 }
@@ -150,10 +166,10 @@ impl Asker {
         };
         let told = match ask.job_wait() {
             Some(wait) => self.job(ask, wait).await,
-            None => self.pages(ask).await,
+            None => self.pages(ask).await.map(|told| (told, BTreeSet::new())),
         };
         match told {
-            Ok(told) => show(ask, global, told, alive),
+            Ok((told, silent)) => show(ask, global, Answers { told, machine: self.machine.clone(), alive, silent }),
             Err(error) => failed(&error.to_string(), None),
         }
     }
@@ -200,19 +216,26 @@ impl Asker {
         Ok(whole)
     }
 
-    /// Asks for a job, then how it goes until it ends or the time is up.
-    async fn job(&self, ask: &Ask, wait: Option<Duration>) -> Result<Vec<Told>, crate::bus::BusError> {
+    /// Asks for a job, then how it goes until it ends, the time is up, or its machine stops answering. Returns what was
+    /// told last, and the machines that stopped.
+    async fn job(
+        &self,
+        ask: &Ask,
+        wait: Option<Duration>,
+    ) -> Result<(Vec<Told>, BTreeSet<String>), crate::bus::BusError> {
+        let clock = SystemClock::start();
+        let began = clock.tick();
         let (verb, params) = ask.request();
-        let mut left = wait.unwrap_or(Duration::MAX);
-        let step = left.min(JOB_WAIT);
-        left -= step;
+        let wait = wait.unwrap_or(Duration::MAX);
+        let step = wait.min(JOB_WAIT);
         let mut told = self.ask(verb, &params.with("wait", json!(step.as_secs_f64())), step).await?;
+        let mut heard_at = vec![clock.tick(); told.len()];
+        let mut silent = BTreeSet::new();
         let mut shown = String::new();
         loop {
-            let goes_on =
-                |told: &Told| told.as_ref().is_ok_and(|job| ["queued", "running"].contains(&text(job, "state")));
-            if left.is_zero() || !told.iter().any(goes_on) {
-                return Ok(told);
+            let left = wait.saturating_sub(clock.tick().since(began));
+            if left.is_zero() || !told.iter().any(|told| goes_on(told, &silent)) {
+                return Ok((told, silent));
             }
             let line = told.iter().filter_map(|told| told.as_ref().ok()).map(table::job_line).collect::<Vec<_>>();
             let line = line.join("\n");
@@ -220,17 +243,24 @@ impl Asker {
                 note(format_args!("{line}"));
                 shown = line;
             }
-            let step = left.min(JOB_LOOK);
-            left -= step;
-            tokio::time::sleep(step).await;
-            for job in told.iter_mut().filter(|told| goes_on(told)).flatten() {
-                self.look_at(job).await?;
+            tokio::time::sleep(left.min(JOB_LOOK)).await;
+            for (told, heard_at) in told.iter_mut().zip(&mut heard_at) {
+                let has_ended = !goes_on(told, &silent);
+                let Ok(job) = told else { continue };
+                if has_ended {
+                    continue;
+                }
+                if self.look_at(job).await? {
+                    *heard_at = clock.tick();
+                } else if clock.tick().since(*heard_at) >= self.timeout {
+                    silent.insert(text(job, "machine_id").to_owned());
+                }
             }
         }
     }
 
-    /// Asks the machine of a job how it goes. One that does not answer now is asked again.
-    async fn look_at(&self, job: &mut Value) -> Result<(), crate::bus::BusError> {
+    /// Asks the machine of a job how it goes, and tells whether it answered.
+    async fn look_at(&self, job: &mut Value) -> Result<bool, crate::bus::BusError> {
         let machine: Option<MachineId> = job["machine_id"].as_str().and_then(|id| id.parse().ok());
         let params = Params::default().with("job", text(job, "job"));
         match self.client.ask(machine.as_ref(), Verb::Jobs, &params, self.timeout).await?.into_iter().next() {
@@ -240,19 +270,29 @@ impl Asker {
                 }
             }
             // The node was started again and knows nothing of it: what it did stays done.
-            Some(Err(_)) => job["state"] = json!("cancelled"),
-            None => {}
+            Some(Err(error)) if error.refusal.code == ErrorCode::NotFound => job["state"] = json!("cancelled"),
+            // It can't tell just now.
+            Some(Err(_)) => {}
+            None => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+/// Tells whether a job goes on on a machine that answers.
+fn goes_on(told: &Told, silent: &BTreeSet<String>) -> bool {
+    told.as_ref().is_ok_and(|job| {
+        ["queued", "running"].contains(&text(job, "state")) && !silent.contains(text(job, "machine_id"))
+    })
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
 }
 
-/// Shows what was answered, and the machines that are `alive` and did not answer.
-fn show(ask: &Ask, global: &Global, told: Vec<Told>, mut alive: BTreeSet<String>) -> Exit {
+/// Shows what was answered, and by whom it was not.
+fn show(ask: &Ask, global: &Global, answers: Answers) -> Exit {
+    let Answers { told, machine, mut alive, silent } = answers;
     for told in &told {
         match told {
             Ok(reply) => alive.remove(text(reply, "machine_id")),
@@ -260,10 +300,7 @@ fn show(ask: &Ask, global: &Global, told: Vec<Told>, mut alive: BTreeSet<String>
         };
     }
     if told.is_empty() && alive.is_empty() {
-        let whom = match &global.machine {
-            Some(Asked::One(machine)) => format!("the node of {machine}"),
-            Some(Asked::All) | None => "any node".into(),
-        };
+        let whom = machine.map_or_else(|| "any node".to_owned(), |machine| format!("the node of {machine}"));
         failed(&format!("no answer from {whom}"), None);
         note(format_args!("hint: is it running and on this bus? an access rule that denies looks the same"));
         return Exit::NoAnswer;
@@ -280,6 +317,11 @@ fn show(ask: &Ask, global: &Global, told: Vec<Told>, mut alive: BTreeSet<String>
     let mut exit = Exit::Done;
     for machine in &alive {
         failed(&format!("{machine}: alive, and no answer in time"), None);
+        exit = Exit::NoAnswer;
+    }
+    for machine in &silent {
+        let hint = "is it running and on this bus? asking again joins the job, or starts what is left of it";
+        failed(&format!("{machine}: answers no more, and this is what it told last"), Some(hint));
         exit = Exit::NoAnswer;
     }
     for refusal in &refused {

@@ -288,6 +288,8 @@ impl LocalStore {
         let digest = body.digest();
         let metadata = staged.sync().map_err(failed)?;
         let replace = if *mode == PutMode::Create { Replace::Refused } else { Replace::Allowed };
+        // Copying takes long. Folders made below a mount point whose disk is gone would look like a new store.
+        self.ready()?;
         self.name(key, staged, &Seal::new(digest, &metadata), replace).map_err(failed)?;
         Ok(Stored { etag: digest.to_string(), etag_is_md5: false })
     }
