@@ -63,6 +63,11 @@ impl Staged {
         self.file.write_all(bytes)
     }
 
+    /// Returns where it stands as long as it has no name.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
     /// Makes the content durable before it is visible, and returns the file's metadata as it will be.
     ///
     /// # Errors
@@ -88,6 +93,22 @@ impl Staged {
     }
 }
 
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Staged {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 impl Drop for Staged {
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     fn drop(&mut self) {
@@ -96,6 +117,17 @@ impl Drop for Staged {
             fs::remove_file(&self.temporary).ok();
         }
     }
+}
+
+/// Gives a file that is there a second name on the same file system, durably; what it holds is not synced by this.
+///
+/// # Errors
+/// `AlreadyExists` where the name is taken; `CrossesDevices` and others where a link is not possible.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn link(from: &Path, to: &Path) -> io::Result<()> {
+    File::open(from)?.sync_all()?;
+    fs::hard_link(from, to)?;
+    sync_parent(to)
 }
 
 /// Renames without replacing. File systems that can't do that in one step (FAT, some network ones) get a
@@ -240,6 +272,16 @@ pub fn lock(path: &Path) -> io::Result<File> {
         Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
         Err(fs::TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Opens a lock file and waits until this process has it; the lock ends with the returned file.
+///
+/// # Errors
+/// The file can't be opened.
+pub fn lock_in_turn(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 /// Rewrites the content of a locked file in place: it says who holds the lock and is worth nothing after a crash.

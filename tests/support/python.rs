@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::codec;
 use serde_json::{Value, json};
 
 /// What the clients are made of, pinned.
-const PACKAGES: [&str; 1] = ["eclipse-zenoh==1.10.2"];
+const PACKAGES: [&str; 3] = ["eclipse-zenoh==1.10.2", "mcap==1.6.0", "pymcap-cli==0.34.0"];
 
 /// Returns the folder under the target folder where tests keep what they install.
 pub fn installed() -> PathBuf {

@@ -1,6 +1,7 @@
 //! The terminal edge: each verb is the bus verb, asked as any other Zenoh client would. Results go to stdout, all
 //! else to stderr.
 
+mod adopt;
 mod args;
 mod ask;
 mod configure;
@@ -23,7 +24,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use self::args::{Ask, Cli, Command};
-use crate::{config, serve};
+use crate::{config, engine::adopt::Options, serve};
 
 /// How a command ended, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +85,10 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
                 Exit::Done
             }
             Command::Ask(Ask::Config { check: true }) => configure::check(&home, &cli.global),
+            Command::Ask(Ask::Adopt { sources, name, recover, copy, .. }) if adopt::are_paths(&sources) => {
+                let options = Options { name, recover, copy };
+                adopt::run(&home, &cli.global, &sources, options).await
+            }
             Command::Ask(verb) => ask::run(&home, &cli.global, &verb, told_to_stop()).await,
         }
     })

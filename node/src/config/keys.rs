@@ -60,6 +60,7 @@ pub(super) const KEYS: &[Key] = &[
     key("ca_file", Kind::Path, None),
     key("credentials", Kind::Choice(&["static", "ambient"]), Some("static")),
     key("auto_upload", Kind::Flag, Some("true")),
+    key("auto_adopt", Kind::Flag, Some("false")),
     key("concurrency", Kind::Number(1, CONCURRENCY_MAX as u64), Some("4")),
     key("give_up_after", Kind::Duration(SECOND, YEAR), Some("12h")),
     key("rescan_interval", Kind::Duration(SECOND, HOUR), Some("60s")),

@@ -96,6 +96,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Chunks go up by themselves.
     pub auto_upload: bool,
+    /// What is laid out in another way becomes a recording by itself.
+    pub auto_adopt: bool,
     /// Uploads at once.
     pub concurrency: usize,
     /// How long a chunk may fail while the store takes others.
@@ -435,6 +437,7 @@ impl Values {
             recordings_dir: self.path("recordings_dir").unwrap_or_default(),
             store,
             auto_upload: self.flag("auto_upload"),
+            auto_adopt: self.flag("auto_adopt"),
             concurrency: concurrency.unwrap_or(1),
             give_up_after: self.duration("give_up_after"),
             rescan_interval: self.duration("rescan_interval"),

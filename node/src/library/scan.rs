@@ -6,10 +6,12 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName, UnixNs,
+    adopt::AdoptedFrom,
     keys::ObjectKey,
     limits::{CHUNKS_PER_RECORDING_MAX, MANIFEST_BYTES_MAX},
     manifest::{Checked, Indices, Manifest},
@@ -126,6 +128,8 @@ pub struct Recording {
     pub strays: (u64, u64),
     /// What its folder looked like when it was read.
     pub fingerprint: Fingerprint,
+    /// What it was made of, where it was adopted.
+    pub adopted_from: Option<Arc<AdoptedFrom>>,
     /// Its manifest says of every proven chunk what the journal says.
     pub is_folded: bool,
     /// The last comparison with the store that saw the remote manifest as it was written.
@@ -328,6 +332,7 @@ pub fn load(
         published: None,
         strays: files.as_ref().map_or((0, 0), |files| files.strays),
         fingerprint,
+        adopted_from: None,
         is_folded: false,
         manifest_seen_in_pass: 0,
     };
@@ -345,6 +350,7 @@ pub fn load(
             recording.is_corrupt = manifest.corrupt.unwrap_or(false);
             chunks = listed(&manifest, &checked);
             recording.tags.clone_from(&manifest.tags);
+            recording.adopted_from = AdoptedFrom::of(&manifest).map(Arc::new);
             recording.machine_id = checked.machine_id;
             readable = Some(manifest);
         }

@@ -2,6 +2,7 @@
 
 mod compose;
 pub mod offline;
+pub mod outside;
 
 use std::{
     future::pending,
@@ -26,6 +27,7 @@ use crate::{
     durable,
     engine::sync::{Legacy, Sync, Timers},
     library::identity::{Holder, HomeLock, Identity, IdentityError},
+    service::{Service, Tried},
     store::local::LocalStore,
 };
 
@@ -159,6 +161,8 @@ impl Node {
         let look = place.as_ref().map(Place::look);
         let (stopping, stopped) = watch::channel(false);
         let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), timers(&parted.settings), stopped));
+        let Settings { auto_adopt, rescan_interval, .. } = parted.settings;
+        let adopting = auto_adopt.then(|| tokio::spawn(adopt_by_itself(Arc::clone(&parted.service), rescan_interval)));
         let home = self.home.display();
         tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, %home, "started");
         let changed = settings_change(self.home.clone(), self.flags.clone(), digest, (place, look));
@@ -169,6 +173,9 @@ impl Node {
             () = changed => Ok(Ended::Changed),
         };
         tracing::info!("stopping");
+        if let Some(adopting) = adopting {
+            adopting.abort();
+        }
         parted.service.stop_jobs();
         stopping.send_replace(true);
         if let Err(error) = running.await {
@@ -278,6 +285,23 @@ fn timers(settings: &Settings) -> Timers {
         rescan_all: settings.rescan_interval,
         verify: settings.verify_interval,
         shutdown_grace: settings.shutdown_grace,
+    }
+}
+
+/// Adopts what is laid out in another way as scans find it.
+async fn adopt_by_itself(service: Arc<Service>, every: Duration) {
+    let mut tried = Tried::new();
+    loop {
+        tokio::time::sleep(every).await;
+        let service = Arc::clone(&service);
+        let runtime = tokio::runtime::Handle::current();
+        let mut known = std::mem::take(&mut tried);
+        let adopting = spawn_blocking(move || {
+            let _runtime = runtime.enter();
+            service.auto_adopt(&mut known);
+            known
+        });
+        tried = adopting.await.unwrap_or_default();
     }
 }
 
