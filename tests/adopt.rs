@@ -340,6 +340,42 @@ fn what_was_cut_off_is_refused_and_then_recovered_with_its_loss_told() {
 }
 
 #[test]
+fn what_a_crash_left_open_outlives_its_recorders_sweep_and_is_recovered() {
+    let mut machine = Machine::new("adopt_9", "rescan_interval = \"1s\"");
+    let mut recorder = machine.recorder("drive");
+    recorder.finalize();
+    let whole = mcap(1000, 100, None);
+    let active = machine.home().join("recordings/drive/chunks/.chunk-000001.mcap.active");
+    write(&active, &whole[..whole.len() / 2]);
+    machine.start();
+    let mut python = machine.python();
+    let crashed = ("salvage/drive".to_owned(), "unmanaged".to_owned());
+    until("it is told", || rows(&mut python, &machine).contains(&crashed));
+    fs::remove_file(&active).unwrap();
+    let root = machine.home().join("storage/salvage/drive");
+    let before = snapshot(&root);
+    assert_eq!(before.len(), 1);
+    assert_eq!(
+        done(&mut python, &machine, "all=true")["result"]["adopted"],
+        json!([]),
+        "only where recovering is asked for"
+    );
+    let refused = adopt(&mut python, &machine, "recording=salvage/drive");
+    assert!(refused["error"]["hint"].as_str().unwrap().contains("recover=true"), "{refused:#}");
+    let job = done(&mut python, &machine, "recording=salvage/drive;recover=true");
+    assert_eq!(
+        (&job["result"]["adopted"], kinds(&job, "findings")),
+        (&json!(["drive-adopted"]), counted(&[("lost", 1)]))
+    );
+    until("it is uploaded", || is_uploaded(&mut python, &machine, "drive-adopted"));
+    let found = judged(&chunks(&machine, "drive-adopted")[0]);
+    assert!(found.len() > 40 && found.len() < 60, "{}", found.len());
+    assert_eq!(snapshot(&root), before);
+    let list = python.ask(&machine.key("list?name=salvage*")).value();
+    assert!(list["recordings"][0]["reason"].as_str().unwrap().contains("adopted as drive-adopted"), "{list}");
+}
+
+#[test]
 fn orphans_get_a_manifest_and_a_foreign_recording_becomes_ours() {
     let mut machine = Machine::new("adopt_5", "auto_upload = false\nrescan_interval = \"1s\"");
     let mut orphans = machine.recorder("orphans");

@@ -274,16 +274,6 @@ pub fn lock(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens a lock file and waits until this process has it; the lock ends with the returned file.
-///
-/// # Errors
-/// The file can't be opened.
-pub fn lock_in_turn(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    file.lock()?;
-    Ok(file)
-}
-
 /// Rewrites the content of a locked file in place: it says who holds the lock and is worth nothing after a crash.
 ///
 /// # Errors

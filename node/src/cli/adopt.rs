@@ -17,6 +17,7 @@ use super::{
 use crate::{
     clock::{Clock, SystemClock},
     engine::adopt::{Options, Source},
+    library::unmanaged::SALVAGE,
     serve::outside,
 };
 
@@ -24,7 +25,7 @@ use crate::{
 /// A name of the list is neither.
 pub(super) fn are_paths(sources: &[String]) -> bool {
     let is_path = |text: &String| {
-        let is_salvage = text.starts_with("salvage/") && text.matches('/').count() == 1;
+        let is_salvage = text.starts_with(SALVAGE) && text.matches('/').count() == 1;
         text.contains('/') && !is_salvage || text.ends_with(".mcap") || text.ends_with(".active") || text == "."
     };
     sources.len() > 1 || sources.iter().any(is_path)

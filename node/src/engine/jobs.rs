@@ -346,7 +346,8 @@ impl Runner {
     /// Adopts one source after the other. One that is refused does not stop the others.
     async fn adopt(&mut self, source: Option<String>, options: &adopt::Options) {
         let is_one = source.is_some();
-        let sources = source.map_or_else(|| self.sync.not_adopted().into_keys().collect(), |source| vec![source]);
+        let sources =
+            source.map_or_else(|| self.sync.not_adopted(options.recover).into_keys().collect(), |source| vec![source]);
         let (mut result, mut failed, mut done) = (AdoptResult::default(), Vec::new(), Progress::default());
         for source in sources {
             let shared = Arc::new(Shared::default());

@@ -45,6 +45,9 @@ pub enum McapFault {
     /// It can't be read.
     #[error(transparent)]
     File(#[from] ContentError),
+    /// A person stopped the reading.
+    #[error("the reading was stopped")]
+    Stopped,
     /// What was recovered can't be written.
     #[error("what is whole in it can't be written: {0}")]
     Write(io::Error),
@@ -65,9 +68,24 @@ impl McapFault {
 }
 
 /// A file that begins as MCAP files do.
-struct Opened {
+struct Opened<'a> {
     file: BufReader<std::fs::File>,
     size_bytes: u64,
+    path: &'a Path,
+    go_on: GoOn<'a>,
+}
+
+/// Tells whether to read on.
+pub type GoOn<'a> = &'a dyn Fn() -> bool;
+
+impl Opened<'_> {
+    /// Puts the next bytes into a reader that asked for them.
+    fn fill(&mut self, reader: &mut LinearReader, bytes: usize) -> Result<(), McapFault> {
+        if !(self.go_on)() {
+            return Err(McapFault::Stopped);
+        }
+        fill(reader, &mut self.file, bytes).map_err(unreadable(self.path))
+    }
 }
 
 fn unreadable(path: &Path) -> impl Fn(io::Error) -> McapFault {
@@ -75,7 +93,7 @@ fn unreadable(path: &Path) -> impl Fn(io::Error) -> McapFault {
     move |source| McapFault::File(ContentError::Unreadable { path: path.clone(), source })
 }
 
-fn open(path: &Path) -> Result<Opened, McapFault> {
+fn open<'a>(path: &'a Path, go_on: GoOn<'a>) -> Result<Opened<'a>, McapFault> {
     let file = content::open(path)?;
     let size_bytes = file.metadata().map_err(unreadable(path))?.len();
     let mut file = BufReader::with_capacity(BLOCK_BYTES, file);
@@ -88,7 +106,7 @@ fn open(path: &Path) -> Result<Opened, McapFault> {
         return Err(McapFault::NotMcap);
     }
     file.rewind().map_err(unreadable(path))?;
-    Ok(Opened { file, size_bytes })
+    Ok(Opened { file, size_bytes, path, go_on })
 }
 
 /// The longest record that is believed: no longer than the file.
@@ -100,19 +118,19 @@ fn record_bytes_max(size_bytes: u64) -> usize {
 ///
 /// # Errors
 /// It is none, its end is missing, or what it says of itself can't be true.
-pub fn facts(path: &Path) -> Result<FileFacts, McapFault> {
-    let mut opened = open(path)?;
-    match summary(&mut opened, path)? {
+pub fn facts(path: &Path, go_on: GoOn<'_>) -> Result<FileFacts, McapFault> {
+    let mut opened = open(path, go_on)?;
+    match summary(&mut opened)? {
         Some(summary) => match of_summary(&summary, opened.size_bytes)? {
             Some(facts) => Ok(facts),
-            None => scan(path),
+            None => scan(path, go_on),
         },
-        None => scan(path),
+        None => scan(path, go_on),
     }
 }
 
 /// Reads the summary section; `None` where the file has none.
-fn summary(opened: &mut Opened, path: &Path) -> Result<Option<Summary>, McapFault> {
+fn summary(opened: &mut Opened<'_>) -> Result<Option<Summary>, McapFault> {
     let options = SummaryReaderOptions::default()
         .with_file_size(opened.size_bytes)
         .with_record_length_limit(record_bytes_max(opened.size_bytes));
@@ -120,11 +138,11 @@ fn summary(opened: &mut Opened, path: &Path) -> Result<Option<Summary>, McapFaul
     while let Some(event) = reader.next_event() {
         match event.map_err(McapFault::of)? {
             SummaryReadEvent::ReadRequest(bytes) => {
-                let read = opened.file.read(reader.insert(bytes)).map_err(unreadable(path))?;
+                let read = opened.file.read(reader.insert(bytes)).map_err(unreadable(opened.path))?;
                 reader.notify_read(read);
             }
             SummaryReadEvent::SeekRequest(to) => {
-                reader.notify_seeked(opened.file.seek(to).map_err(unreadable(path))?);
+                reader.notify_seeked(opened.file.seek(to).map_err(unreadable(opened.path))?);
             }
         }
     }
@@ -182,19 +200,19 @@ fn fill(reader: &mut LinearReader, file: &mut impl Read, bytes: usize) -> io::Re
 }
 
 /// Reads a whole file through, with all of its checksums.
-fn scan(path: &Path) -> Result<FileFacts, McapFault> {
-    let Opened { mut file, size_bytes } = open(path)?;
+fn scan(path: &Path, go_on: GoOn<'_>) -> Result<FileFacts, McapFault> {
+    let mut opened = open(path, go_on)?;
     let options = LinearReaderOptions::default()
         .with_validate_chunk_crcs(true)
         .with_validate_data_section_crc(true)
         .with_validate_summary_section_crc(true)
         .with_check_finishes_after_end_magic(true)
-        .with_record_length_limit(record_bytes_max(size_bytes));
+        .with_record_length_limit(record_bytes_max(opened.size_bytes));
     let mut reader = LinearReader::new_with_options(options);
     let mut counted = Counted::default();
     while let Some(event) = reader.next_event() {
         match event.map_err(McapFault::of)? {
-            LinearReadEvent::ReadRequest(bytes) => fill(&mut reader, &mut file, bytes).map_err(unreadable(path))?,
+            LinearReadEvent::ReadRequest(bytes) => opened.fill(&mut reader, bytes)?,
             LinearReadEvent::Record { opcode: opcode @ (op::SCHEMA | op::CHANNEL | op::MESSAGE), data } => {
                 counted.take(&mcap::parse_record(opcode, data).map_err(McapFault::of)?)?;
             }

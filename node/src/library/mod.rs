@@ -17,6 +17,7 @@ pub mod fold;
 pub mod identity;
 pub mod journal;
 pub mod mcap_file;
+pub mod salvage;
 pub mod scan;
 pub mod source;
 pub mod state;

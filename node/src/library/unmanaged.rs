@@ -13,7 +13,7 @@ use std::{
 
 use bubbaloop_storage_schemas::{RecordingName, UnixNs, limits::CHUNKS_PER_RECORDING_MAX};
 
-use super::{mtime_ns, scan::Recording, source};
+use super::{mtime_ns, salvage, scan::Recording, source};
 use crate::policy::adopt;
 
 /// Files of one recorder's session, or a folder of another tool.
@@ -93,6 +93,9 @@ pub struct Gathering<'a> {
     now_ns: UnixNs,
 }
 
+/// What the names begin with under which files are told that crashes left open.
+pub const SALVAGE: &str = "salvage/";
+
 /// Returns the name under which a flat file is told, by its stem.
 pub fn name_of(stem: &str) -> &str {
     adopt::session(stem).map_or(stem, |(session, _)| session)
@@ -139,6 +142,18 @@ impl<'a> Gathering<'a> {
         }
         let layout = if adopt::session(stem).is_some() { "flat chunk files" } else { "a flat file" };
         self.add(name_of(stem), name, layout, &metadata);
+        Ok(())
+    }
+
+    /// Takes in what is kept of files that crashes left open.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn add_salvage(&mut self, salvage: &Path, recordings: &Path) -> io::Result<()> {
+        for kept in salvage::kept(salvage, recordings)?.iter().filter(|kept| kept.is_told()) {
+            let name = format!("{SALVAGE}{}", kept.group);
+            self.add(&name, &format!("{name}/{}", kept.name), "what a crash left open", &kept.metadata);
+        }
         Ok(())
     }
 

@@ -3,17 +3,17 @@
 use std::{path::Path, sync::Arc};
 
 use bubbaloop_storage_schemas::{
-    MachineId, Verb,
+    Verb,
     adopt::AdoptResult,
     reply::{JobReply, JobResult, JobRow, JobState, Progress},
 };
 use tokio::task::spawn_blocking;
 use ulid::Ulid;
 
-use super::ServeError;
+use super::{ServeError, identity};
 use crate::{
     clock::{Clock, SystemClock},
-    config::{self, Config},
+    config::Config,
     durable,
     engine::adopt::{self, AdoptError, Library, Options, Source, Watch, job::Shared},
     library::identity::Identity,
@@ -47,14 +47,10 @@ pub async fn adopt(
     options: Options,
     progress: OnProgress,
 ) -> Result<JobReply, ServeError> {
-    let config = Config::load(home, flags);
-    let wanted = match config.settings.machine_id {
-        Some(id) => id,
-        None => MachineId::of_host(&config::host_name())?,
-    };
+    let mut config = Config::load(home, flags);
     let home_error = |source| ServeError::Home { home: home.to_owned(), source };
     durable::create_folder(&home.join("storage")).map_err(home_error)?;
-    let Identity { machine_id, library_id } = Identity::load_or_make(home, &wanted)?;
+    let Identity { machine_id, library_id } = identity(home, &mut config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let id = Ulid::from_parts(clock.wall() / 1_000_000, fastrand::u128(..));
     let library = Library {
@@ -69,7 +65,10 @@ pub async fn adopt(
     }
     let heard = Arc::new(Heard(Shared::default(), progress));
     let watch = Arc::clone(&heard);
-    let adopted = spawn_blocking(move || adopt::adopt(&library, &source, &options, true, &*watch)).await;
+    let adopted = match adopt::turn(&library).await {
+        Ok(turn) => spawn_blocking(move || adopt::adopt(&library, &source, &options, true, &*watch, &turn)).await,
+        Err(error) => Ok(Err(error)),
+    };
     let (state, result, error) = match adopted {
         Ok(Ok(result)) => (JobState::Done, result, None),
         Ok(Err(error)) => (JobState::Failed, AdoptResult::default(), Some(error.refusal())),

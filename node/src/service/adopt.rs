@@ -65,7 +65,7 @@ impl Service {
     /// alone until it looks otherwise.
     pub fn auto_adopt(&self, tried: &mut Tried) {
         let now_ns = self.clock.wall();
-        let found = self.sync.not_adopted();
+        let found = self.sync.not_adopted(false);
         tried.retain(|name, _| found.contains_key(name));
         for (name, found) in found {
             let look = (found.files, found.size_bytes, found.newest_at_ns);

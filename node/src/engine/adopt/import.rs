@@ -135,7 +135,7 @@ impl Run<'_> {
         let (open, whole): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.is_open);
         if whole.is_empty() {
             let file = open.first().map(|file| file.label.clone()).unwrap_or_default();
-            return Err(AdoptError::Unfit { file, fault: McapFault::Unfinished, is_recovering: false });
+            return Err(AdoptError::unfit(&file, McapFault::Unfinished, false));
         }
         for file in open {
             let message = "a recorder did not finish it: recover=true takes what is whole in it".to_owned();
@@ -146,13 +146,16 @@ impl Run<'_> {
 
     /// Finds out what a file holds, and its digest.
     fn look_at(&mut self, chunks: &Path, index: u32, file: SourceFile) -> Result<Ready, AdoptError> {
-        let unfit = |fault| AdoptError::Unfit { file: file.label.clone(), fault, is_recovering: self.options.recover };
-        let (facts, recovered) = match mcap_file::facts(&file.path) {
+        let is_recovering = self.options.recover;
+        let unfit = |fault| AdoptError::unfit(&file.label, fault, is_recovering);
+        let watch = self.watch;
+        let go_on = || !watch.is_cancelled();
+        let (facts, recovered) = match mcap_file::facts(&file.path, &go_on) {
             Ok(facts) => (facts, None),
-            Err(fault) if self.options.recover && fault.is_recoverable() => {
+            Err(fault) if is_recovering && fault.is_recoverable() => {
                 let path = chunks.join(format!("{TEMPORARY}{index:06}.tmp"));
                 let mut staged = Staged::create(path.clone()).map_err(AdoptError::disk(&path))?;
-                let recovered = mcap_file::recover(&file.path, &mut staged).map_err(unfit)?;
+                let recovered = mcap_file::recover(&file.path, &mut staged, &go_on).map_err(unfit)?;
                 (recovered.facts.clone(), Some((staged, recovered)))
             }
             Err(fault) => return Err(unfit(fault)),
@@ -164,11 +167,7 @@ impl Run<'_> {
         };
         self.tell_lost(&file, &recovered);
         let written = content::hash(staged.path());
-        let (of_chunk, size_bytes) = written.map_err(|fault| AdoptError::Unfit {
-            file: file.label.clone(),
-            fault: McapFault::File(fault),
-            is_recovering: true,
-        })?;
+        let (of_chunk, size_bytes) = written.map_err(|fault| AdoptError::file(&file.label, fault))?;
         let chunk = NewChunk { digest: of_chunk, size_bytes, facts: Some(facts) };
         Ok(Ready { file, digest, chunk, recovered: Some(staged) })
     }
@@ -265,7 +264,7 @@ impl Run<'_> {
 fn copy(file: &SourceFile, target: &Path, wanted: Digest) -> Result<(), AdoptError> {
     let fault = |fault: ContentError| match fault {
         ContentError::Damaged { .. } => AdoptError::Changed(file.label.clone()),
-        fault => AdoptError::Unfit { file: file.label.clone(), fault: McapFault::File(fault), is_recovering: true },
+        fault => AdoptError::file(&file.label, fault),
     };
     let disk = AdoptError::disk(target);
     let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

@@ -27,11 +27,9 @@ const NO_STORE: &str = "";
 /// Reads a recording's folder.
 pub(super) fn view(library: &Library, name: &RecordingName) -> Result<Loaded, AdoptError> {
     let loaded = scan::load(&library.recordings, name, &library.machine_id, NO_STORE, None, Look::Glance);
-    let disk = |error: crate::content::ContentError| AdoptError::Disk {
-        what: name.to_string(),
-        source: std::io::Error::other(error),
-    };
-    loaded.map_err(disk)?.ok_or_else(|| AdoptError::NotFound(name.to_string()))
+    loaded
+        .map_err(|fault| AdoptError::file(name.as_str(), fault))?
+        .ok_or_else(|| AdoptError::NotFound(name.to_string()))
 }
 
 impl Run<'_> {
@@ -128,7 +126,8 @@ impl Run<'_> {
             return Err(AdoptError::Conflict { message, hint: "move it away, or restore it, and ask again" });
         }
         // Its name tells that it is as it was finalized: what it holds may be told or not.
-        let facts = mcap_file::facts(&folder.chunk(chunk.name));
+        let watch = self.watch;
+        let facts = mcap_file::facts(&folder.chunk(chunk.name), &|| !watch.is_cancelled());
         if let Err(fault) = &facts {
             self.find(AdoptFindingKind::Damaged, Some(&label), format!("it was finalized like this: {fault}"));
         }

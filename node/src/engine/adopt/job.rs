@@ -11,7 +11,7 @@ use std::{
 use bubbaloop_storage_schemas::{adopt::AdoptResult, reply::Progress};
 use tokio::task::spawn_blocking;
 
-use super::{AdoptError, Options, Source, Watch, adopt};
+use super::{AdoptError, Options, Source, Watch, adopt, turn};
 use crate::engine::sync::Sync;
 
 /// How far an adoption is. Whoever waits for it and stops waiting ends it.
@@ -60,11 +60,13 @@ pub async fn adopt_listed(
     shared: &Arc<Shared>,
 ) -> Result<AdoptResult, AdoptError> {
     let _end = EndOnDrop(Arc::clone(shared));
+    let library = sync.library();
+    let turn = turn(&library).await?;
     let (sync, shared, name, options) = (Arc::clone(sync), Arc::clone(shared), name.to_owned(), options.clone());
     let work = move || {
         let Some(is_unmanaged) = sync.is_unmanaged(&name) else { return Err(AdoptError::NotFound(name)) };
         let options = sync.adopt_options(&name, &options);
-        let result = adopt(&sync.library(), &Source::Listed(name), &options, is_unmanaged, &*shared)?;
+        let result = adopt(&library, &Source::Listed(name), &options, is_unmanaged, &*shared, &turn)?;
         sync.note_adopted(&result.adopted);
         Ok(result)
     };

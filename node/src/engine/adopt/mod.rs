@@ -9,9 +9,12 @@ mod in_place;
 pub mod job;
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bubbaloop_storage_schemas::{
@@ -29,6 +32,7 @@ use crate::{
         mcap_file::McapFault,
         scan,
         source::{self, SourceFile, Stamp},
+        unmanaged::{self, SALVAGE},
     },
     policy::{adopt, recording::ManifestFacts},
 };
@@ -127,6 +131,24 @@ pub enum AdoptError {
 }
 
 impl AdoptError {
+    /// A file can't be had, whatever is in it.
+    fn file(label: &str, fault: ContentError) -> Self {
+        match fault {
+            ContentError::Unreadable { source, .. } => Self::Disk { what: label.to_owned(), source },
+            fault => Self::Disk { what: label.to_owned(), source: io::Error::other(fault) },
+        }
+    }
+
+    /// A file is none that can be taken as it is.
+    fn unfit(label: &str, fault: McapFault, is_recovering: bool) -> Self {
+        match fault {
+            McapFault::Stopped => Self::Cancelled,
+            McapFault::File(fault) => Self::file(label, fault),
+            McapFault::Write(source) => Self::Disk { what: format!("what is whole in {label}"), source },
+            fault => Self::Unfit { file: label.to_owned(), fault, is_recovering },
+        }
+    }
+
     fn disk(what: &Path) -> impl Fn(io::Error) -> Self {
         let what = what.display().to_string();
         move |source| Self::Disk { what: what.clone(), source }
@@ -212,7 +234,7 @@ pub fn find(library: &Library, source: &Source, options: &Options, is_unmanaged:
 
 /// Returns the files of something that is listed as laid out in another way.
 fn listed_files(library: &Library, name: &str) -> io::Result<Vec<SourceFile>> {
-    if let Some(recording) = name.strip_prefix("salvage/") {
+    if let Some(recording) = name.strip_prefix(SALVAGE) {
         return source::folder(&library.salvage.join(recording), name);
     }
     let mut files = source::flat(&library.recordings, name)?;
@@ -227,12 +249,12 @@ fn listed_files(library: &Library, name: &str) -> io::Result<Vec<SourceFile>> {
 /// Returns the name of the recording that a source becomes: its own, unless that is the source's folder.
 fn default_name(library: &Library, source: &Source, files: &[SourceFile]) -> Result<RecordingName, AdoptError> {
     let own = match source {
-        Source::Listed(name) => name.strip_prefix("salvage/").unwrap_or(name).to_owned(),
+        Source::Listed(name) => name.strip_prefix(SALVAGE).unwrap_or(name).to_owned(),
         Source::Paths(paths) => {
             let first = paths.first().and_then(|path| path.canonicalize().ok()).unwrap_or_default();
             let name = first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             match source::stem(&name) {
-                Some((stem, _)) => crate::library::unmanaged::name_of(stem).to_owned(),
+                Some((stem, _)) => unmanaged::name_of(stem).to_owned(),
                 None => name,
             }
         }
@@ -243,7 +265,7 @@ fn default_name(library: &Library, source: &Source, files: &[SourceFile]) -> Res
     };
     let name = adopt::legal_name(&own).ok_or_else(illegal)?;
     let folder = library.recordings.join(name.as_str());
-    let is_of_a_crash = matches!(source, Source::Listed(listed) if listed.starts_with("salvage/"));
+    let is_of_a_crash = matches!(source, Source::Listed(listed) if listed.starts_with(SALVAGE));
     let is_own_folder = files.iter().any(|file| file.path.starts_with(&folder));
     if is_own_folder || is_of_a_crash { adopt::other_name(&name).ok_or_else(illegal) } else { Ok(name) }
 }
@@ -269,6 +291,28 @@ fn find_recording(library: &Library, name: &str, options: &Options) -> Result<Fo
     Ok(Found { recording, kind: Kind::Recording })
 }
 
+/// The right to adopt into a library, which one process has at a time. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: File,
+}
+
+/// Between two tries to have the turn.
+const TURN_LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for the turn.
+///
+/// # Errors
+/// The home is not writable.
+pub async fn turn(library: &Library) -> Result<Turn, AdoptError> {
+    loop {
+        match durable::lock(&library.lock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(TURN_LOOK).await,
+            result => return result.map(|lock| Turn { _lock: lock }).map_err(AdoptError::disk(&library.lock)),
+        }
+    }
+}
+
 /// Adopts what was found. Idempotent: what was adopted before is found again, and what was begun goes on.
 ///
 /// It reads and writes the disk: call it where blocking is allowed.
@@ -281,8 +325,8 @@ pub fn adopt(
     options: &Options,
     is_unmanaged: bool,
     watch: &dyn Watch,
+    _turn: &Turn,
 ) -> Result<AdoptResult, AdoptError> {
-    let _in_turn = durable::lock_in_turn(&library.lock).map_err(AdoptError::disk(&library.lock))?;
     // Looked for in turn: the one before may have adopted it.
     let Found { recording, kind } = find(library, source, options, is_unmanaged)?;
     let mut run = Run {
@@ -348,11 +392,7 @@ impl Run<'_> {
         label: &str,
         stamp: Stamp,
     ) -> Result<bubbaloop_storage_schemas::Digest, AdoptError> {
-        let fault = |fault: ContentError| AdoptError::Unfit {
-            file: label.to_owned(),
-            fault: McapFault::File(fault),
-            is_recovering: true,
-        };
+        let fault = |fault| AdoptError::file(label, fault);
         let mut blocks = VerifiedBlocks::open(path, None).map_err(fault)?;
         while let Some(block) = blocks.next_block().map_err(fault)? {
             if self.watch.is_cancelled() {

@@ -8,8 +8,9 @@ use super::{Sync, intake::Entries};
 use crate::{
     engine::adopt::{Library, Options},
     library::{
-        scan::Look,
-        unmanaged::{AllUnmanaged, Covering, Gathering},
+        salvage,
+        scan::{Folder, Look},
+        unmanaged::{AllUnmanaged, Covering, Gathering, SALVAGE},
     },
 };
 
@@ -45,10 +46,10 @@ impl Sync {
         Options { name: options.name.clone().or_else(adopted_as), ..options.clone() }
     }
 
-    /// Returns what is laid out in another way and in no recording yet.
-    pub fn not_adopted(&self) -> AllUnmanaged {
+    /// Returns what is laid out in another way and in no recording yet; what crashes left open only to recover it.
+    pub fn not_adopted(&self, recover: bool) -> AllUnmanaged {
         let mut unmanaged = self.unmanaged();
-        unmanaged.retain(|_, found| !found.is_adopted());
+        unmanaged.retain(|name, found| !found.is_adopted() && (recover || !name.starts_with(SALVAGE)));
         unmanaged
     }
 
@@ -90,6 +91,28 @@ impl Sync {
             let added = gathering.add_folder(&self.parts.recordings.join(name), name);
             self.note_unreadable(name, added.err().map(|error| error.to_string()));
         }
+        if let Err(error) = gathering.add_salvage(&self.library().salvage, &self.parts.recordings) {
+            tracing::warn!(%error, "what crashes left open can't be looked at");
+        }
         Ok(gathering.finish())
+    }
+
+    /// Keeps what crashes left open in recorders before these sweep it.
+    pub(super) fn salvage(&self, files: &[DirEntry]) {
+        let recordings = &self.parts.recordings;
+        let mut open = Vec::new();
+        for recording in self.state().recordings.values().filter(|recording| recording.is_ours()) {
+            let chunks = Folder::new(recordings, &recording.name).chunks();
+            open.extend(recording.open_files.iter().map(|name| (recording.name.to_string(), chunks.join(&**name))));
+        }
+        for file in files {
+            let name = file.file_name();
+            if let Some(group) = name.to_str().and_then(salvage::group_of_flat) {
+                open.push((group.to_owned(), file.path()));
+            }
+        }
+        if let Err(error) = salvage::keep(&self.library().salvage, recordings, &open, self.parts.clock.wall()) {
+            tracing::warn!(%error, "what a crash left open can't be kept");
+        }
     }
 }

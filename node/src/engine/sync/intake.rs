@@ -124,6 +124,7 @@ impl Sync {
             }
         }
         self.scan_each(names);
+        self.salvage(&files);
         let unmanaged = self.gather_unmanaged(&files, &folders)?;
         let mut state = self.state();
         state.unmanaged = unmanaged;

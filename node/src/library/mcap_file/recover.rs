@@ -14,7 +14,7 @@ use mcap::{
     sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions},
 };
 
-use super::{McapFault, Opened, fill, open, record_bytes_max, scan, unreadable};
+use super::{GoOn, McapFault, Opened, fill, open, record_bytes_max, scan, unreadable};
 use crate::{durable::Staged, policy::adopt::FileFacts};
 
 /// What came of it.
@@ -41,10 +41,10 @@ const RECORD_HEAD_BYTES: u64 = 9;
 ///
 /// # Errors
 /// It is no MCAP file, nothing in it is whole, or the new file can't be written or does not hold what was written.
-pub fn recover(path: &Path, staged: &mut Staged) -> Result<Recovered, McapFault> {
-    let written = write(path, staged)?;
+pub fn recover(path: &Path, staged: &mut Staged, go_on: GoOn<'_>) -> Result<Recovered, McapFault> {
+    let written = write(path, staged, go_on)?;
     staged.sync().map_err(McapFault::Write)?;
-    let facts = scan(staged.path())?;
+    let facts = scan(staged.path(), go_on)?;
     if facts.messages != written.facts.messages {
         let reason = format!("{} messages were written and {} read back", written.facts.messages, facts.messages);
         return Err(McapFault::Write(io::Error::other(reason)));
@@ -52,19 +52,20 @@ pub fn recover(path: &Path, staged: &mut Staged) -> Result<Recovered, McapFault>
     Ok(Recovered { facts, ..written })
 }
 
-fn write(path: &Path, staged: &mut Staged) -> Result<Recovered, McapFault> {
-    let opened = open(path)?;
+fn write(path: &Path, staged: &mut Staged, go_on: GoOn<'_>) -> Result<Recovered, McapFault> {
+    let opened = open(path, go_on)?;
     let size_bytes = opened.size_bytes;
     let library = concat!("bubbaloop-storage/", env!("CARGO_PKG_VERSION"), " recover");
-    let options = WriteOptions::new().compression(Some(Compression::Zstd)).profile(profile(path)?).library(library);
+    let options =
+        WriteOptions::new().compression(Some(Compression::Zstd)).profile(profile(path, go_on)?).library(library);
     // One thread: the same bytes come out each time.
     let options = options.compression_threads(0);
     let out = BufWriter::with_capacity(BLOCK_BYTES, staged);
     let mut rescue = Rescue::new(options.create(out).map_err(write_fault)?);
-    let broken_at = rescue.whole_records(opened, path)?;
+    let broken_at = rescue.whole_records(opened)?;
     let whole_messages = rescue.messages;
     if let Some(broken_at) = broken_at {
-        rescue.tail(open(path)?, path, broken_at)?;
+        rescue.tail(open(path, go_on)?, broken_at)?;
     }
     let Rescue { mut writer, messages, lost_groups, lost_bytes, .. } = rescue;
     writer.finish().map_err(write_fault)?;
@@ -90,14 +91,14 @@ fn write_fault(error: McapError) -> McapFault {
 }
 
 /// Returns the profile that the file's header names.
-fn profile(path: &Path) -> Result<String, McapFault> {
-    let Opened { mut file, size_bytes } = open(path)?;
-    let options = LinearReaderOptions::default().with_record_length_limit(record_bytes_max(size_bytes));
+fn profile(path: &Path, go_on: GoOn<'_>) -> Result<String, McapFault> {
+    let mut opened = open(path, go_on)?;
+    let options = LinearReaderOptions::default().with_record_length_limit(record_bytes_max(opened.size_bytes));
     let mut reader = LinearReader::new_with_options(options);
     loop {
         match reader.next_event() {
             Some(Ok(LinearReadEvent::ReadRequest(bytes))) => {
-                fill(&mut reader, &mut file, bytes).map_err(unreadable(path))?;
+                opened.fill(&mut reader, bytes)?;
             }
             Some(Ok(LinearReadEvent::Record { opcode: op::HEADER, data })) => {
                 let Ok(Record::Header(header)) = mcap::parse_record(op::HEADER, data) else { return Ok(String::new()) };
@@ -145,18 +146,17 @@ impl<'a> Rescue<'a> {
     }
 
     /// Takes the records up to the end of the data, and returns where they stop being whole before that.
-    fn whole_records(&mut self, opened: Opened, path: &Path) -> Result<Option<u64>, McapFault> {
-        let Opened { mut file, size_bytes } = opened;
+    fn whole_records(&mut self, mut opened: Opened<'_>) -> Result<Option<u64>, McapFault> {
         let options = LinearReaderOptions::default()
             .with_emit_chunks(true)
             .with_skip_end_magic(true)
-            .with_record_length_limit(record_bytes_max(size_bytes));
+            .with_record_length_limit(record_bytes_max(opened.size_bytes));
         let mut reader = LinearReader::new_with_options(options);
         let mut place = MAGIC.len() as u64;
         loop {
             match reader.next_event() {
                 Some(Ok(LinearReadEvent::ReadRequest(bytes))) => {
-                    fill(&mut reader, &mut file, bytes).map_err(unreadable(path))?;
+                    opened.fill(&mut reader, bytes)?;
                 }
                 Some(Ok(LinearReadEvent::Record { opcode: op::DATA_END | op::FOOTER, .. })) => return Ok(None),
                 Some(Ok(LinearReadEvent::Record { opcode, data })) => {
@@ -175,18 +175,17 @@ impl<'a> Rescue<'a> {
     }
 
     /// Takes what is whole of the bytes from `place` on: the beginning of a group of messages that was being written.
-    fn tail(&mut self, opened: Opened, path: &Path, place: u64) -> Result<(), McapFault> {
-        let Opened { mut file, size_bytes } = opened;
-        file.seek(SeekFrom::Start(place)).map_err(unreadable(path))?;
+    fn tail(&mut self, mut opened: Opened<'_>, place: u64) -> Result<(), McapFault> {
+        opened.file.seek(SeekFrom::Start(place)).map_err(unreadable(opened.path))?;
         let options = LinearReaderOptions::default()
             .with_skip_start_magic(true)
             .with_skip_end_magic(true)
-            .with_record_length_limit(record_bytes_max(size_bytes));
+            .with_record_length_limit(record_bytes_max(opened.size_bytes));
         let mut reader = LinearReader::new_with_options(options);
         loop {
             match reader.next_event() {
                 Some(Ok(LinearReadEvent::ReadRequest(bytes))) => {
-                    fill(&mut reader, &mut file, bytes).map_err(unreadable(path))?;
+                    opened.fill(&mut reader, bytes)?;
                 }
                 Some(Ok(LinearReadEvent::Record { opcode, data })) => match mcap::parse_record(opcode, data) {
                     Ok(record) => self.take(&record).map_err(write_fault)?,

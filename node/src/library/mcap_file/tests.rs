@@ -39,7 +39,7 @@ fn stored(folder: &tempfile::TempDir, bytes: &[u8]) -> std::path::PathBuf {
 }
 
 fn told(bytes: &[u8]) -> Result<FileFacts, McapFault> {
-    facts(&stored(&tempfile::tempdir().unwrap(), bytes))
+    facts(&stored(&tempfile::tempdir().unwrap(), bytes), &|| true)
 }
 
 /// What is recovered of a file, and the new file's content.
@@ -47,9 +47,9 @@ fn recovered(bytes: &[u8]) -> Result<(Recovered, Vec<u8>), McapFault> {
     let folder = tempfile::tempdir().unwrap();
     let path = stored(&folder, bytes);
     let mut staged = Staged::create(folder.path().join("new")).unwrap();
-    let recovered = recover(&path, &mut staged)?;
+    let recovered = recover(&path, &mut staged, &|| true)?;
     let content = std::fs::read(staged.path()).unwrap();
-    assert_eq!(facts(staged.path()).unwrap().messages, recovered.facts.messages, "its summary says the same");
+    assert_eq!(facts(staged.path(), &|| true).unwrap().messages, recovered.facts.messages, "its summary says the same");
     Ok((recovered, content))
 }
 
@@ -141,4 +141,13 @@ fn a_damaged_group_is_lost_and_what_comes_after_it_is_not() {
         let last = found.facts.log_times_ns.unwrap().1;
         assert_eq!(last, 1000 + u64::from(MESSAGES) - 1, "the messages after the damage are there");
     }
+}
+
+#[test]
+fn a_reading_that_is_stopped_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = stored(&folder, &file(options(None).emit_statistics(false)));
+    assert!(matches!(facts(&path, &|| false), Err(McapFault::Stopped)));
+    let mut staged = Staged::create(folder.path().join("new")).unwrap();
+    assert!(matches!(recover(&path, &mut staged, &|| false), Err(McapFault::Stopped)));
 }
