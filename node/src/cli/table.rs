@@ -239,7 +239,11 @@ pub(super) fn reconciled(reply: &Value) -> String {
 
 /// What an adopt saw and did.
 pub(super) fn adopted(reply: &Value) -> String {
-    outcome(reply, "file", ["source", "recording"])
+    let mut out = outcome(reply, "file", ["source", "recording"]);
+    if let Some(hint) = reply["error"]["hint"].as_str() {
+        write!(out, "\nhint: {hint}").ok();
+    }
+    out
 }
 
 /// A job's findings and actions: `part` is what of a recording they are about, `wholes` what the whole is called in each.

@@ -37,7 +37,7 @@ pub enum McapFault {
     #[error("it is no MCAP file")]
     NotMcap,
     /// Its end is missing.
-    #[error("it is cut off or still being written: an MCAP file's end is missing")]
+    #[error("its end is missing: it was cut off, or is still being written")]
     Unfinished,
     /// It is one, and something in it is wrong.
     #[error("it is damaged: {0}")]

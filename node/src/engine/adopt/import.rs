@@ -176,14 +176,13 @@ impl Run<'_> {
     fn tell_lost(&mut self, file: &SourceFile, recovered: &Recovered) {
         self.result.counts.recovered_messages += recovered.facts.messages;
         self.result.counts.lost_bytes += recovered.lost_bytes;
-        if let Some(at) = recovered.broken_at {
+        if recovered.broken_at.is_some() {
             self.result.counts.lost_bytes += recovered.tail_bytes;
             let (bytes, messages) = (recovered.tail_bytes, recovered.tail_messages);
             let message = match bytes {
-                0 => "its end is missing; every message that was written was recovered".to_owned(),
+                0 => "its end is missing; every message that was written is recovered".to_owned(),
                 _ => format!(
-                    "from byte {at} on its last {bytes} bytes are not whole: {messages} messages of them were \
-                     recovered, what came after these is lost"
+                    "its last {bytes} bytes are not whole: {messages} messages of them are recovered, the rest is lost"
                 ),
             };
             self.find(AdoptFindingKind::Lost, Some(&file.label), message);

@@ -166,7 +166,7 @@ impl AdoptError {
             }
             Self::Conflict { hint, .. } => Refusal::new(ErrorCode::Conflict, message).hint(*hint),
             Self::Unfit { fault, is_recovering: false, .. } if fault.is_recoverable() => {
-                Refusal::new(ErrorCode::Corrupt, message).hint("recover=true takes what is whole in it")
+                Refusal::new(ErrorCode::Corrupt, message).hint("recover=true (--recover) takes what is whole in it")
             }
             Self::Unfit { .. } => Refusal::new(ErrorCode::Corrupt, message).hint("move it away to adopt the rest"),
             Self::Disk { .. } => {
