@@ -429,6 +429,38 @@ fn orphans_get_a_manifest_and_a_foreign_recording_becomes_ours() {
 }
 
 #[test]
+fn a_disk_that_was_moved_from_another_robot_goes_up_as_this_robots_and_no_old_mark_counts() {
+    let former = Machine::started("adopt_10");
+    let mut recorder = former.recorder("drive");
+    let chunk = recorder.finalize();
+    recorder.end();
+    let mut its_python = former.python();
+    until("the former robot has uploaded it", || is_uploaded(&mut its_python, &former, "drive"));
+    assert!(!recorder.journal().is_empty());
+
+    let store = former.folder.path().join("store");
+    let mut machine = Machine::new("adopt_11", "");
+    machine.set(&format!("backend = \"local\"\nlocal_path = {store:?}\nrescan_interval = \"1s\""));
+    let (from, to) = (former.home().join("recordings/drive"), machine.home().join("recordings/drive"));
+    for name in ["manifest.json", "uploads.jsonl", &format!("chunks/{}", chunk["name"].as_str().unwrap())] {
+        write(&to.join(name), &fs::read(from.join(name)).unwrap());
+    }
+    still(&to.join("chunks"));
+    machine.start();
+    let mut python = machine.python();
+    assert_eq!(info(&mut python, &machine, "drive")["state"], "foreign");
+    assert_eq!(done(&mut python, &machine, "all=true")["result"]["adopted"], json!([]), "all does not mean another's");
+    done(&mut python, &machine, "recording=drive");
+    let object = store.join("adopt_11/drive/chunks").join(chunk["name"].as_str().unwrap());
+    until("it is this robot's in the store", || {
+        object.exists()
+            && store.join("adopt_11/drive/manifest.json").exists()
+            && info(&mut python, &machine, "drive")["upload"] == "complete"
+    });
+    assert!(former.is_stored("drive", &chunk), "the former robot's objects stay");
+}
+
+#[test]
 fn a_kill_in_the_middle_leaves_no_recording_and_the_same_request_ends_it() {
     let files: Vec<_> =
         (0..6).map(|number| (format!("big_chunk_{number:03}.mcap"), mcap(1000 * number, 20_000, None))).collect();

@@ -96,6 +96,9 @@ pub struct Gathering<'a> {
 /// What the names begin with under which files are told that crashes left open.
 pub const SALVAGE: &str = "salvage/";
 
+/// How those are told.
+pub const LEFT_OPEN: &str = "what a recorder left open";
+
 /// Returns the name under which a flat file is told, by its stem.
 pub fn name_of(stem: &str) -> &str {
     adopt::session(stem).map_or(stem, |(session, _)| session)
@@ -152,7 +155,7 @@ impl<'a> Gathering<'a> {
     pub fn add_salvage(&mut self, salvage: &Path, recordings: &Path) -> io::Result<()> {
         for kept in salvage::kept(salvage, recordings)?.iter().filter(|kept| kept.is_told()) {
             let name = format!("{SALVAGE}{}", kept.group);
-            self.add(&name, &format!("{name}/{}", kept.name), "what a crash left open", &kept.metadata);
+            self.add(&name, &format!("{name}/{}", kept.name), LEFT_OPEN, &kept.metadata);
         }
         Ok(())
     }

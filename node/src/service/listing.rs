@@ -21,7 +21,7 @@ use crate::{
     library::{
         dead_letters::Letter,
         scan::{ChunkEntry, Look, Recording},
-        unmanaged::{AllUnmanaged, Unmanaged},
+        unmanaged::{AllUnmanaged, LEFT_OPEN, Unmanaged},
     },
     policy::{
         listing::{self, Filter},
@@ -259,6 +259,9 @@ fn unmanaged_reason(found: &Unmanaged) -> String {
         Some(recording) => {
             let more = found.files - found.adopted_files;
             format!("{more} of its files came after it was adopted as {recording}: adopt it again")
+        }
+        None if found.layout == LEFT_OPEN => {
+            format!("it is {LEFT_OPEN}; adopt with recover takes what is whole in it")
         }
         None => format!("it is {}, not a recording with chunks/ and manifest.json; adopt makes it one", found.layout),
     }
