@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// Every verb with a request that it answers.
-const REQUESTS: [(Verb, &str); 11] = [
+const REQUESTS: [(Verb, &str); 12] = [
     (Verb::Help, ""),
     (Verb::List, ""),
     (Verb::Info, "recording=drive"),
@@ -22,6 +22,7 @@ const REQUESTS: [(Verb, &str); 11] = [
     (Verb::Jobs, ""),
     (Verb::Upload, "recording=drive"),
     (Verb::Reconcile, "recording=drive"),
+    (Verb::Adopt, "all=true"),
     (Verb::Pause, "for=1ms"),
     (Verb::Resume, ""),
 ];

@@ -86,6 +86,15 @@ async fn what_the_store_does_not_hold_just_then_stays_and_goes_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_with_a_second_name_makes_no_room_and_the_next_one_goes() {
+    let (robot, chunks, sync) = full_robot().await;
+    let path = |index: usize| robot.recording().join("chunks").join(chunks[index]["name"].as_str().unwrap());
+    fs::hard_link(path(1), robot.folder.path().join("source.mcap")).unwrap();
+    sync.make_room().await;
+    assert_eq!(locals(&sync), [EVICTED, PRESENT, EVICTED, PRESENT, PRESENT]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_goes_without_the_manifest_that_names_it() {
     let (robot, _, sync) = full_robot().await;
     fs::remove_file(robot.remote("manifest.json")).unwrap();

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the node's log")]
 
+mod adopt;
 mod browser;
 mod bus;
 mod cli;

@@ -1,6 +1,12 @@
 //! The README is true: its commands run, its settings hold, its examples do what they say.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use bubbaloop_storage::config::{Config, File, Files};
 use bubbaloop_storage_schemas::{codec::Format, event::FinalizeEvent};
@@ -36,6 +42,9 @@ fn record(machine: &Machine) {
     let mut recorder = machine.recorder("drive_1");
     let chunk = recorder.finalize();
     recorder.end();
+    let flat = machine.home().join("recordings/2026-07-26T12-00-00_chunk_000.mcap");
+    fs::copy(recorder.path(&chunk), &flat).unwrap();
+    fs::File::open(&flat).unwrap().set_modified(SystemTime::now() - Duration::from_secs(600)).unwrap();
     until("the recording is uploaded", || machine.is_stored("drive_1", &chunk));
 }
 

@@ -64,6 +64,11 @@ impl Staged {
         self.file.write_all(bytes)
     }
 
+    /// Returns where it stands as long as it has no name.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
     /// Makes the content durable before it is visible, and returns the file's metadata as it will be.
     ///
     /// # Errors
@@ -86,6 +91,22 @@ impl Staged {
         }
         self.committed = true;
         sync_parent(target)
+    }
+}
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Staged {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }
 
@@ -205,6 +226,17 @@ pub fn put_aside(path: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Gives a file that is there a second name on the same file system, durably; what it holds is not synced by this.
+///
+/// # Errors
+/// `AlreadyExists` where the name is taken; `CrossesDevices` and others where a link is not possible.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn link(from: &Path, to: &Path) -> io::Result<()> {
+    File::open(from)?.sync_all()?;
+    fs::hard_link(from, to)?;
+    sync_parent(to)
 }
 
 /// Renames without replacing. File systems that can't do that in one step (FAT, some network ones) get a

@@ -110,3 +110,12 @@ pub const RECONCILE_ROWS_MAX: usize = 500;
 
 /// Longest message of a finding or an action, in bytes.
 pub const RECONCILE_MESSAGE_BYTES_MAX: usize = 480;
+
+/// Longest record of an MCAP file that is read, in bytes.
+pub const MCAP_RECORD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Files that one adoption takes in.
+pub const ADOPTED_FILES_MAX: usize = 100_000;
+
+/// Open files of recorders that are kept at hand in case a crash left them.
+pub const SALVAGED_FILES_MAX: usize = 1000;

@@ -114,7 +114,7 @@ impl Action {
     }
 }
 
-fn cut(mut message: String) -> String {
+pub(crate) fn cut(mut message: String) -> String {
     if message.len() > RECONCILE_MESSAGE_BYTES_MAX {
         message.truncate(message.floor_char_boundary(RECONCILE_MESSAGE_BYTES_MAX - '…'.len_utf8()));
         message.push('…');

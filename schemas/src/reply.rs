@@ -6,6 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use crate::adopt::{
+    AdoptAction, AdoptActionKind, AdoptCounts, AdoptFinding, AdoptFindingKind, AdoptResult, AdoptedFile, AdoptedFrom,
+};
 pub use crate::reconcile::{Action, ActionKind, Finding, FindingKind, ReconcileCounts, ReconcileResult};
 use crate::{
     error::Refusal,
@@ -679,6 +682,8 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum JobResult {
+    /// Of an `adopt`: read first, for it has all that a reconcile's has.
+    Adopt(Box<AdoptResult>),
     /// Of a `reconcile`.
     Reconcile(Box<ReconcileResult>),
     /// Of an `upload`.

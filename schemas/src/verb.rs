@@ -27,6 +27,8 @@ pub enum Verb {
     Upload,
     /// Look at manifest, files and objects, then heal.
     Reconcile,
+    /// Make something that is no recording of this machine one.
+    Adopt,
     /// Stop uploads until somebody resumes them, or for a time.
     Pause,
     /// Let uploads go on.
@@ -123,6 +125,16 @@ const RECONCILE: &[Param] = &[
     FORMAT,
 ];
 
+const ADOPT: &[Param] = &[
+    param("recording", ParamKind::Text, "what list shows as unmanaged, foreign, unlisted or invalid"),
+    param("all", ParamKind::Flag, "everything that list shows as unmanaged"),
+    param("name", ParamKind::Recording, "the new recording's name (default: the source's)"),
+    param("recover", ParamKind::Flag, "take what is whole in files that were cut off or damaged"),
+    param("copy", ParamKind::Flag, "copy the files instead of giving them a second name"),
+    param("wait", ParamKind::Duration, "how long the reply may wait for the end (default 2s)"),
+    FORMAT,
+];
+
 const CANCEL: &[Param] = &[param("job", ParamKind::Text, "the job's id"), FORMAT];
 
 const UPLOAD: &[Param] = &[
@@ -134,7 +146,7 @@ const UPLOAD: &[Param] = &[
 
 impl Verb {
     /// All verbs, in the order of the help.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Help,
         Self::List,
         Self::Info,
@@ -144,6 +156,7 @@ impl Verb {
         Self::Jobs,
         Self::Upload,
         Self::Reconcile,
+        Self::Adopt,
         Self::Pause,
         Self::Resume,
         Self::Cancel,
@@ -161,6 +174,7 @@ impl Verb {
             Self::Jobs => "jobs",
             Self::Upload => "upload",
             Self::Reconcile => "reconcile",
+            Self::Adopt => "adopt",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Cancel => "cancel",
@@ -173,7 +187,7 @@ impl Verb {
             Self::Help | Self::List | Self::Info | Self::Status | Self::Config | Self::DeadLetters | Self::Jobs => {
                 Role::Viewer
             }
-            Self::Upload | Self::Reconcile | Self::Pause | Self::Resume | Self::Cancel => Role::Operator,
+            Self::Upload | Self::Reconcile | Self::Adopt | Self::Pause | Self::Resume | Self::Cancel => Role::Operator,
         }
     }
 
@@ -189,6 +203,7 @@ impl Verb {
             Self::Jobs => "what people asked for, at work and lately ended",
             Self::Upload => "send now what is known of a recording",
             Self::Reconcile => "look at manifest, local files and remote objects, then heal; nothing is ever removed",
+            Self::Adopt => "make a recording of what is laid out in another way; the source stays as it is",
             Self::Pause => "stop uploads until somebody resumes them, or for a time; it outlives a restart",
             Self::Resume => "let uploads go on",
             Self::Cancel => "stop a job; what it did stays done",
@@ -201,6 +216,7 @@ impl Verb {
             Self::Help | Self::Status | Self::Config | Self::Resume => &[FORMAT],
             Self::Jobs => JOBS,
             Self::Reconcile => RECONCILE,
+            Self::Adopt => ADOPT,
             Self::Pause => PAUSE,
             Self::Cancel => CANCEL,
             Self::List => LIST,

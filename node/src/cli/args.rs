@@ -161,6 +161,27 @@ pub(super) enum Ask {
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         wait: Option<Duration>,
     },
+    /// Make a recording of what is laid out in another way; the source stays as it is
+    Adopt {
+        /// A name that `list` shows, or files and folders of this machine (write ./NAME for one beside you)
+        #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "NAME|PATH")]
+        sources: Vec<String>,
+        /// Everything that `list` shows as unmanaged
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+        /// The new recording's name [default: the source's]
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<RecordingName>,
+        /// Take what is whole in files that were cut off or damaged
+        #[arg(long)]
+        recover: bool,
+        /// Copy the files instead of giving them a second name
+        #[arg(long)]
+        copy: bool,
+        /// How long to wait for the end; the job goes on after it
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
+    },
     /// What people asked for, at work and lately ended
     Jobs {
         /// Only this one
@@ -197,7 +218,7 @@ impl Ask {
     /// Returns how long a verb that takes long is waited for at most; `None` for the others.
     pub(super) const fn job_wait(&self) -> Option<Option<Duration>> {
         match self {
-            Self::Upload { wait, .. } | Self::Reconcile { wait, .. } => Some(*wait),
+            Self::Upload { wait, .. } | Self::Reconcile { wait, .. } | Self::Adopt { wait, .. } => Some(*wait),
             _ => None,
         }
     }
@@ -209,6 +230,10 @@ impl Ask {
             None => params,
         };
         let none = Params::default();
+        let flag = |params: Params, name: &str, is_set: &bool| match is_set {
+            true => params.with(name, true),
+            false => params,
+        };
         match self {
             Self::List { name, tag, since, until, state, .. } => {
                 let pairs = [("name", name), ("tag", tag), ("since", since), ("until", until), ("state", state)];
@@ -225,12 +250,13 @@ impl Ask {
                     Some(glob) if glob.contains(['*', '?']) => none.with("name", glob.as_str()),
                     Some(name) => none.with("recording", name.as_str()),
                 };
-                let flag = |params: Params, name: &str, is_set: &bool| match is_set {
-                    true => params.with(name, true),
-                    false => params,
-                };
                 let params = flag(flag(params, "dry_run", dry_run), "deep", deep);
                 (Verb::Reconcile, flag(params, "restore", restore))
+            }
+            Self::Adopt { sources, all, name, recover, copy, .. } => {
+                let params = flag(flag(flag(none, "all", all), "recover", recover), "copy", copy);
+                let params = given(params, "recording", sources.first());
+                (Verb::Adopt, given(params, "name", name.as_ref().map(ToString::to_string).as_ref()))
             }
             Self::Jobs { job } => (Verb::Jobs, given(none, "job", job.as_ref())),
             Self::Cancel { job } => (Verb::Cancel, none.with("job", job.as_str())),

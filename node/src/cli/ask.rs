@@ -111,6 +111,18 @@ fn interrupted(ask: &Ask) -> Exit {
     Exit::Failed
 }
 
+/// Has the node of this home look at a recording, where one runs: it finds it by itself, if later.
+pub(super) async fn point_at(home: &Path, global: &Global, recording: &str) {
+    let global = Global { machine: None, ..global.clone() };
+    if HomeLock::take(home).is_ok() {
+        return;
+    }
+    if let Ok(asker) = Asker::connect(home, &global).await {
+        let params = Params::default().with("recording", recording).with("limit", 1);
+        asker.ask(Verb::Info, &params, Duration::ZERO).await.ok();
+    }
+}
+
 /// Shows events as they come, until `stop`.
 pub(super) async fn follow(home: &Path, global: &Global, stop: impl Future<Output = ()>) -> Exit {
     let asker = match Asker::connect(home, global).await {
@@ -342,7 +354,11 @@ fn exit_of_job(reply: &Value) -> Exit {
 }
 
 fn exit_of(refusal: &ErrorReply) -> Exit {
-    match refusal.refusal.code {
+    exit_of_code(refusal.refusal.code)
+}
+
+pub(super) const fn exit_of_code(code: ErrorCode) -> Exit {
+    match code {
         ErrorCode::InvalidParams => Exit::Usage,
         ErrorCode::NotFound => Exit::NotFound,
         ErrorCode::Conflict
@@ -377,6 +393,7 @@ fn show_text(ask: &Ask, is_fleet: bool, replies: &[Value]) {
             Ask::Config { .. } => table::settings(&reply["settings"]),
             Ask::Upload { .. } | Ask::Cancel { .. } => table::job_line(reply),
             Ask::Reconcile { .. } => table::reconciled(reply),
+            Ask::Adopt { .. } => table::adopted(reply),
             Ask::Jobs { .. } => table::jobs(reply),
             Ask::Pause { .. } | Ask::Resume => table::pause(reply),
             Ask::DeadLetters => table::dead_letters(reply),

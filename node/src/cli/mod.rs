@@ -1,6 +1,7 @@
 //! The terminal edge: each verb is the bus verb, asked as any other Zenoh client would. Results go to stdout, all
 //! else to stderr.
 
+mod adopt;
 mod args;
 mod ask;
 mod configure;
@@ -24,7 +25,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use self::args::{Ask, Cli, Command};
-use crate::{config, serve};
+use crate::{config, engine::adopt::Options, serve};
 
 /// How a command ended, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +90,10 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
                 remote::list(&home, &cli.global, name.as_deref(), told_to_stop()).await
             }
             Command::Download(asked) => remote::download(&home, &cli.global, &asked, told_to_stop()).await,
+            Command::Ask(Ask::Adopt { sources, name, recover, copy, .. }) if adopt::are_paths(&sources) => {
+                let options = Options { name, recover, copy };
+                adopt::run(&home, &cli.global, &sources, options).await
+            }
             Command::Ask(verb) => ask::run(&home, &cli.global, &verb, told_to_stop()).await,
         }
     })

@@ -256,6 +256,20 @@ fn refused(events: &Value) -> String {
 
 /// What a reconcile saw and did.
 pub(super) fn reconciled(reply: &Value) -> String {
+    outcome(reply, "chunk", ["recording", "recording"])
+}
+
+/// What an adopt saw and did.
+pub(super) fn adopted(reply: &Value) -> String {
+    let mut out = outcome(reply, "file", ["source", "recording"]);
+    if let Some(hint) = reply["error"]["hint"].as_str() {
+        write!(out, "\nhint: {hint}").ok();
+    }
+    out
+}
+
+/// A job's findings and actions: `part` is what of a recording they are about, `wholes` what the whole is called in each.
+fn outcome(reply: &Value, part: &str, wholes: [&str; 2]) -> String {
     let mut out = job_line(reply);
     let result = &reply["result"];
     let fetched = &result["counts"];
@@ -263,7 +277,7 @@ pub(super) fn reconciled(reply: &Value) -> String {
         let bytes = size(number(fetched, "restored_bytes"));
         write!(out, "\nfrom the store: {}, {bytes}", chunks(number(fetched, "restored_chunks"))).ok();
     }
-    for (title, field) in [("found", "findings"), ("done", "actions")] {
+    for ((title, field), whole) in [("found", "findings"), ("done", "actions")].into_iter().zip(wholes) {
         let counted = rows(&result["counts"][field]);
         if counted.is_empty() {
             continue;
@@ -271,9 +285,10 @@ pub(super) fn reconciled(reply: &Value) -> String {
         let counts: Vec<_> =
             counted.iter().map(|row| format!("{} {}", number(row, "count"), text(row, "kind"))).collect();
         write!(out, "\n\n{title}: {}\n", counts.join(", ")).ok();
-        let mut table = table(&["kind", "recording", "chunk", "message"]);
+        let columns = ["kind", whole, part, "message"];
+        let mut table = table(&columns);
         for row in rows(&result[field]) {
-            let cells = ["kind", "recording", "chunk", "message"].map(|name| text(row, name));
+            let cells = columns.map(|name| text(row, name));
             table.add_row(cells.to_vec());
         }
         out += &table.trim_fmt();
@@ -302,19 +317,26 @@ pub(super) fn pause(reply: &Value) -> String {
     }
 }
 
-/// A job in a line or two.
-pub(super) fn job_line(reply: &Value) -> String {
-    let progress = &reply["progress"];
-    let what = shown(reply["recording"].as_str().unwrap_or("all recordings"));
-    let machine = reply["machine_id"].as_str().map(|machine| format!(" on {}", shown(machine))).unwrap_or_default();
-    let mut out = format!(
-        "{} of {what}{machine}: {}, {}/{} chunks, {} of {}",
-        text(reply, "verb"),
-        text(reply, "state"),
+/// How far a job is.
+pub(super) fn progress(progress: &Value) -> String {
+    format!(
+        "{}/{} chunks, {} of {}",
         number(progress, "chunks_done"),
         number(progress, "chunks_total"),
         size(number(progress, "bytes_done")),
         size(number(progress, "bytes_total")),
+    )
+}
+
+/// A job in a line or two.
+pub(super) fn job_line(reply: &Value) -> String {
+    let what = shown(reply["recording"].as_str().unwrap_or("all recordings"));
+    let machine = reply["machine_id"].as_str().map(|machine| format!(" on {}", shown(machine))).unwrap_or_default();
+    let mut out = format!(
+        "{} of {what}{machine}: {}, {}",
+        text(reply, "verb"),
+        text(reply, "state"),
+        progress(&reply["progress"]),
     );
     if reply["state"] == "running" || reply["machine_id"].is_null() {
         write!(out, ", job {}", text(reply, "job")).ok();

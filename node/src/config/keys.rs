@@ -86,6 +86,7 @@ pub(super) const KEYS: &[Key] = &[
     key("ca_file", Kind::Path, None),
     key("credentials", Kind::Choice(&["static", "ambient"]), Some("static")),
     live("auto_upload", Kind::Flag, Some("true")),
+    key("auto_adopt", Kind::Flag, Some("false")),
     live("concurrency", Kind::Number(1, CONCURRENCY_MAX as u64), Some("4")),
     live("order", Kind::Choice(&["oldest", "newest"]), Some("oldest")),
     live("priority_tags", Kind::Texts, Some("[]")),

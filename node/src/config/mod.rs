@@ -104,6 +104,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Chunks go up by themselves.
     pub auto_upload: bool,
+    /// What is laid out in another way becomes a recording by itself.
+    pub auto_adopt: bool,
     /// Uploads at once.
     pub concurrency: usize,
     /// The newest chunk goes first.
@@ -482,6 +484,7 @@ impl Values {
             recordings_dir: self.path("recordings_dir").unwrap_or_default(),
             store,
             auto_upload: self.flag("auto_upload"),
+            auto_adopt: self.flag("auto_adopt"),
             concurrency: concurrency.unwrap_or(1),
             is_newest_first: self.text("order") == Some("newest"),
             priority_tags: self.list("priority_tags"),

@@ -13,7 +13,9 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     limits::{JOBS_KEPT_MAX, JOBS_RUNNING_MAX},
     reconcile::FindingKind,
-    reply::{JobResult, JobState, Progress, ReconcileResult, UploadResult},
+    reply::{
+        AdoptFinding, AdoptFindingKind, AdoptResult, JobResult, JobState, Progress, ReconcileResult, UploadResult,
+    },
 };
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
@@ -22,6 +24,7 @@ use tokio::{
 use ulid::Ulid;
 
 use super::{
+    adopt::{self, AdoptError, job::Shared},
     facts::Facts,
     reconcile::{Options, ReconcileError, has_room, names_in_store, reconcile},
     sync::{Errand, Standing, Sync},
@@ -76,6 +79,15 @@ pub enum Work {
         /// How.
         options: Options,
     },
+    /// Make a recording of what is none of this machine's.
+    Adopt {
+        /// What `list` shows; everything that is laid out in another way without one.
+        source: Option<String>,
+        /// The recording that it becomes.
+        target: Option<RecordingName>,
+        /// How.
+        options: adopt::Options,
+    },
 }
 
 /// Which recordings a reconcile is about.
@@ -95,6 +107,7 @@ impl Work {
         match self {
             Self::Upload(_) => Verb::Upload,
             Self::Reconcile { .. } => Verb::Reconcile,
+            Self::Adopt { .. } => Verb::Adopt,
         }
     }
 
@@ -103,6 +116,7 @@ impl Work {
         match self {
             Self::Upload(recording) => recording.as_ref(),
             Self::Reconcile { scope: Scope::One(recording), .. } => Some(recording),
+            Self::Adopt { target, .. } => target.as_ref(),
             Self::Reconcile { scope: Scope::Matching(_) | Scope::All, .. } => None,
         }
     }
@@ -262,6 +276,7 @@ impl Runner {
         match self.job.work.clone() {
             Work::Upload(recording) => self.upload(recording).await,
             Work::Reconcile { scope, options } => self.reconcile(scope, options).await,
+            Work::Adopt { source, options, .. } => self.adopt(source, &options).await,
         }
     }
 
@@ -364,6 +379,42 @@ impl Runner {
         has_room(&self.sync, needed_bytes).await.map_err(|error| refused(&error, error.to_string()))
     }
 
+    /// Adopts one source after the other. One that is refused does not stop the others.
+    async fn adopt(&mut self, source: Option<String>, options: &adopt::Options) {
+        let is_one = source.is_some();
+        let sources =
+            source.map_or_else(|| self.sync.not_adopted(options.recover).into_keys().collect(), |source| vec![source]);
+        let (mut result, mut failed, mut done) = (AdoptResult::default(), Vec::new(), Progress::default());
+        for source in sources {
+            let shared = Arc::new(Shared::default());
+            let adopted = {
+                let mut running = pin!(adopt::job::adopt_listed(&self.sync, &source, options, &shared));
+                loop {
+                    tokio::select! {
+                        adopted = &mut running => break adopted,
+                        () = tokio::time::sleep(LOOK_EVERY) => {
+                            let progress = sum(done, shared.progress());
+                            let view = JobView { progress, ..JobView::new(JobState::Running) };
+                            self.told_at = self.show_running(view);
+                        }
+                    }
+                }
+            };
+            done = sum(done, shared.progress());
+            match adopted {
+                Ok(found) => result.join(found),
+                Err(error) => {
+                    let (kind, file, message) = (AdoptFindingKind::Refused, None, error.to_string());
+                    result.find(AdoptFinding { kind, source: source.clone(), file, message });
+                    failed.push((source, error));
+                }
+            }
+        }
+        let state = if failed.is_empty() { JobState::Done } else { JobState::Failed };
+        let error = not_adopted(&failed, is_one);
+        self.show(JobView { state, progress: done, result: Some(JobResult::Adopt(Box::new(result))), error });
+    }
+
     async fn upload(&mut self, recording: Option<RecordingName>) {
         // Heard from before the asking, so that no chunk is settled unheard.
         let mut facts = self.facts.listen();
@@ -429,6 +480,17 @@ fn unrestored(result: &ReconcileResult) -> Option<Refusal> {
     let is_lost = is_refused || is_found(FindingKind::Lost);
     let code = if is_lost { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
     Some(Refusal::new(code, message).hint("the findings tell why; all that could be fetched is here"))
+}
+
+/// Why an adoption failed, for the sources that were refused.
+fn not_adopted(failed: &[(String, AdoptError)], is_one: bool) -> Option<Refusal> {
+    let (source, error) = failed.first()?;
+    let refusal = error.refusal();
+    if is_one {
+        return Some(refusal);
+    }
+    let message = format!("{} were not adopted; {source}: {}", failed.len(), refusal.message);
+    Some(Refusal { message, ..refusal })
 }
 
 /// An upload's chunks: each waits, is proven, or failed.

@@ -1,5 +1,6 @@
 //! The hands: carries out what policy decides, on the library's files and the store's objects.
 
+pub mod adopt;
 pub mod download;
 pub mod facts;
 pub mod fetch;

@@ -6,10 +6,12 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName, UnixNs,
+    adopt::AdoptedFrom,
     keys::ObjectKey,
     limits::{CHUNKS_PER_RECORDING_MAX, MANIFEST_BYTES_MAX},
     manifest::{Checked, Indices, Manifest},
@@ -148,8 +150,12 @@ pub struct Recording {
     pub published: Option<Published>,
     /// MCAP files among its chunks whose names are no chunk's, with their size: nobody takes them anywhere.
     pub strays: (u64, u64),
+    /// The files among its chunks that are open in a recorder, or that a crash left so.
+    pub open_files: Vec<Box<str>>,
     /// What its folder looked like when it was read.
     pub fingerprint: Fingerprint,
+    /// What it was made of, where it was adopted.
+    pub adopted_from: Option<Arc<AdoptedFrom>>,
     /// Its manifest says of every proven chunk what the journal says.
     pub is_folded: bool,
     /// The last comparison with the store that saw the remote manifest as it was written.
@@ -332,7 +338,7 @@ pub fn load(
     // Taken before the reading: a change meanwhile shows as one later.
     let fingerprint = Fingerprint::of(&folder);
     let unreadable = |path: PathBuf| move |source: io::Error| ContentError::Unreadable { path, source };
-    let files = chunk_files(&folder.chunks()).map_err(unreadable(folder.chunks()))?;
+    let mut files = chunk_files(&folder.chunks()).map_err(unreadable(folder.chunks()))?;
     let manifest = read_manifest(&folder, name);
     if files.is_none() && matches!(manifest, Read::Absent) {
         return Ok(None);
@@ -355,7 +361,9 @@ pub fn load(
         touched_at_ns: fingerprint.touched_at_ns().max(files.as_ref().map_or(0, |files| files.written_at_ns)),
         published: None,
         strays: files.as_ref().map_or((0, 0), |files| files.strays),
+        open_files: files.as_mut().map(|files| std::mem::take(&mut files.open)).unwrap_or_default(),
         fingerprint,
+        adopted_from: None,
         is_folded: false,
         manifest_seen_in_pass: 0,
         begun: fold.begun.clone(),
@@ -374,6 +382,7 @@ pub fn load(
             recording.is_corrupt = manifest.corrupt.unwrap_or(false);
             chunks = listed(&manifest, &checked);
             recording.tags.clone_from(&manifest.tags);
+            recording.adopted_from = AdoptedFrom::of(&manifest).map(Arc::new);
             recording.machine_id = checked.machine_id;
             readable = Some(manifest);
         }
@@ -472,6 +481,8 @@ struct ChunkFiles {
     strays: (u64, u64),
     /// When a file that is open in a recorder was written to last; zero without one.
     written_at_ns: UnixNs,
+    /// The names of such files.
+    open: Vec<Box<str>>,
 }
 
 /// Returns what stands in a folder of chunks; `None` where there is no such folder.
@@ -498,7 +509,10 @@ fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
                 files.strays = (files.strays.0 + 1, files.strays.1 + metadata.len());
             }
             (Ok(metadata), Some(chunk)) if metadata.is_file() => files.chunks.push((chunk, metadata)),
-            (Ok(metadata), None) => files.written_at_ns = files.written_at_ns.max(mtime_ns(&metadata)),
+            (Ok(metadata), None) => {
+                files.written_at_ns = files.written_at_ns.max(mtime_ns(&metadata));
+                files.open.push(name.into());
+            }
             (Ok(_), Some(_)) => {}
             (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {}
             (Err(error), _) => return Err(error),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub mod adopt;
 pub mod backoff;
 pub mod fetch;
 pub mod intake;

@@ -3,6 +3,7 @@
 pub mod access;
 mod compose;
 pub mod offline;
+pub mod outside;
 
 use std::{
     future::pending,
@@ -23,10 +24,11 @@ use crate::{
         BusError, Presence,
         session::{self, Session},
     },
-    config::{self, Config, StoreSettings, ZenohSettings},
+    config::{self, Config, Settings, StoreSettings, ZenohSettings},
     durable,
     engine::sync::{Legacy, Sync},
     library::identity::{Holder, HomeLock, Identity, IdentityError},
+    service::{Service, Tried},
     store::local::LocalStore,
 };
 
@@ -158,6 +160,8 @@ impl Node {
         let look = place.as_ref().map(Place::look);
         let (stopping, stopped) = watch::channel(false);
         let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), stopped));
+        let Settings { auto_adopt, rescan_interval, .. } = parted.settings;
+        let adopting = auto_adopt.then(|| tokio::spawn(adopt_by_itself(Arc::clone(&parted.service), rescan_interval)));
         let home = self.home.display();
         tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, %home, "started");
         let (home, flags, last) = (self.home.clone(), self.flags.clone(), self.last.clone());
@@ -169,6 +173,9 @@ impl Node {
             () = changed => Ok(Ended::Changed),
         };
         tracing::info!("stopping");
+        if let Some(adopting) = adopting {
+            adopting.abort();
+        }
         parted.service.stop_jobs();
         stopping.send_replace(true);
         if let Err(error) = running.await {
@@ -291,6 +298,23 @@ async fn follow_settings(
         parted.sync.tune(tuning(&config.settings));
         parted.service.tell_settings(config.listed.clone(), config.problems.clone());
         last = Some(config);
+    }
+}
+
+/// Adopts what is laid out in another way as scans find it.
+async fn adopt_by_itself(service: Arc<Service>, every: Duration) {
+    let mut tried = Tried::new();
+    loop {
+        tokio::time::sleep(every).await;
+        let service = Arc::clone(&service);
+        let runtime = tokio::runtime::Handle::current();
+        let mut known = std::mem::take(&mut tried);
+        let adopting = spawn_blocking(move || {
+            let _runtime = runtime.enter();
+            service.auto_adopt(&mut known);
+            known
+        });
+        tried = adopting.await.unwrap_or_default();
     }
 }
 

@@ -1,5 +1,6 @@
 //! One method per verb: the only door to the engine. It does not know who asks.
 
+mod adopt;
 mod contract;
 mod control;
 mod listing;
@@ -22,7 +23,7 @@ use bubbaloop_storage_schemas::{
     verb::Param,
 };
 
-pub use self::upload::Pending;
+pub use self::{adopt::Tried, upload::Pending};
 use crate::{
     clock::Clock,
     engine::{facts::Facts, jobs::Jobs, sync::Sync},
@@ -131,6 +132,7 @@ impl Service {
             Verb::Resume => self.resume(params).map(Answer::Now),
             Verb::Upload => self.upload(params).map(Answer::Later),
             Verb::Reconcile => self.reconcile(params).map(Answer::Later),
+            Verb::Adopt => self.adopt(params).map(Answer::Later),
         }
     }
 

@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::{
 use super::Service;
 use crate::{
     engine::sync::Going,
-    library::{disk, scan::Recording},
+    library::{disk, scan::Recording, unmanaged::Unmanaged},
     policy::recording,
 };
 
@@ -35,6 +35,14 @@ impl AtRisk {
         self.bytes += bytes;
         self.chunks += chunks;
         self.oldest_at_ns = self.oldest_at_ns.into_iter().chain(at_ns).min();
+    }
+
+    /// Adds what of it is in no recording: what was adopted is told by the recordings that were made of it.
+    fn add_unmanaged(&mut self, found: &Unmanaged) {
+        let files = found.files - found.adopted_files;
+        if files > 0 {
+            self.add(found.size_bytes - found.adopted_bytes, files, Some(found.oldest_at_ns));
+        }
     }
 
     /// Adds what of a recording is at risk. `counts_proven` is set where the store is on the library's own disk.
@@ -66,7 +74,7 @@ impl Service {
         let counts_proven = same_disk != Some(false);
         let mut at_risk = AtRisk::default();
         for found in self.sync.unmanaged().values() {
-            at_risk.add(found.size_bytes, found.files, Some(found.oldest_at_ns));
+            at_risk.add_unmanaged(found);
         }
         let now = self.clock.tick();
         let (scanned, unscannable) = (self.sync.is_scanned(), self.sync.unscannable());

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs,
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -100,7 +102,7 @@ impl Sync {
             Some(0..) | None => wall.saturating_add(offset_ns),
             Some(_) => wall.saturating_sub(offset_ns),
         };
-        let evictable = if is_safe_to && offset_ms.is_some() { self.evictable() } else { HashMap::new() };
+        let mut evictable = if is_safe_to && offset_ms.is_some() { self.evictable() } else { HashMap::new() };
         let (retention, library_bytes) = {
             let state = self.state();
             let present = |chunk: &&ChunkEntry| matches!(chunk.facts.local, ChunkLocal::Present | ChunkLocal::Damaged);
@@ -112,8 +114,20 @@ impl Sync {
             (state.tuning.retention, recordings + unmanaged)
         };
         let free_bytes = disk::free_bytes(&self.parts.recordings).ok();
-        let candidates = evictable.values().map(|found| found.candidate.clone()).collect();
-        Some((retention::plan(candidates, retention, Disk { library_bytes, free_bytes, now_ns }), evictable))
+        loop {
+            let candidates = evictable.values().map(|found| found.candidate.clone()).collect();
+            let plan = retention::plan(candidates, retention, Disk { library_bytes, free_bytes, now_ns });
+            // What has another name besides, as that of the file it was adopted from, takes its room all the same.
+            let is_alone = |candidate: &Candidate| {
+                let path = evictable.get(&candidate.id).map(|found| found.path.as_path());
+                path.and_then(|path| fs::symlink_metadata(path).ok()).is_some_and(|metadata| metadata.nlink() == 1)
+            };
+            let linked: Vec<_> = plan.evict.iter().filter(|one| !is_alone(one)).map(|one| one.id.clone()).collect();
+            if linked.is_empty() {
+                return Some((plan, evictable));
+            }
+            evictable.retain(|id, _| !linked.contains(id));
+        }
     }
 
     /// Tells whether the store is on another disk than the library; `None` where that is not known.

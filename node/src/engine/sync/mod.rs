@@ -4,6 +4,7 @@
 //! person's word, `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes;
 //! here is the state that they share and the loop that drives them.
 
+mod adopted;
 mod evict;
 mod heal;
 mod intake;
