@@ -57,6 +57,7 @@ static INSTALLING: Mutex<()> = Mutex::new(());
 static KEPT_IN: OnceLock<PathBuf> = OnceLock::new();
 
 /// Lets servers that are started from now on keep what they are sent in folders below this one.
+#[allow(dead_code, reason = "the benchmarks use it")]
 pub fn keep_in(folder: &Path) {
     KEPT_IN.set(folder.to_owned()).unwrap();
 }
@@ -66,6 +67,7 @@ fn folder() -> TempDir {
 }
 
 /// Returns a binary that cargo builds and installs the first time, which takes minutes.
+#[allow(dead_code, reason = "the benchmarks use it")]
 fn cargo_binary(package: &str, version: &str, feature: &str) -> PathBuf {
     let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
     let root = installed().join(format!("{package}-{version}"));
@@ -180,10 +182,12 @@ impl Server {
     }
 
     /// Starts an s3s-fs, which costs little for each byte, so that it hides least of what a client costs.
+    #[allow(dead_code, reason = "the benchmarks use it")]
     pub async fn s3s_fs() -> Self {
         started(Self::start_s3s_fs).await
     }
 
+    #[allow(dead_code, reason = "the benchmarks use it")]
     async fn start_s3s_fs() -> Option<Self> {
         let folder = folder();
         fs::create_dir(folder.path().join("data")).unwrap();
@@ -197,6 +201,7 @@ impl Server {
     }
 
     /// Starts a SeaweedFS of the caller's own.
+    #[allow(dead_code, reason = "the benchmarks use it")]
     pub async fn own_seaweedfs() -> Self {
         started(Self::start_seaweedfs).await
     }

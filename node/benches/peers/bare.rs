@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     process::Command,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -133,6 +133,33 @@ impl Sender {
     }
 }
 
+/// Blocks are used again, so that the system need not clear new ones.
+static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+
+struct Block {
+    memory: Box<[u8]>,
+    length: usize,
+}
+
+impl Block {
+    fn take() -> Self {
+        let memory = SPARE.lock().unwrap().pop().unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
+        Self { memory, length: 0 }
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.length]
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        SPARE.lock().unwrap().push(std::mem::take(&mut self.memory));
+    }
+}
+
 /// A file that is hashed as it is sent.
 pub struct FileBody {
     file: File,
@@ -157,17 +184,15 @@ impl Body for FileBody {
         if self.left == 0 {
             return Poll::Ready(None);
         }
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        let read = self.file.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block);
-        Poll::Ready(Some(read.map(|read| {
-            self.left -= read as u64;
-            self.hasher.update(&block);
-            if self.left == 0 {
-                let found: [u8; 32] = self.hasher.finalize_reset().into();
-                assert_eq!(Digest::from_bytes(found), self.wanted, "the file is another");
-            }
-            Frame::data(block.into())
-        })))
+        let mut block = Block::take();
+        block.length = self.file.read(&mut block.memory)?;
+        self.left -= block.length as u64;
+        self.hasher.update(&block);
+        if self.left == 0 {
+            let found: [u8; 32] = self.hasher.finalize_reset().into();
+            assert_eq!(Digest::from_bytes(found), self.wanted, "the file is another");
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(block)))))
     }
 
     fn is_end_stream(&self) -> bool {

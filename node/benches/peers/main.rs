@@ -9,13 +9,10 @@
 mod bare;
 mod bus;
 mod latency;
-mod library;
-mod measure;
-mod node;
 mod others;
-#[path = "../shared/proxy.rs"]
-mod proxy;
 mod reconcile;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod start;
 #[path = "../../../tests/support/mod.rs"]
 #[expect(dead_code, clippy::print_stderr, reason = "the tests use all of it")]
@@ -26,6 +23,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use self::shared::{BUCKET, RAM_DISK, library, measure, node, proxy};
 use self::support::{
     http,
     servers::{self, Server},
@@ -105,11 +103,6 @@ enum Scale {
 }
 
 const WARM_UP_ROUNDS: usize = 8;
-
-const BUCKET: &str = "bench";
-
-/// Where servers keep their objects if it is there: their disk is not what is measured.
-const RAM_DISK: &str = "/dev/shm";
 
 #[derive(Debug, Parser)]
 struct Arguments {

@@ -10,9 +10,6 @@ from pathlib import Path
 import obstore
 from obstore.store import S3Store
 
-# Larger ones go in parts, as obstore does by itself.
-SINGLE_PUT_MAX = 64 * 1024 * 1024
-
 
 def main() -> None:
     folder, endpoint, bucket, at_once = sys.argv[1:]
@@ -33,8 +30,7 @@ def main() -> None:
 
         async def put(path: Path) -> None:
             async with gate:
-                in_parts = path.stat().st_size > SINGLE_PUT_MAX
-                await obstore.put_async(store, path.name, path, use_multipart=in_parts)
+                await obstore.put_async(store, path.name, path)
 
         await asyncio.gather(*map(put, Path(folder).iterdir()))
 

@@ -25,11 +25,8 @@ pub async fn run(arguments: &Arguments) {
     let running = node.start().await;
     running.is_ready().await;
     running.resume_until_proven(count).await;
-    let mut rows = [
-        Row::new("this node's reconcile"),
-        Row::new("rclone check --size-only"),
-        Row::new("aws s3 sync --dryrun"),
-    ];
+    let mut rows =
+        [Row::new("this node's reconcile"), Row::new("rclone check --size-only"), Row::new("aws s3 sync --dryrun")];
     let wanted = Params::default().with("all", true).with("wait", "600s");
     let folder = library.folder.path();
     for _ in 0..arguments.rounds {

@@ -91,7 +91,7 @@ pub async fn run(arguments: &Arguments) {
         running.is_ready().await;
         starts.push(ready_s);
     }
-    let ready_s = percentile(&starts, 50.0);
+    let ready_s = percentile(&starts, 50);
     rows.push(row("start with all of it sent: answers after (median)", format!("{ready_s:.2} s")));
     rows.extend(idle(&node).await);
     println!("\n### {many} recordings × 10 chunks, {}\n", kind.name());
@@ -101,7 +101,7 @@ pub async fn run(arguments: &Arguments) {
     let space = format!("bubbaloop/{MACHINE}/storage");
     let latencies = bus::latencies(&holder.endpoints[0], &space, 300).await;
     measure::print_latencies(&format!("Questions over the bus, {many} recordings"), &latencies);
-    let p50 = |place: usize| percentile(&latencies[place].1, 50.0);
+    let p50 = |place: usize| percentile(&latencies[place].1, 50);
     println!("p50 beside an empty get: help {:.2}×, list {:.2}×", p50(1) / p50(0), p50(2) / p50(0));
 }
 
@@ -128,6 +128,9 @@ async fn idle(node: &Node) -> Vec<Vec<String>> {
     vec![
         row("memory when idle", format!("{rss:.0} MiB")),
         row("CPU when idle", format!("{:.2} % of a core", (cpu_after - cpu) / seconds * 100.0)),
-        row("on the bus when idle, to a client that hears all", format!("{:.0} B/s", (bytes_after - bytes) as f64 / seconds)),
+        row(
+            "on the bus when idle, to a client that hears all",
+            format!("{:.0} B/s", (bytes_after - bytes) as f64 / seconds),
+        ),
     ]
 }

@@ -101,7 +101,9 @@ fn print_ratios(subjects: &[Subject], rows: &[Row]) {
     let peers = [Subject::Obstore, Subject::S5cmd, Subject::Rclone].into_iter().filter_map(row_of);
     let fastest = peers.map(|row| row.wall().1).fold(f64::INFINITY, f64::min);
     for at_once in [DEFAULT_AT_ONCE, AT_ONCE] {
-        let (Some(node), Some(bare)) = (row_of(Subject::Node(at_once)), row_of(Subject::Bare(at_once))) else { continue };
+        let (Some(node), Some(bare)) = (row_of(Subject::Node(at_once)), row_of(Subject::Bare(at_once))) else {
+            continue;
+        };
         println!(
             "{} at once: CPU {:.2} of obstore's, {:.2} of the bare one's; wall {:.2} of the fastest peer's, {:.2} of the bare one's",
             at_once,

@@ -83,7 +83,11 @@ impl Exchange {
             return None;
         }
         self.counted.faults.fetch_add(1, Ordering::Relaxed);
-        if fastrand::bool() { Some(Fault::CutAnswer) } else { Some(Fault::CutRequest(fastrand::usize(..4 * 1024 * 1024))) }
+        if fastrand::bool() {
+            Some(Fault::CutAnswer)
+        } else {
+            Some(Fault::CutRequest(fastrand::usize(..4 * 1024 * 1024)))
+        }
     }
 }
 

@@ -17,14 +17,14 @@ use bubbaloop_storage_schemas::{MachineId, Verb, params::Params, reply::Paused};
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::{
+use super::{
     BUCKET,
     library::Library,
     measure::{self, Cost},
-    support::{
-        node::Machine,
-        servers::{KEY, SECRET, Server},
-    },
+};
+use crate::support::{
+    node::Machine,
+    servers::{KEY, SECRET, Server},
 };
 
 /// How long anything may take.
@@ -49,15 +49,20 @@ pub struct Running {
 }
 
 /// Returns the settings for a server.
-pub fn settings(server: &Server) -> String {
-    format!("backend = \"s3\"\nendpoint = {:?}\nbucket = {BUCKET:?}\n", server.endpoint)
+fn settings(endpoint: &str) -> String {
+    format!("backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = {BUCKET:?}\n")
 }
 
 impl Node {
     /// A node of a library that goes to a server; it does not run yet.
     pub fn new(id: &str, server: &Server, library: &Library, more: &str) -> Self {
+        Self::of_endpoint(id, &server.endpoint, library, more)
+    }
+
+    /// A node that goes to a server by way of something else.
+    pub fn of_endpoint(id: &str, endpoint: &str, library: &Library, more: &str) -> Self {
         let machine = Machine::new(id, "");
-        machine.set(&format!("{}{}{more}", settings(server), library.setting()));
+        machine.set(&format!("{}{}{more}", settings(endpoint), library.setting()));
         machine.set_secrets(KEY, SECRET);
         Self { machine }
     }
@@ -94,8 +99,11 @@ impl Running {
 
     pub async fn ask(&self, verb: Verb, params: &Params) -> Value {
         let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
-        let told = told.into_iter().next().unwrap_or_else(|| panic!("{verb:?}: no answer"));
-        told.unwrap_or_else(|error| panic!("{verb:?}: {error:?}"))
+        match told.into_iter().next() {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) => panic!("{verb:?}: {error:?}"),
+            None => panic!("{verb:?}: no answer"),
+        }
     }
 
     pub async fn status(&self) -> Value {
@@ -143,7 +151,8 @@ impl Running {
         };
         let events = self.client.listen(Some(&self.id), hear).await.unwrap();
         self.ask(Verb::Resume, &Params::default()).await;
-        let asked = self.until("all chunks are proven", ASK_EVERY, |status| status["library"]["uploaded_chunks"] == chunks);
+        let asked =
+            self.until("all chunks are proven", ASK_EVERY, |status| status["library"]["uploaded_chunks"] == chunks);
         tokio::select! {
             () = all.notified() => {}
             () = asked => {}

@@ -34,11 +34,15 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / TICKS_PER_S)
 }
 
-/// Returns a line of a process's status, in MiB; `None` once it has ended.
-pub fn memory(pid: u32, line: &str) -> Option<f64> {
+fn memory_kib(pid: u32, line: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let found = text.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':'))?;
-    found.trim().strip_suffix(" kB")?.parse().ok().map(|kib: f64| kib / 1024.0)
+    found.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// Returns a line of a process's status, in MiB; `None` once it has ended.
+pub fn memory(pid: u32, line: &str) -> Option<f64> {
+    memory_kib(pid, line).map(|kib| kib as f64 / 1024.0)
 }
 
 /// Runs a command that must succeed, and tells what it cost from its start to its end.
@@ -54,8 +58,8 @@ pub fn run(command: &mut Command) -> Cost {
     let (wall, cpu, output, errors) = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !has_ended.load(Ordering::Relaxed) {
-                if let Some(peak) = memory(pid, "VmHWM") {
-                    peak_kib.fetch_max((peak * 1024.0) as u64, Ordering::Relaxed);
+                if let Some(peak) = memory_kib(pid, "VmHWM") {
+                    peak_kib.fetch_max(peak, Ordering::Relaxed);
                 }
                 std::thread::sleep(LOOK_EVERY);
             }
@@ -84,10 +88,10 @@ pub struct Row {
 }
 
 /// Returns the value that so many hundredths of the values are below.
-pub fn percentile(values: &[f64], hundredths: f64) -> f64 {
+pub fn percentile(values: &[f64], hundredths: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let place = (sorted.len() as f64 * hundredths / 100.0).ceil() as usize;
+    let place = (sorted.len() * hundredths).div_ceil(100);
     sorted.get(place.max(1) - 1).copied().unwrap_or(f64::NAN)
 }
 
@@ -98,7 +102,7 @@ impl Row {
 
     fn of(&self, read: impl Fn(&Cost) -> f64) -> (f64, f64) {
         let values: Vec<_> = self.costs.iter().map(read).collect();
-        (percentile(&values, 0.0), percentile(&values, 50.0))
+        (percentile(&values, 0), percentile(&values, 50))
     }
 
     /// The least and the middle wall time, in seconds.
@@ -132,7 +136,12 @@ pub fn print_costs(title: &str, rows: &[Row]) {
     let cells = |row: &Row| {
         let ((wall_min, wall), (cpu_min, cpu)) = (row.wall(), row.cpu());
         let name = row.name.clone();
-        vec![name, format!("{wall_min:.2} / {wall:.2}"), format!("{cpu_min:.2} / {cpu:.2}"), format!("{:.0}", row.peak_mib())]
+        vec![
+            name,
+            format!("{wall_min:.2} / {wall:.2}"),
+            format!("{cpu_min:.2} / {cpu:.2}"),
+            format!("{:.0}", row.peak_mib()),
+        ]
     };
     println!("\n### {title}\n");
     let header = ["", "wall s (min / median)", "client CPU s (min / median)", "peak memory MiB"];
@@ -143,7 +152,7 @@ pub fn print_costs(title: &str, rows: &[Row]) {
 pub fn print_latencies(title: &str, rows: &[(&str, Vec<f64>)]) {
     let cells = |(name, values): &(&str, Vec<f64>)| {
         let of = |hundredths| format!("{:.2}", percentile(values, hundredths));
-        vec![(*name).to_owned(), values.len().to_string(), of(50.0), of(99.0)]
+        vec![(*name).to_owned(), values.len().to_string(), of(50), of(99)]
     };
     println!("\n### {title}\n");
     println!("{}", table(&["", "samples", "p50 ms", "p99 ms"], rows.iter().map(cells).collect()));
