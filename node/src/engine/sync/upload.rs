@@ -219,8 +219,8 @@ impl Sync {
         let entry = JournalEntry::Uploaded { chunk, sha256: digest, size_bytes, proof, etag: etag_of, key: key_of };
         let at_ns = self.journal(&id.recording, entry);
         let now = self.parts.clock.tick();
-        let is_its_key = |recording: Recording| ObjectKey::chunk(&recording.machine_id, &id.recording, chunk) == *key;
-        if !self.recording(&id.recording).is_some_and(is_its_key) {
+        let is_its_key = |recording: &Recording| ObjectKey::chunk(&recording.machine_id, &id.recording, chunk) == *key;
+        if !self.state().recordings.get(&id.recording).is_some_and(is_its_key) {
             // Its manifest spells the machine in another way by now: under that key it goes up once more.
             return;
         }
