@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::node::{Machine, until};
 
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

@@ -19,5 +19,6 @@ mod s3_faults;
 mod s3_node;
 mod s3_store;
 mod service;
+mod simulation;
 mod support;
 mod sync;

@@ -7,3 +7,4 @@ pub mod proxy;
 pub mod python;
 pub mod robot;
 pub mod servers;
+pub mod sim;

@@ -27,9 +27,9 @@ use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, repl
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The machine's clock, moved on by hand.
+/// The machine's clock: its ticks are moved on, and its wall time is set ahead, by hand.
 #[derive(Debug)]
-pub struct MovedClock(SystemClock, Mutex<Duration>);
+pub struct MovedClock(SystemClock, Mutex<Duration>, Mutex<Duration>);
 
 impl Clock for MovedClock {
     fn tick(&self) -> Tick {
@@ -37,7 +37,7 @@ impl Clock for MovedClock {
     }
 
     fn wall(&self) -> UnixNs {
-        self.0.wall()
+        self.0.wall() + u64::try_from(self.2.lock().unwrap().as_nanos()).unwrap()
     }
 }
 
@@ -103,7 +103,7 @@ impl Robot {
             Mutex::default(),
         ));
         fs::create_dir(folder.path().join("mnt")).unwrap();
-        let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default()));
+        let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default(), Mutex::default()));
         let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
         Self { folder, clock, facts, tuning: Tuning::default(), store }
     }
@@ -202,6 +202,11 @@ impl Robot {
 
     pub fn puts(&self) -> usize {
         self.store.1.load(Ordering::Relaxed)
+    }
+
+    /// Sets the wall clock ahead by this much, and back to the right time by zero.
+    pub fn set_wall_ahead(&self, time: Duration) {
+        *self.clock.2.lock().unwrap() = time;
     }
 
     pub fn pass(&self, time: Duration) {
