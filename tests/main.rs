@@ -6,6 +6,7 @@
 mod bus;
 mod cli;
 mod crash;
+mod faults;
 mod house;
 mod launch;
 mod library;

@@ -34,6 +34,7 @@ pub struct Server {
     /// What it keeps. A bucket of rclone's is a folder here.
     pub folder: TempDir,
     child: Child,
+    command: Command,
     /// Where SeaweedFS takes folders without asking who it is.
     filer: Option<String>,
 }
@@ -148,7 +149,24 @@ impl Server {
         let child = spawn(&mut command, folder.path());
         let endpoint = format!("http://127.0.0.1:{s3}");
         let filer = Some(format!("http://127.0.0.1:{filer}"));
-        Self { endpoint, folder, child, filer }.until_ready().await
+        Self { endpoint, folder, child, command, filer }.until_ready().await
+    }
+
+    /// Starts a SeaweedFS that no other test shares, so that it may be killed.
+    pub async fn own_seaweedfs() -> Self {
+        started(Self::start_seaweedfs).await
+    }
+
+    /// Kills the server as a power cut does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts a killed server on the ports and the folder that it had.
+    pub async fn revived(mut self) -> Self {
+        self.child = spawn(&mut self.command, self.folder.path());
+        self.until_ready().await.expect("the ports are free again")
     }
 
     /// Starts an rclone that serves a folder; with certificate and key files over TLS.
@@ -172,7 +190,7 @@ impl Server {
         let child = spawn(&mut command, folder.path());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let endpoint = format!("{scheme}://127.0.0.1:{port}");
-        Self { endpoint, folder, child, filer: None }.until_ready().await
+        Self { endpoint, folder, child, command, filer: None }.until_ready().await
     }
 
     /// Waits until the server takes connections, and as SeaweedFS objects too; `None` when it ended instead.
