@@ -215,18 +215,8 @@ async fn a_link_that_stands_still_is_given_up_and_tried_again() {
     proxy.stand_still(true);
     tokio::time::timeout(Duration::from_secs(30), sync.drain()).await.expect("a dead link is given up");
     let going = sync.going();
-    let waits = |sync: &bubbaloop_storage::engine::sync::Sync| {
-        sync.read(|recordings, queue| {
-            let recording = recordings.values().next().unwrap();
-            let stage = |chunk: &bubbaloop_storage::library::scan::ChunkEntry| {
-                let id =
-                    bubbaloop_storage::policy::queue::ChunkId { recording: recording.name.clone(), chunk: chunk.name };
-                matches!(queue.stage(&id), Some(Stage::Waiting))
-            };
-            recording.chunks.iter().filter(|chunk| stage(chunk)).count()
-        })
-    };
-    assert_eq!((waits(&sync), sync.dead_letters().len()), (2, 0), "{going:?}");
+    let waiting = || sync.read(|_, queue| queue.waiting());
+    assert_eq!((waiting(), sync.dead_letters().len()), (2, 0), "{going:?}");
     proxy.stand_still(false);
     for _ in 0..10 {
         // Backoff, and the block of a store that could not be probed.

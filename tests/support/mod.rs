@@ -8,3 +8,4 @@ pub mod python;
 pub mod robot;
 pub mod servers;
 pub mod sim;
+pub mod steps;
