@@ -166,7 +166,6 @@ fn crash_after_steps(calls: &str, most: u64, make: Make<'_>, stored: Stored<'_>)
     let went = machine.run_steps(calls, usize::MAX, || recorders.iter().all(is_done));
     let Went::Done(steps) = went else { unreachable!("nothing kills it") };
     let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", most)).unwrap().min(steps);
-    println!("{tried} of {steps} steps");
     assert!(steps > 20, "a run has many steps, and not {steps}");
     thread::scope(|scope| {
         for first in 0..AT_ONCE {

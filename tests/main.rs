@@ -7,6 +7,7 @@ mod bus;
 mod cli;
 mod crash;
 mod faults;
+mod fuzz;
 mod house;
 mod launch;
 mod library;

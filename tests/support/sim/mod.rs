@@ -144,7 +144,10 @@ fn tuning(random: &mut Rng, large: bool) -> Tuning {
     tuning.limits.concurrency = random.usize(1..6);
     tuning.limits.order = if random.bool() { Order::Oldest } else { Order::Newest };
     if random.u32(0..4) == 0 {
+        // What it has no room for comes with the next look at the whole library.
         tuning.limits.chunks_max = 3;
+        tuning.timers.rescan_all = minutes(30);
+        tuning.window = None;
     }
     if large {
         tuning.parts = PartLimits { threshold_bytes: 5 << 20, part_bytes: 5 << 20 };
