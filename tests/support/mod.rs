@@ -9,4 +9,6 @@ pub mod python;
 pub mod robot;
 pub mod router;
 pub mod servers;
+pub mod sim;
+pub mod steps;
 pub mod tools;

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{
     http,
-    tools::{alone, installed, run},
+    tools::{installed, run},
 };
 
 pub const KEY: &str = "test-key";
@@ -37,6 +37,7 @@ pub struct Server {
     /// What it keeps. A bucket of rclone's is a folder here.
     pub folder: TempDir,
     child: Child,
+    command: Command,
     /// Where SeaweedFS takes folders without asking who it is.
     filer: Option<String>,
 }
@@ -178,7 +179,24 @@ impl Server {
         let child = spawn(&mut command, folder.path());
         let endpoint = format!("http://127.0.0.1:{s3}");
         let filer = Some(format!("http://127.0.0.1:{filer}"));
-        Self { endpoint, folder, child, filer }.until_ready().await
+        Self { endpoint, folder, child, command, filer }.until_ready().await
+    }
+
+    /// Starts a SeaweedFS that no other test shares, so that it may be killed.
+    pub async fn own_seaweedfs() -> Self {
+        started(Self::start_seaweedfs).await
+    }
+
+    /// Kills the server as a power cut does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts a killed server on the ports and the folder that it had.
+    pub async fn revived(mut self) -> Self {
+        self.child = spawn(&mut self.command, self.folder.path());
+        self.until_ready().await.expect("the ports are free again")
     }
 
     /// Starts an s3s-fs, which costs little for each byte, so that it hides least of what a client costs.
@@ -197,13 +215,7 @@ impl Server {
         command.arg("--port").arg(port.to_string()).arg(folder.path().join("data"));
         let child = spawn(&mut command, folder.path());
         let endpoint = format!("http://127.0.0.1:{port}");
-        Self { endpoint, folder, child, filer: None }.until_ready().await
-    }
-
-    /// Starts a SeaweedFS of the caller's own.
-    #[allow(dead_code, reason = "the benchmarks use it")]
-    pub async fn own_seaweedfs() -> Self {
-        started(Self::start_seaweedfs).await
+        Self { endpoint, folder, child, command, filer: None }.until_ready().await
     }
 
     /// Starts an rclone that serves a folder; with certificate and key files over TLS.
@@ -227,7 +239,7 @@ impl Server {
         let child = spawn(&mut command, folder.path());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let endpoint = format!("{scheme}://127.0.0.1:{port}");
-        Self { endpoint, folder, child, filer: None }.until_ready().await
+        Self { endpoint, folder, child, command, filer: None }.until_ready().await
     }
 
     /// Waits until the server takes connections, and as SeaweedFS objects too; `None` when it ended instead.

@@ -224,8 +224,10 @@ impl Sync {
             // Its manifest spells the machine in another way by now: under that key it goes up once more.
             return;
         }
+        let pass = self.state().pass;
         self.change(id, |chunk| {
             chunk.digest = Some(digest);
+            chunk.seen_in_pass = pass;
             chunk.facts.proof = Some(proof);
             chunk.marked_at_ns = proof.is_proven().then_some(at_ns);
             chunk.etag = proof.is_proven().then(|| etag.clone().into());
