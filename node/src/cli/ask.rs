@@ -287,8 +287,18 @@ fn show(ask: &Ask, global: &Global, told: Vec<Told>, mut alive: BTreeSet<String>
         failed(&format!("{whom}{}", refusal.refusal.message), refusal.refusal.hint.as_deref());
         exit = exit.max(exit_of(refusal));
     }
-    let has_failed = replies.iter().any(|reply| ["failed", "cancelled"].contains(&text(reply, "state")));
-    if has_failed && ask.job_wait().is_some() { exit.max(Exit::Failed) } else { exit }
+    if ask.job_wait().is_none() {
+        return exit;
+    }
+    replies.iter().map(exit_of_job).fold(exit, Exit::max)
+}
+
+fn exit_of_job(job: &Value) -> Exit {
+    match (text(job, "state"), text(&job["error"], "code")) {
+        ("failed", "E_NOT_FOUND") => Exit::NotFound,
+        ("failed" | "cancelled", _) => Exit::Failed,
+        _ => Exit::Done,
+    }
 }
 
 fn exit_of(refusal: &ErrorReply) -> Exit {

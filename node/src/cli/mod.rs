@@ -78,12 +78,12 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
             },
             Command::Demo(demo) => demo::run(&demo, told_to_stop()).await,
             Command::Events => ask::follow(&home, &cli.global, told_to_stop()).await,
-            Command::Configure { changes } => configure::run(&home, &changes),
+            Command::Configure { changes } => configure::run(&home, &changes).await,
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "bubbaloop-storage", &mut io::stdout());
                 Exit::Done
             }
-            Command::Ask(Ask::Config { check: true }) => configure::check(&home, &cli.global),
+            Command::Ask(Ask::Config { check: true }) => configure::check(&home, &cli.global).await,
             Command::Ask(verb) => ask::run(&home, &cli.global, &verb, told_to_stop()).await,
         }
     })

@@ -22,7 +22,7 @@ use ulid::Ulid;
 
 use super::{
     facts::Facts,
-    reconcile::{Options, ReconcileError, reconcile},
+    reconcile::{Options, ReconcileError, Reconciled, reconcile},
     sync::{Errand, Standing, Sync},
 };
 use crate::{
@@ -300,7 +300,11 @@ impl Runner {
             Scope::All => (self.names(None).await, false),
         };
         let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
-        let (mut result, mut failed) = (ReconcileResult::default(), Vec::new());
+        let (mut result, mut failed, mut silent) = (ReconcileResult::default(), Vec::new(), Vec::new());
+        let nothing = match &scope {
+            Scope::Matching(glob) if names.is_empty() => Some(no_match(glob)),
+            Scope::Matching(_) | Scope::One(_) | Scope::All => None,
+        };
         for name in names {
             let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
             let reconciled = {
@@ -319,12 +323,15 @@ impl Runner {
             };
             done = sum(done, *shared.lock().unwrap_or_else(PoisonError::into_inner));
             match reconciled {
-                Ok(found) => result.join(found),
+                Ok(Reconciled { result: found, silent: reason }) => {
+                    result.join(found);
+                    silent.extend(reason.map(|reason| (name, reason)));
+                }
                 Err(error) => failed.push((name, error)),
             }
         }
-        let state = if failed.is_empty() { JobState::Done } else { JobState::Failed };
-        let error = refusal(&failed, is_one);
+        let error = nothing.or_else(|| refusal(&failed, is_one)).or_else(|| silence(&silent));
+        let state = if error.is_none() { JobState::Done } else { JobState::Failed };
         self.show(JobView { state, progress: done, result: Some(JobResult::Reconcile(Box::new(result))), error });
     }
 
@@ -373,6 +380,23 @@ fn refusal(failed: &[(RecordingName, ReconcileError)], is_one: bool) -> Option<R
         false => "the other recordings were reconciled; ask again when the reason has ended",
     };
     Some(Refusal::new(code, message).hint(hint))
+}
+
+fn no_match(glob: &str) -> Refusal {
+    let refusal = Refusal::new(ErrorCode::NotFound, format!("no recording's name matches {glob}"));
+    refusal.hint("list tells the names of the recordings; * stands for any text, ? for one letter")
+}
+
+/// Why a reconcile does not know what the store holds.
+fn silence(silent: &[(RecordingName, String)]) -> Option<Refusal> {
+    let (name, reason) = silent.first()?;
+    let more = match silent.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more recordings"),
+    };
+    let message = format!("what the store holds of {name}{more} could not be found out: {reason}");
+    let refusal = Refusal::new(ErrorCode::Unavailable, message);
+    Some(refusal.hint("nothing was taken for absent; ask again when the store answers"))
 }
 
 /// An upload's chunks: each waits, is proven, or failed.

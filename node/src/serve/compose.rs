@@ -2,11 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
-use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX};
+use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX, reply::Setting};
 
 use crate::{
     clock::{Clock, SystemClock},
-    config::{Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
+    config::{self, Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
     engine::{
         facts::Facts,
         jobs::Jobs,
@@ -76,9 +76,10 @@ fn local_store(home: &Path, path: &Path) -> Result<Store, Block> {
 async fn store(
     home: &Path,
     settings: &StoreSettings,
+    listed: &[Setting],
     machine_id: &MachineId,
     clock: &Arc<dyn Clock>,
-    problems: &mut Vec<ConfigProblem>,
+    faults: &mut Faults,
 ) -> Store {
     let unset = |reason: &str, hint: String| Arc::new(UnsetStore(Block { reason: reason.into(), hint }));
     match settings {
@@ -98,7 +99,7 @@ async fn store(
         StoreSettings::Invalid(block) => {
             Store { port: Arc::new(UnsetStore(block.clone())), id: "none".into(), setup: Setup::default() }
         }
-        StoreSettings::Remote(remote) => match remote_store(remote, machine_id, clock, problems).await {
+        StoreSettings::Remote(remote) => match remote_store(remote, listed, machine_id, clock, faults).await {
             Ok(store) => store,
             Err(reason) => {
                 let hint = format!("{reason}: mend the store's settings");
@@ -111,12 +112,13 @@ async fn store(
 /// Makes a store of an S3-compatible service.
 ///
 /// # Errors
-/// The first thing that is wrong with the settings; all of them are in `problems`.
+/// The first thing that is wrong with the settings; all of them are in `faults`.
 async fn remote_store(
     remote: &RemoteSettings,
+    listed: &[Setting],
     machine_id: &MachineId,
     clock: &Arc<dyn Clock>,
-    problems: &mut Vec<ConfigProblem>,
+    faults: &mut Faults,
 ) -> Result<Store, String> {
     let unknown = || format!("{} is no kind of store", remote.backend);
     let provider = Provider::of_backend(&remote.backend, remote.endpoint.as_deref()).ok_or_else(unknown)?;
@@ -138,16 +140,14 @@ async fn remote_store(
         machine_id: machine_id.clone(),
         patience: Patience::default(),
     };
-    let mut tell = |found: Vec<Problem>| {
-        problems.extend(found.into_iter().map(|Problem { key, message, hint }| ConfigProblem {
-            key: key.into(),
-            source: "the store's settings".into(),
-            message,
-            hint,
-        }));
+    let told = |Problem { key, message, hint }| ConfigProblem {
+        key: key.into(),
+        source: source_of(listed, key),
+        message,
+        hint,
     };
     let backend = remote.backend.clone();
-    tell(settings.check().warnings);
+    faults.warnings.extend(settings.check().warnings.into_iter().map(told));
     match S3Store::open(&settings, Arc::clone(clock)).await {
         Ok(store) => {
             let id = settings.store_id();
@@ -156,10 +156,38 @@ async fn remote_store(
         }
         Err(found) => {
             let reason = found.first().map(|problem| format!("{}; {}", problem.message, problem.hint));
-            tell(found);
+            faults.problems.extend(found.into_iter().map(told));
             Err(reason.unwrap_or_else(|| "the store's settings are wrong".into()))
         }
     }
+}
+
+/// Returns where a setting of the store comes from. One that is missing is missing because of the `backend`.
+fn source_of(listed: &[Setting], key: &str) -> String {
+    let setting = |key: &str| listed.iter().find(|setting| setting.key == key && !setting.value.is_null());
+    setting(key).or_else(|| setting("backend")).map(|setting| setting.source.clone()).unwrap_or_default()
+}
+
+/// What is wrong with the settings of a home, by themselves and as a store's.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// What keeps a setting or the store from being used.
+    pub problems: Vec<ConfigProblem>,
+    /// What works and should not be so.
+    pub warnings: Vec<ConfigProblem>,
+}
+
+/// Tells everything that is wrong with the settings of a home. Asks no store.
+pub async fn faults(home: &Path, config: &Config) -> Faults {
+    let mut faults = Faults { problems: config.problems.clone(), warnings: Vec::new() };
+    let known = Identity::load(home).map(|identity| identity.machine_id).or_else(|| config.settings.machine_id.clone());
+    let machine_id = known.or_else(|| MachineId::of_host(&config::host_name()).ok());
+    if let (StoreSettings::Remote(remote), Some(machine_id)) = (&config.settings.store, machine_id) {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        // Only what it tells is wanted.
+        remote_store(remote, &config.listed, &machine_id, &clock, &mut faults).await.ok();
+    }
+    faults
 }
 
 /// The parts of a node that know nothing of each other's makers.
@@ -172,10 +200,13 @@ pub(super) struct Parted {
 }
 
 pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
-    let Config { settings, listed, mut problems, .. } = config;
+    let Config { settings, listed, problems, .. } = config;
+    let mut faults = Faults { problems, warnings: Vec::new() };
     let settings_digest = Digest::of(&serde_json::to_vec(&listed).unwrap_or_default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let Store { port, id, setup } = store(home, &settings.store, &identity.machine_id, &clock, &mut problems).await;
+    let Store { port, id, setup } =
+        store(home, &settings.store, &listed, &identity.machine_id, &clock, &mut faults).await;
+    let problems = [faults.problems, faults.warnings].concat();
     for ConfigProblem { key, source, message, hint } in &problems {
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }

@@ -16,6 +16,7 @@ use std::{
 use bubbaloop_storage_schemas::{Digest, MachineId};
 use tokio::{sync::watch, task::spawn_blocking};
 
+pub use self::compose::{Faults, faults};
 use self::compose::{Parted, compose};
 use crate::{
     bus::{
