@@ -179,7 +179,7 @@ fn text_of_others_reaches_the_terminal_plain_and_the_fleet_has_a_row_for_each() 
     recorder.save(&json!({"tags": ["a\u{1b}[31mred", "x".repeat(500)]}));
     until("the tag is seen", || out(&machine.run(&["list"])).contains("red"));
     let list = out(&machine.run(&["list"]));
-    assert!(!list.contains('\u{1b}') && list.lines().all(|line| line.chars().count() < 300), "{list:?}");
+    assert!(!list.contains('\u{1b}') && list.contains(&"x".repeat(500)), "{list:?}");
     assert_eq!(code(&machine.run(&["info", "drive", "--machine", "cli-7"])), 0, "host names are spelled with dashes");
 }
 

@@ -15,12 +15,16 @@ const ROWS: [&[&str]; 5] = [
 ];
 
 /// What only one room may name.
-const OWNED: [(&str, &str); 7] = [
+const OWNED: [(&str, &str); 11] = [
     ("aws_", "store"),
     ("zenoh::", "bus"),
     ("zenoh_ext", "bus"),
     ("zenoh_keyexpr", "bus"),
     ("clap::", "cli"),
+    ("comfy_table", "cli"),
+    ("indicatif", "cli"),
+    ("textwrap", "cli"),
+    ("serde_yaml_ng", "cli"),
     ("SystemTime::now", "clock"),
     ("Instant::now", "clock"),
 ];

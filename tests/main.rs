@@ -20,3 +20,4 @@ mod s3_store;
 mod service;
 mod support;
 mod sync;
+mod terminal;

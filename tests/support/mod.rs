@@ -6,3 +6,4 @@ pub mod node;
 pub mod python;
 pub mod robot;
 pub mod servers;
+pub mod terminal;

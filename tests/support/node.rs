@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::python::Python;
+use super::{python::Python, terminal::Terminal};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
@@ -133,6 +133,13 @@ impl Machine {
 
     pub fn is_running(&mut self) -> bool {
         self.node.as_mut().is_some_and(|node| node.try_wait().unwrap().is_none())
+    }
+
+    /// Runs a command of the same binary for this home on a terminal.
+    pub fn on_terminal(&self, columns: u16, arguments: &[&str]) -> Terminal {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg("--home").arg(self.home());
+        Terminal::run(command, columns)
     }
 
     /// Runs a command of the same binary for this home.

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 
-use super::{Exit, args::Global, failed, note, result, table};
+use super::{Exit, args::Global, failed, note, result, screen::Screen, table};
 use crate::{
     config::{
         Config, ConfigProblem,
@@ -112,7 +112,7 @@ pub(super) async fn check(home: &Path, global: &Global) -> Exit {
             json!({"settings": config.listed, "config_problems": problems, "warnings": warnings})
         ));
     } else {
-        result(format_args!("{}", table::settings(&json!(config.listed))));
+        result(format_args!("{}", table::settings(Screen::of_stdout(), &json!(config.listed))));
     }
     problems.iter().for_each(tell);
     warnings.iter().for_each(warn);

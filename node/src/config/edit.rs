@@ -38,6 +38,11 @@ pub fn is_secret(key: &str) -> bool {
     KEYS.iter().any(|known| known.name == key && known.kind == Kind::Secret)
 }
 
+/// Tells whether there is a setting of this name.
+pub fn is_setting(key: &str) -> bool {
+    KEYS.iter().any(|known| known.name == key)
+}
+
 /// Changes that are not written yet, with the settings before and after them.
 #[derive(Debug)]
 pub struct Edit {
