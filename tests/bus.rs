@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// Every verb with a request that it answers.
-const REQUESTS: [(Verb, &str); 11] = [
+const REQUESTS: [(Verb, &str); 12] = [
     (Verb::Help, ""),
     (Verb::List, ""),
     (Verb::Info, "recording=drive"),
@@ -22,6 +22,7 @@ const REQUESTS: [(Verb, &str); 11] = [
     (Verb::Jobs, ""),
     (Verb::Upload, "recording=drive"),
     (Verb::Reconcile, "recording=drive"),
+    (Verb::Adopt, "all=true"),
     (Verb::Pause, "for=1ms"),
     (Verb::Resume, ""),
 ];
@@ -289,8 +290,11 @@ fn another_disk_in_the_stores_place_is_no_store_of_ours() {
 
     std::fs::remove_dir(&store).unwrap();
     std::fs::rename(&away, &store).unwrap();
-    until("the store is back", || status("library")["uploaded_chunks"] == 1 && status("blocked") == json!(null));
-    assert_eq!(status("store")["store_id"], first);
+    until("the store is back", || {
+        status("library")["uploaded_chunks"] == 1
+            && status("blocked") == json!(null)
+            && status("store")["store_id"] == first
+    });
 
     std::fs::rename(&store, &away).unwrap();
     std::fs::create_dir_all(store.join(".bubbaloop")).unwrap();
@@ -435,7 +439,12 @@ fn a_reconcile_tells_what_it_saw_heals_and_then_has_nothing_to_do() {
     let chunk = unseen.finalize();
     ask(&mut python, "name=uns*");
     assert!(machine.is_stored("unseen", &chunk), "what no scan saw yet is meant too");
-    for selector in ["reconcile", "reconcile?recording=drive;all=true", "reconcile?recording=drive;deep=maybe"] {
+    for selector in [
+        "reconcile",
+        "reconcile?recording=drive;all=true",
+        "reconcile?recording=drive;deep=maybe",
+        "reconcile?all=true;restore=true",
+    ] {
         refused(&python.ask(&machine.key(selector)), "E_INVALID_PARAMS");
     }
     let nothing = python.ask(&machine.key("reconcile?recording=nothing;wait=30s")).value();

@@ -14,19 +14,21 @@ const ROWS: [&[&str]; 5] = [
     &["service"],
 ];
 
-/// What only one room may name.
-const OWNED: [(&str, &str); 11] = [
-    ("aws_", "store"),
-    ("zenoh::", "bus"),
-    ("zenoh_ext", "bus"),
-    ("zenoh_keyexpr", "bus"),
-    ("clap::", "cli"),
-    ("comfy_table", "cli"),
-    ("indicatif", "cli"),
-    ("textwrap", "cli"),
-    ("serde_yaml_ng", "cli"),
-    ("SystemTime::now", "clock"),
-    ("Instant::now", "clock"),
+/// What only some rooms may name.
+const OWNED: [(&str, &[&str]); 12] = [
+    ("aws_", &["store"]),
+    ("zenoh::", &["bus"]),
+    ("zenoh_ext", &["bus"]),
+    ("zenoh_keyexpr", &["bus"]),
+    ("clap::", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("textwrap", &["cli"]),
+    // The demo is a recorder too.
+    ("use mcap::", &["library", "cli"]),
+    ("serde_yaml_ng", &["library", "cli"]),
+    ("SystemTime::now", &["clock"]),
+    ("Instant::now", &["clock"]),
 ];
 
 /// What policy, which decides, may not name.
@@ -107,8 +109,8 @@ fn an_import_is_seen_however_it_is_written() {
 #[test]
 fn a_crate_that_belongs_to_one_room_is_named_in_no_other() {
     for (room, path, text) in rooms() {
-        for (name, owner) in OWNED.iter().filter(|(_, owner)| *owner != room) {
-            assert!(!code(&text).any(|line| line.contains(name)), "{}: {name} belongs to {owner}", path.display());
+        for (name, owners) in OWNED.iter().filter(|(_, owners)| !owners.contains(&room.as_str())) {
+            assert!(!code(&text).any(|line| line.contains(name)), "{}: {name} belongs to {owners:?}", path.display());
         }
     }
 }

@@ -5,7 +5,10 @@ use std::{fs, sync::Arc};
 use bubbaloop_storage::store::{Body, ObjectStore, PutMode, StoreErrorKind, local::LocalStore};
 use bubbaloop_storage_schemas::Digest;
 
-use crate::support::conformance::{Subject, manifest_key};
+use crate::support::{
+    conformance::{Subject, manifest_key},
+    node::until,
+};
 
 fn opened(root: &std::path::Path) -> LocalStore {
     let store = LocalStore::new(root);
@@ -88,4 +91,25 @@ async fn what_a_crash_left_half_written_is_swept_and_never_listed() {
     fs::File::open(&left).unwrap().set_modified(old).unwrap();
     opened(&root);
     assert!(!left.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_goes_away_under_a_put_leaves_nothing_in_the_folder_that_stands_there_then() {
+    const LARGE: usize = 64 * 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let (root, away) = (folder.path().join("bucket"), folder.path().join("away"));
+    let store = opened(&root);
+    let file = folder.path().join("large");
+    fs::File::create(&file).unwrap().set_len(LARGE as u64).unwrap();
+    let digest = Digest::of(&vec![0; LARGE]);
+    let putting = tokio::spawn(async move {
+        let body = Body::File { path: file, digest };
+        store.put(&manifest_key("large"), &body, PutMode::Create).await
+    });
+    until("the put is under way", || fs::read_dir(root.join(".bubbaloop/staging")).unwrap().count() > 0);
+    fs::rename(&root, &away).unwrap();
+    fs::create_dir(&root).unwrap();
+    let error = putting.await.unwrap().unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::Blocked(_)), "{error:?}");
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is written to the robot's own disk");
 }

@@ -3,21 +3,31 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the node's log")]
 
+mod adopt;
+mod browser;
 mod bus;
 mod cli;
 mod crash;
+mod download;
+mod evict;
 mod house;
 mod launch;
 mod library;
 mod local_store;
+mod lost;
 mod main_job;
 mod manifests;
+mod manners;
+mod multipart;
 mod readme;
 mod reconcile;
+mod rest;
+mod restore;
 mod s3_faults;
 mod s3_node;
 mod s3_store;
 mod service;
+mod slow_link;
 mod support;
 mod sync;
 mod terminal;

@@ -1,13 +1,21 @@
 //! The README is true: its commands run, its settings hold, its examples do what they say.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use bubbaloop_storage::config::{Config, File, Files};
 use bubbaloop_storage_schemas::{codec::Format, event::FinalizeEvent};
+use serde_json::Value;
 
 use crate::support::{
     node::{Machine, until},
     python,
+    router::Router,
 };
 
 fn readme() -> String {
@@ -24,12 +32,20 @@ fn blocks(language: &str) -> Vec<String> {
 /// A machine as the examples have it.
 fn robot() -> Machine {
     let machine = Machine::started("robot_1");
+    record(&machine);
+    until("the node has scanned", || machine.run(&["list"]).status.success());
+    machine
+}
+
+/// Records as the examples have it.
+fn record(machine: &Machine) {
     let mut recorder = machine.recorder("drive_1");
     let chunk = recorder.finalize();
     recorder.end();
+    let flat = machine.home().join("recordings/2026-07-26T12-00-00_chunk_000.mcap");
+    fs::copy(recorder.path(&chunk), &flat).unwrap();
+    fs::File::open(&flat).unwrap().set_modified(SystemTime::now() - Duration::from_secs(600)).unwrap();
     until("the recording is uploaded", || machine.is_stored("drive_1", &chunk));
-    until("the node has scanned", || machine.run(&["list"]).status.success());
-    machine
 }
 
 #[test]
@@ -66,7 +82,7 @@ fn the_event_that_is_shown_is_one_and_the_policy_is_json() {
     let event = FinalizeEvent::decode(event.as_bytes(), Some(Format::Json)).unwrap();
     event.chunk.check().unwrap();
     for block in shown {
-        serde_json::from_str::<serde_json::Value>(&block).unwrap();
+        serde_json::from_str::<Value>(&block).unwrap();
     }
 }
 
@@ -83,5 +99,33 @@ fn the_python_that_is_shown_prints_what_it_says() {
         ["bubbaloop/robot_1/storage/list application/json", "\"recording\":\"drive_1\"", "did you mean recording?"]
     {
         assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn the_curl_that_is_shown_prints_what_it_says() {
+    let router = Router::started();
+    let mut machine = Machine::new("robot_1", "rescan_interval = \"1s\"");
+    router.is_joined_by(&machine, "client");
+    machine.start_and(|_| true);
+    record(&machine);
+    router.wait_for(&machine);
+    let text = readme();
+    let (command, rest) = text.split_once("\n$ curl ").unwrap().1.split_once('\n').unwrap();
+    let shown: Value = serde_json::from_str(rest.split("```").next().unwrap()).unwrap();
+    let selector = command.trim_matches('\'').strip_prefix("-g 'http://127.0.0.1:8000/").unwrap();
+    let printed = Value::from(router.get(selector, &[]));
+    assert_eq!(printed[0]["value"]["recordings"][0]["recording"], "drive_1", "{printed}");
+    assert_eq!(names(&printed), names(&shown), "{printed}");
+}
+
+/// The names of fields, at all depths and in their order.
+fn names(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().flat_map(|(name, value)| [vec![name.clone()], names(value)].concat()).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(names).collect(),
+        _ => Vec::new(),
     }
 }

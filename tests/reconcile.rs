@@ -42,14 +42,14 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(2);
 const DEADLINE: Duration = Duration::from_secs(60);
-const DEEP: Options = Options { deep: true, dry_run: false };
-const SHALLOW: Options = Options { deep: false, dry_run: false };
+pub const DEEP: Options = Options { deep: true, dry_run: false, restore: false };
+pub const SHALLOW: Options = Options { deep: false, dry_run: false, restore: false };
 
-fn drive() -> RecordingName {
+pub fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-fn view(sync: &Sync) -> Recording {
+pub fn view(sync: &Sync) -> Recording {
     sync.recording(&drive()).unwrap()
 }
 
@@ -132,6 +132,12 @@ impl ObjectStore for Watched {
         self.store.list(prefix, after, limit).await
     }
 
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        self.refused(&[Fault::ListUnreachable, Fault::ReadsDenied])?;
+        self.store.list_folders(prefix).await
+    }
+
     async fn delete(&self, _: &ObjectKey) -> Result<(), StoreError> {
         unreachable!("reconcile removes nothing")
     }
@@ -163,7 +169,7 @@ impl Drop for Driver {
     }
 }
 
-async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
+pub async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     let _driver = (!options.dry_run).then(|| Driver::of(sync));
     let heard = Mutex::new(Progress::default());
     let name = drive();
@@ -176,16 +182,16 @@ async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     result
 }
 
-fn findings(result: &ReconcileResult) -> Vec<FindingKind> {
+pub fn findings(result: &ReconcileResult) -> Vec<FindingKind> {
     result.findings.iter().map(|finding| finding.kind).collect()
 }
 
-fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
+pub fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
     result.actions.iter().map(|action| action.kind).collect()
 }
 
 /// Every file below a folder, with its bytes.
-fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -200,27 +206,28 @@ fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// A dry run tells the plan and changes nothing; the run does it; a second one finds nothing to do.
 async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind])) -> Arc<Sync> {
+    let options = if deep { DEEP } else { SHALLOW };
     let sync = robot.started_and_scanned();
     sync.scan().unwrap();
     // A running node has probed its store before anybody asks.
     reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
     let folder = robot.folder.path();
     let before = snapshot(folder);
-    let planned = run(&sync, Options { deep, dry_run: true }).await;
+    let planned = run(&sync, Options { dry_run: true, ..options }).await;
     assert_eq!((findings(&planned), actions(&planned)), (wanted.0.to_vec(), wanted.1.to_vec()), "{planned:#?}");
     assert!(snapshot(folder) == before, "a dry run changes nothing on either side");
-    let done = run(&sync, Options { deep, dry_run: false }).await;
+    let done = run(&sync, options).await;
     assert_eq!((findings(&done), actions(&done)), (wanted.0.to_vec(), wanted.1.to_vec()), "{done:#?}");
     for sync in [sync, robot.started_and_scanned()] {
         sync.scan().unwrap();
-        let again = run(&sync, Options { deep, dry_run: false }).await;
+        let again = run(&sync, options).await;
         assert_eq!((findings(&again), actions(&again)), (wanted.0.to_vec(), vec![]), "{again:#?}");
     }
     robot.started_and_scanned()
 }
 
 /// A robot with an ended recording of one chunk, which is in the store or not.
-async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
+pub async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
     let mut robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -228,21 +235,21 @@ async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
         sync_once(&robot.started()).await;
         assert!(robot.is_stored(&chunk));
     }
-    robot.auto_upload = false;
+    robot.tuning.auto_upload = false;
     (robot, chunk)
 }
 
-fn file(robot: &Robot, chunk: &Value) -> std::path::PathBuf {
+pub fn file(robot: &Robot, chunk: &Value) -> std::path::PathBuf {
     robot.recording().join("chunks").join(chunk["name"].as_str().unwrap())
 }
 
-fn damage(robot: &Robot, chunk: &Value) {
+pub fn damage(robot: &Robot, chunk: &Value) {
     let mut bytes = fs::read(file(robot, chunk)).unwrap();
     bytes[1000] ^= 1;
     fs::write(file(robot, chunk), bytes).unwrap();
 }
 
-fn plant(robot: &Robot, chunk: &Value) {
+pub fn plant(robot: &Robot, chunk: &Value) {
     fs::create_dir_all(robot.object(chunk).parent().unwrap()).unwrap();
     fs::write(robot.object(chunk), "planted").unwrap();
 }
@@ -333,7 +340,7 @@ async fn what_no_manifest_names_is_told_and_left_alone() {
     fs::remove_file(robot.remote("manifest.json")).unwrap();
     fs::write(robot.remote("manifest.json"), "no manifest at all").unwrap();
     let sync = robot.started_and_scanned();
-    let told = run(&sync, Options { deep: false, dry_run: true }).await;
+    let told = run(&sync, Options { dry_run: true, ..SHALLOW }).await;
     assert!(findings(&told).contains(&FindingKind::Unknown), "what can't be read names nobody knows what: {told:#?}");
 }
 
@@ -392,7 +399,7 @@ async fn a_store_that_gives_no_answer_is_never_taken_for_empty() {
             }
             assert!((snapshot(&robot.recording()), snapshot(&robot.remote(""))) == before);
             store.fails(None);
-            let told = run(&sync, Options { deep: false, dry_run: true }).await;
+            let told = run(&sync, Options { dry_run: true, ..SHALLOW }).await;
             assert!(!findings(&told).contains(&FindingKind::Unknown), "it is asked again: {told:#?}");
         }
     }
@@ -568,7 +575,7 @@ async fn the_table_on_a_real_server() {
     server.bucket("reconcile").await;
     let store = s3_store::opened(&s3_store::settings(&server.endpoint, "reconcile")).await;
     let mut robot = Robot::new();
-    robot.auto_upload = false;
+    robot.tuning.auto_upload = false;
     let chunks: Vec<_> = (0..4).map(|index| robot.chunk(index)).collect();
     robot.ended(&chunks);
     let started = || robot.started_with(Arc::clone(&store) as Arc<dyn ObjectStore>, "s");
@@ -589,7 +596,7 @@ async fn the_table_on_a_real_server() {
     server.remove("reconcile/robot_1/drive/manifest.json").await;
     let sync = started();
     let before = (snapshot(robot.folder.path()), server.content(&key(1)).await);
-    let planned = run(&sync, Options { deep: true, dry_run: true }).await;
+    let planned = run(&sync, Options { dry_run: true, ..DEEP }).await;
     assert!((snapshot(robot.folder.path()), server.content(&key(1)).await) == before, "a dry run changes nothing");
     assert!(server.content(&key(0)).await.is_none() && !planned.actions.is_empty());
     let done = run(&sync, DEEP).await;

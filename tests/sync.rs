@@ -241,17 +241,16 @@ async fn an_event_whose_digest_only_begins_like_the_file_is_refused_and_holds_no
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_sync_takes_up_what_comes_and_ends_when_told() {
-    let robot = Robot::new();
+    let mut robot = Robot::new();
+    let (every, grace) = (Duration::from_millis(20), Duration::from_secs(5));
+    robot.tuning.timers = Timers { rescan_open: every, rescan_all: every, verify: grace, shutdown_grace: grace };
     let first = robot.chunk(0);
     robot.manifest(std::slice::from_ref(&first));
     let sync = robot.started();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn({
         let sync = Arc::clone(&sync);
-        let every = Duration::from_millis(20);
-        let grace = Duration::from_secs(5);
-        let timers = Timers { rescan_open: every, rescan_all: every, verify: grace, shutdown_grace: grace };
-        async move { sync.run(timers, async { stopped.await.unwrap_or_default() }).await }
+        async move { sync.run(async { stopped.await.unwrap_or_default() }).await }
     });
     until(|| robot.is_stored(&first)).await;
 

@@ -2,7 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Seek, SeekFrom},
+    ops::Range,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -12,6 +13,8 @@ use bytes::Bytes;
 use md5::Md5;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
+
+use crate::policy::parts::composite;
 
 /// Why a file's bytes can't be had or are not the right ones.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +104,7 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ContentError> {
 #[derive(Debug)]
 pub struct VerifiedBlocks {
     path: PathBuf,
-    file: File,
+    file: io::Take<File>,
     hasher: Sha256,
     wanted: Option<Digest>,
     opened_bytes: u64,
@@ -118,8 +121,21 @@ impl VerifiedBlocks {
     pub fn open(path: &Path, wanted: Option<Digest>) -> Result<Self, ContentError> {
         let file = open(path)?;
         let opened_bytes = file.metadata().map_err(|error| ContentError::of(path, error))?.len();
-        let (path, hasher) = (path.to_owned(), Sha256::new());
+        let (path, hasher, file) = (path.to_owned(), Sha256::new(), file.take(u64::MAX));
         Ok(Self { path, file, hasher, wanted, opened_bytes, size_bytes: 0, withheld: None, found: None })
+    }
+
+    /// Opens some bytes of the file, as if they were all of it.
+    ///
+    /// # Errors
+    /// `Gone` or `Unreadable`.
+    pub fn open_range(path: &Path, range: &Range<u64>, wanted: Digest) -> Result<Self, ContentError> {
+        let mut whole = Self::open(path, Some(wanted))?;
+        let length = range.end.saturating_sub(range.start);
+        whole.file.get_mut().seek(SeekFrom::Start(range.start)).map_err(|error| ContentError::of(path, error))?;
+        whole.file.set_limit(length);
+        whole.opened_bytes = length;
+        Ok(whole)
     }
 
     /// Returns the size that the file had when it was opened; it may change while it is read.
@@ -171,6 +187,69 @@ impl VerifiedBlocks {
     }
 }
 
+/// The digests of a file's parts, one after the other, and then that of all of it.
+#[derive(Debug)]
+pub struct PartDigests {
+    path: PathBuf,
+    file: File,
+    whole: Sha256,
+    size_bytes: u64,
+}
+
+impl PartDigests {
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// `Gone` or `Unreadable`.
+    pub fn open(path: &Path) -> Result<Self, ContentError> {
+        Ok(Self { path: path.to_owned(), file: open(path)?, whole: Sha256::new(), size_bytes: 0 })
+    }
+
+    /// Reads on and returns the digest and the MD5 of the next `part_bytes`, or of what is left of them; nothing at the end.
+    /// The MD5 is found out only where it is wanted.
+    ///
+    /// # Errors
+    /// `Unreadable`.
+    pub fn next_part(
+        &mut self,
+        part_bytes: u64,
+        wants_md5: bool,
+    ) -> Result<Option<(Digest, Option<Md5>)>, ContentError> {
+        let (mut part, mut md5) = (Sha256::new(), wants_md5.then(Md5::new));
+        let mut block = vec![0; BLOCK_BYTES];
+        let mut left = part_bytes;
+        while left > 0 {
+            let wanted = usize::try_from(left).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
+            let read = match self.file.read(&mut block[..wanted]) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(ContentError::of(&self.path, error)),
+            };
+            part.update(&block[..read]);
+            self.whole.update(&block[..read]);
+            if let Some(md5) = &mut md5 {
+                md5.update(&block[..read]);
+            }
+            left -= read as u64;
+        }
+        self.size_bytes += part_bytes - left;
+        Ok((left < part_bytes).then(|| (Digest::from_bytes(part.finalize().into()), md5)))
+    }
+
+    /// Ends the reading: all that was read is the whole file and has this digest.
+    ///
+    /// # Errors
+    /// `Damaged`: it has another one.
+    pub fn finish(self, wanted: Digest) -> Result<(), ContentError> {
+        let found = Digest::from_bytes(self.whole.finalize().into());
+        if found == wanted {
+            return Ok(());
+        }
+        Err(ContentError::Damaged { path: self.path, size_bytes: self.size_bytes, found, wanted })
+    }
+}
+
 /// Hashes a file.
 ///
 /// # Errors
@@ -198,6 +277,39 @@ pub fn md5(path: &Path, wanted: Digest) -> Result<String, ContentError> {
 /// Shows a finished MD5 as 32 lower-case hexadecimal digits.
 pub fn md5_text(md5: Md5) -> String {
     md5.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the ETag that a store gives an object of parts with these MD5s, when it makes ETags of MD5s.
+pub fn md5_of_parts(md5s: &[[u8; 16]]) -> String {
+    format!("{}-{}", md5_text(Md5::new_with_prefix(md5s.concat())), md5s.len())
+}
+
+/// Returns what a store that checks parts tells of a file that has the wanted digest and went up in parts: the digest
+/// over the parts' digests, and the ETag by their MD5s.
+///
+/// # Errors
+/// `Gone`, `Unreadable` or `Damaged`.
+pub fn digests_of_parts(path: &Path, wanted: Digest, part_bytes: u64) -> Result<(Digest, String), ContentError> {
+    let mut digests = PartDigests::open(path)?;
+    let (mut sha256s, mut md5s) = (Vec::new(), Vec::new());
+    while let Some((sha256, md5)) = digests.next_part(part_bytes, true)? {
+        sha256s.push(sha256);
+        md5s.extend(md5.map(|md5| <[u8; 16]>::from(md5.finalize())));
+    }
+    digests.finish(wanted)?;
+    Ok((composite(sha256s), md5_of_parts(&md5s)))
+}
+
+/// Reads an MD5 as an ETag shows it; `None` where it is none.
+pub fn md5_bytes(text: &str) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    if text.len() != 32 || !text.is_ascii() {
+        return None;
+    }
+    for (place, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -240,6 +352,52 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert_eq!(md5(&path, Digest::of(b"")).unwrap(), "d41d8cd98f00b204e9800998ecf8427e");
         assert!(matches!(md5(&path, Digest::of(b"x")), Err(ContentError::Damaged { .. })));
+    }
+
+    #[test]
+    fn parts_have_digests_of_their_own_and_the_whole_file_has_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let content: Vec<u8> = (0..=250).cycle().take(3 * BLOCK_BYTES + 5).collect();
+        std::fs::write(&path, &content).unwrap();
+        let part_bytes = BLOCK_BYTES + 7;
+        let mut digests = PartDigests::open(&path).unwrap();
+        for part in content.chunks(part_bytes) {
+            let (digest, md5) = digests.next_part(part_bytes as u64, true).unwrap().unwrap();
+            assert_eq!(digest, Digest::of(part));
+            assert_eq!(md5_text(md5.unwrap()), md5_text(Md5::new_with_prefix(part)));
+        }
+        assert!(digests.next_part(part_bytes as u64, false).unwrap().is_none());
+        digests.finish(Digest::of(&content)).unwrap();
+        let mut digests = PartDigests::open(&path).unwrap();
+        while digests.next_part(part_bytes as u64, false).unwrap().is_some() {}
+        assert!(matches!(digests.finish(Digest::of(b"")), Err(ContentError::Damaged { .. })));
+
+        let range = 10..20 + BLOCK_BYTES as u64;
+        let part = &content[10..20 + BLOCK_BYTES];
+        let mut blocks = VerifiedBlocks::open_range(&path, &range, Digest::of(part)).unwrap();
+        let mut read = Vec::new();
+        while let Some(block) = blocks.next_block().unwrap() {
+            read.extend_from_slice(&block);
+        }
+        assert_eq!((read.as_slice(), blocks.size_at_open()), (part, part.len() as u64));
+        let mut blocks = VerifiedBlocks::open_range(&path, &range, Digest::of(b"")).unwrap();
+        assert_eq!(blocks.next_block().unwrap().map(|block| block.len()), Some(BLOCK_BYTES));
+        assert!(matches!(blocks.next_block(), Err(ContentError::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_md5_is_read_as_it_is_shown() {
+        assert_eq!(md5_bytes(&md5_text(Md5::new_with_prefix("x"))), Some(Md5::digest("x").into()));
+        for other in [
+            "",
+            "d41d8cd98f00b204e9800998ecf8427",
+            "d41d8cd98f00b204e9800998ecf8427e-2",
+            &"g".repeat(32),
+            &"é".repeat(16),
+        ] {
+            assert_eq!(md5_bytes(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -6,13 +6,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
+use bubbaloop_storage_schemas::limits::BLOCK_BYTES;
 use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
+    fs::{CWD, OFlags, RenameFlags, renameat_with},
     io::Errno,
 };
 
@@ -63,6 +64,11 @@ impl Staged {
         self.file.write_all(bytes)
     }
 
+    /// Returns where it stands as long as it has no name.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
     /// Makes the content durable before it is visible, and returns the file's metadata as it will be.
     ///
     /// # Errors
@@ -88,6 +94,22 @@ impl Staged {
     }
 }
 
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Staged {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
 impl Drop for Staged {
     #[expect(clippy::disallowed_methods, reason = "this is the door")]
     fn drop(&mut self) {
@@ -96,6 +118,125 @@ impl Drop for Staged {
             fs::remove_file(&self.temporary).ok();
         }
     }
+}
+
+/// A file that is written over several tries and that nobody takes for whole. Dropped without a commit it stays, and the
+/// next try goes on where this one ended.
+#[derive(Debug)]
+pub struct Partial {
+    file: File,
+    path: PathBuf,
+    length: u64,
+}
+
+impl Partial {
+    /// Opens what an earlier try left, or begins. One writer at a time.
+    ///
+    /// # Errors
+    /// `WouldBlock` where another writes to it; otherwise the folder is not there, or not writable.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&path)?;
+        let opened = file.metadata()?;
+        let is_locked = file.try_lock().is_ok();
+        // The one who held it may have given it its last name since it was opened here.
+        let is_still_there = fs::symlink_metadata(&path).is_ok_and(|now| now.ino() == opened.ino());
+        if !is_locked || !is_still_there {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "somebody else is writing it"));
+        }
+        let mut partial = Self { length: opened.len(), file, path };
+        partial.file.seek(SeekFrom::End(0))?;
+        Ok(partial)
+    }
+
+    /// Returns how much is there.
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Gives what is there to `take`, block by block.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub fn read(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+        let mut block = vec![0; BLOCK_BYTES];
+        self.file.seek(SeekFrom::Start(0))?;
+        loop {
+            let length = self.file.read(&mut block)?;
+            if length == 0 {
+                return Ok(());
+            }
+            take(&block[..length]);
+        }
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// The disk is full or broken.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Throws away what is there and begins again.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.seek(SeekFrom::Start(0))?;
+        self.length = 0;
+        Ok(())
+    }
+
+    /// Makes the content durable and gives it its name, which nothing may have yet.
+    ///
+    /// # Errors
+    /// `AlreadyExists` where the name is taken; otherwise the disk is full or broken. What was written stays.
+    pub fn commit(self, target: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        rename_new(&self.path, target)?;
+        sync_parent(target)
+    }
+
+    /// Removes what was written.
+    ///
+    /// # Errors
+    /// The folder is not writable.
+    pub fn discard(self) -> io::Result<()> {
+        remove(&self.path)
+    }
+}
+
+/// Puts whatever has this name aside, under a name beside it that nobody takes for anything, and returns that name.
+///
+/// # Errors
+/// There is nothing, or the folder is not writable.
+pub fn put_aside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    for number in 1_u32.. {
+        let aside = parent(path)?.join(format!(".damaged-{}.{number}", name.display()));
+        match rename_new(path, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+            Ok(()) => return sync_parent(&aside).map(|()| aside),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Gives a file that is there a second name on the same file system, durably; what it holds is not synced by this.
+///
+/// # Errors
+/// `AlreadyExists` where the name is taken; `CrossesDevices` and others where a link is not possible.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn link(from: &Path, to: &Path) -> io::Result<()> {
+    File::open(from)?.sync_all()?;
+    fs::hard_link(from, to)?;
+    sync_parent(to)
 }
 
 /// Renames without replacing. File systems that can't do that in one step (FAT, some network ones) get a
@@ -291,6 +432,50 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         replace(&target, b"3").unwrap();
         assert_eq!(fs::read_to_string(&target).unwrap(), "3");
+    }
+
+    #[test]
+    fn what_a_try_left_is_gone_on_with_by_one_writer_and_named_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (part, target) = (folder.path().join(".part"), folder.path().join("t"));
+        let mut first = Partial::open(part.clone()).unwrap();
+        first.write(b"one ").unwrap();
+        assert_eq!(Partial::open(part.clone()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        let mut second = Partial::open(part.clone()).unwrap();
+        second.write(b"two").unwrap();
+        let mut read = Vec::new();
+        second.read(|block| read.extend_from_slice(block)).unwrap();
+        assert_eq!((second.length(), &*read), (7, &b"one two"[..]));
+        fs::write(&target, "taken").unwrap();
+        assert_eq!(second.commit(&target).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        fs::remove_file(&target).unwrap();
+        Partial::open(part.clone()).unwrap().commit(&target).unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "one two");
+        let mut third = Partial::open(part.clone()).unwrap();
+        third.write(b"x").unwrap();
+        third.restart().unwrap();
+        assert_eq!(fs::metadata(&part).unwrap().len(), 0);
+        third.discard().unwrap();
+        std::os::unix::fs::symlink(&target, &part).unwrap();
+        Partial::open(part).unwrap_err();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "one two", "no link is followed");
+    }
+
+    #[test]
+    fn what_is_put_aside_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chunk.mcap");
+        let mut asides = Vec::new();
+        for number in ["1", "2"] {
+            fs::write(&path, number).unwrap();
+            asides.push(put_aside(&path).unwrap());
+        }
+        fs::create_dir(&path).unwrap();
+        asides.push(put_aside(&path).unwrap());
+        assert_eq!(asides[1], folder.path().join(".damaged-chunk.mcap.2"));
+        assert_eq!((fs::read_to_string(&asides[0]).unwrap(), asides[2].is_dir()), ("1".into(), true));
+        assert_eq!(put_aside(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

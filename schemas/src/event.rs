@@ -149,6 +149,20 @@ pub enum Fact {
         /// Where it was met: `bus` or `bucket`.
         met: String,
     },
+    /// A chunk's file was removed to make room: the store holds it.
+    Evicted {
+        /// The chunk's recording.
+        recording: RecordingName,
+        /// Its name.
+        chunk: ChunkName,
+        /// Its size.
+        size_bytes: u64,
+    },
+    /// Less room is left than the settings want, and nothing more may be removed.
+    DiskLow {
+        /// How much less.
+        short_bytes: u64,
+    },
     /// That fact has ended.
     Unblocked {
         /// The class of the fact that ended.
@@ -158,7 +172,7 @@ pub enum Fact {
 
 impl Fact {
     /// The kinds of all facts that are told so far.
-    pub const KINDS: [&'static str; 10] = [
+    pub const KINDS: [&'static str; 12] = [
         "chunk_uploaded",
         "upload_failed",
         "dead_lettered",
@@ -169,6 +183,8 @@ impl Fact {
         "resumed",
         "job",
         "twin",
+        "evicted",
+        "disk_low",
     ];
 
     /// Returns the last part of the event's key.
@@ -184,6 +200,8 @@ impl Fact {
             Self::Job { .. } => "job",
             Self::Twin { .. } => "twin",
             Self::Unblocked { .. } => "unblocked",
+            Self::Evicted { .. } => "evicted",
+            Self::DiskLow { .. } => "disk_low",
         }
     }
 }

@@ -50,6 +50,47 @@ pub enum JournalEntry {
         /// The chunk's name.
         chunk: ChunkName,
     },
+    /// An upload in parts was begun.
+    UploadBegun {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// The object's key.
+        key: String,
+        /// The store's name for the upload: only those that stand here are gone on with or given up.
+        upload_id: String,
+        /// The size of its parts, the last one's aside.
+        part_bytes: u64,
+    },
+    /// A part was sent.
+    PartSent {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// The upload that it belongs to.
+        upload_id: String,
+        /// Its number, from 1.
+        number: u32,
+        /// Its size.
+        size_bytes: u64,
+        /// Its digest.
+        sha256: Digest,
+        /// What the store calls it.
+        etag: String,
+        /// That is the MD5 of the bytes that were sent.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        etag_is_md5: bool,
+    },
+    /// An upload in parts is completed or given up.
+    UploadEnded {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// The upload.
+        upload_id: String,
+    },
+    /// The chunk is fetched from the store because a person wanted it here: for a while it is not removed to make room.
+    Restored {
+        /// The chunk's name.
+        chunk: ChunkName,
+    },
     /// A remote manifest was written.
     Published {
         /// The manifest's key: another capture may own the usual one.
@@ -62,6 +103,14 @@ pub enum JournalEntry {
         wanted: Digest,
         /// The object's ETag.
         etag: String,
+    },
+    /// A chunk's file was removed to make room, or is about to be. It holds for as long as the file is not there, whatever
+    /// the store is.
+    Evicted {
+        /// The chunk's name.
+        chunk: ChunkName,
+        /// Its size.
+        size_bytes: u64,
     },
     /// Nothing here can heal the recording. It holds for the recording whatever the store is.
     Corrupt {
@@ -83,7 +132,8 @@ mod tests {
     #[test]
     fn a_line_of_a_later_version_is_read_as_unknown() {
         let line: JournalLine =
-            serde_json::from_str(r#"{"at_ns":1,"store_id":"s","kind":"evicted","chunk":"x","new":[1]}"#).unwrap();
+            serde_json::from_str(r#"{"at_ns":1,"store_id":"s","kind":"of_a_later_version","chunk":"x","new":[1]}"#)
+                .unwrap();
         assert_eq!(line.entry, JournalEntry::Unknown);
     }
 

@@ -5,6 +5,7 @@
 //!
 //! JSON Schemas of these types are generated into `schemas/json` and checked for drift by a test.
 
+pub mod adopt;
 pub mod codec;
 pub mod digest;
 pub mod error;

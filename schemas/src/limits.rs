@@ -14,6 +14,18 @@ pub const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// Largest `manifest.json` that is read, in bytes: room for 100,000 chunks of some 300 bytes.
 pub const MANIFEST_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Most chunks of a manifest that is taken from a store.
+pub const MANIFEST_CHUNKS_MAX: usize = 100_000;
+
+/// Largest chunk that a manifest may name, in bytes: the largest object that S3 holds.
+pub const CHUNK_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024 * 1024;
+
+/// Chunks that are fetched from the store at once, at most.
+pub const FETCHES_AT_ONCE_MAX: usize = 4;
+
+/// Folders of the store that are told one by one: machines, or recordings of one.
+pub const STORE_FOLDERS_MAX: usize = 100_000;
+
 /// Longest journal line that is read, in bytes. A line holds one fact about one chunk.
 pub const JOURNAL_LINE_BYTES_MAX: usize = 16 * 1024;
 
@@ -98,3 +110,12 @@ pub const RECONCILE_ROWS_MAX: usize = 500;
 
 /// Longest message of a finding or an action, in bytes.
 pub const RECONCILE_MESSAGE_BYTES_MAX: usize = 480;
+
+/// Longest record of an MCAP file that is read, in bytes.
+pub const MCAP_RECORD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Files that one adoption takes in.
+pub const ADOPTED_FILES_MAX: usize = 100_000;
+
+/// Open files of recorders that are kept at hand in case a crash left them.
+pub const SALVAGED_FILES_MAX: usize = 1000;

@@ -278,27 +278,45 @@ impl Manifest {
     /// # Errors
     /// Every reason at once: not JSON, an unknown version, fields of the wrong type, names, digests, indices.
     pub fn parse(text: &[u8], indices: Indices) -> Result<(Self, Checked), Vec<String>> {
+        let manifest = Self::read(text)?;
+        let checked = manifest.check(indices)?;
+        Ok((manifest, checked))
+    }
+
+    /// Reads a manifest's text without checking what it says.
+    ///
+    /// # Errors
+    /// Not JSON, an unknown version, fields of the wrong type.
+    pub fn read(text: &[u8]) -> Result<Self, Vec<String>> {
         // Straight into the types: by way of a `Value` a large manifest takes nearly three times as long.
         let manifest: Self =
             serde_json::from_slice(text).map_err(|error| vec![Self::refusal_of_shape(text, &error)])?;
         if manifest.schema_version != SCHEMA_VERSION {
             return Err(vec![unknown_version(manifest.schema_version)]);
         }
-        let checked = manifest.check(indices)?;
-        Ok((manifest, checked))
+        Ok(manifest)
     }
 
-    /// Tells why text is no manifest; that another version has another shape is no fault of its fields.
-    fn refusal_of_shape(text: &[u8], error: &serde_json::Error) -> String {
+    /// Tells whether text is a manifest of another version: a recorder's that is ahead of this crate, and no broken one.
+    pub fn is_of_other_version(text: &[u8]) -> bool {
+        Self::version_of(text).is_some_and(|version| version.as_f64() != Some(f64::from(SCHEMA_VERSION)))
+    }
+
+    fn version_of(text: &[u8]) -> Option<Value> {
         #[derive(Deserialize)]
         struct Version {
             schema_version: Value,
         }
+        serde_json::from_slice::<Version>(text).ok().map(|Version { schema_version }| schema_version)
+    }
+
+    /// Tells why text is no manifest; that another version has another shape is no fault of its fields.
+    fn refusal_of_shape(text: &[u8], error: &serde_json::Error) -> String {
         if !error.is_data() {
             return format!("not JSON: {error}");
         }
-        match serde_json::from_slice::<Version>(text) {
-            Ok(Version { schema_version: version }) if version.as_f64() != Some(f64::from(SCHEMA_VERSION)) => {
+        match Self::version_of(text) {
+            Some(version) if version.as_f64() != Some(f64::from(SCHEMA_VERSION)) => {
                 unknown_version(shorten(&version.to_string()))
             }
             _ => shorten_message(error),

@@ -30,14 +30,25 @@ fn wrong(name: &str, value: &Value, wanted: &str) -> Refusal {
         .hint("help tells what each verb's parameters take")
 }
 
+/// Tells whether a text begins as a parameter of some verb does.
+fn begins_parameter(text: &str) -> bool {
+    let name = text.split_once('=').map_or(text, |(name, _)| name);
+    name.starts_with('_') || Verb::ALL.iter().flat_map(|verb| verb.parameters()).any(|param| param.name == name)
+}
+
 impl Params {
     /// Reads the parameters of a selector. Names that begin with `_` are Zenoh's own and passed over.
     ///
     /// # Errors
-    /// A name is given twice with different values.
+    /// A name is given twice with different values, or parameters are joined with `&` as in URLs: taken for a part of
+    /// the value they would be passed over, and a question about less would be one about everything.
     pub fn of_selector<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Refusal> {
         let mut params = Self::default();
         for (name, text) in pairs {
+            if name.contains('&') || text.split('&').skip(1).any(begins_parameter) {
+                let message = format!("{}: & does not part parameters", shorten(&format!("{name}={text}")));
+                return Err(Refusal::new(ErrorCode::InvalidParams, message).hint("put ; between parameters"));
+            }
             if name.is_empty() && text.is_empty() || name.starts_with('_') {
                 continue;
             }
@@ -250,6 +261,17 @@ mod tests {
         }
         assert_eq!(selector("since=0").time("since").unwrap(), Some(Timestamp(0)));
         assert_eq!(selector("since=1970-01-02").time("since").unwrap(), Some(Timestamp(86_400_000_000_000)));
+    }
+
+    #[test]
+    fn parameters_that_are_joined_as_in_urls_are_refused_and_a_value_may_have_an_ampersand() {
+        for pair in [("name", "a&limit=1"), ("_raw&name", "a"), ("name", "a&_raw"), ("all", "true&dry_run"), ("&", "")]
+        {
+            let refusal = Params::of_selector([pair]).unwrap_err();
+            assert!(refusal.hint.unwrap().contains(';'), "{pair:?}");
+        }
+        assert_eq!(selector("tag=salt&pepper").text("tag").unwrap(), Some("salt&pepper"));
+        assert_eq!(payload(json!({"tag": "a&limit=1"})).text("tag").unwrap(), Some("a&limit=1"));
     }
 
     #[test]

@@ -44,9 +44,11 @@ pub enum FindingKind {
     ManifestUnreadable,
     /// Its remote manifest is not written yet; it is tried again by itself.
     ManifestWaits,
+    /// What stands in the store as its manifest can't be one.
+    ManifestRefused,
 }
 
-/// What reconcile does. Nothing is ever removed.
+/// What reconcile does. Nothing is ever removed: what is in the way of a sound chunk is put aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionKind {
@@ -66,6 +68,10 @@ pub enum ActionKind {
     ClearCorrupt,
     /// Write the remote manifest.
     Publish,
+    /// Write the store's manifest beside the recording's chunks.
+    RestoreManifest,
+    /// Fetch the chunk from the store.
+    Restore,
 }
 
 /// One thing that reconcile saw.
@@ -108,7 +114,7 @@ impl Action {
     }
 }
 
-fn cut(mut message: String) -> String {
+pub(crate) fn cut(mut message: String) -> String {
     if message.len() > RECONCILE_MESSAGE_BYTES_MAX {
         message.truncate(message.floor_char_boundary(RECONCILE_MESSAGE_BYTES_MAX - '…'.len_utf8()));
         message.push('…');
@@ -143,6 +149,15 @@ pub struct ReconcileCounts {
     pub chunks: u64,
     /// Chunks that are proven in the store at the end.
     pub proven_chunks: u64,
+    /// With `restore`: chunks that were fetched from the store, or with `dry_run` would be.
+    #[serde(default)]
+    pub restored_chunks: u64,
+    /// Their bytes.
+    #[serde(default)]
+    pub restored_bytes: u64,
+    /// With `restore`: chunks that are not sound here at the end.
+    #[serde(default)]
+    pub unrestored_chunks: u64,
     /// Findings by kind; kinds without any are left out.
     pub findings: Vec<FindingCount>,
     /// Actions by kind; kinds without any are left out.
@@ -184,6 +199,9 @@ impl ReconcileResult {
         self.counts.recordings += counts.recordings;
         self.counts.chunks += counts.chunks;
         self.counts.proven_chunks += counts.proven_chunks;
+        self.counts.restored_chunks += counts.restored_chunks;
+        self.counts.restored_bytes = self.counts.restored_bytes.saturating_add(counts.restored_bytes);
+        self.counts.unrestored_chunks += counts.unrestored_chunks;
         let (shown_findings, shown_actions) = (self.findings.len(), self.actions.len());
         self.findings.extend(findings.into_iter().take(RECONCILE_ROWS_MAX.saturating_sub(shown_findings)));
         self.actions.extend(actions.into_iter().take(RECONCILE_ROWS_MAX.saturating_sub(shown_actions)));

@@ -6,6 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use crate::adopt::{
+    AdoptAction, AdoptActionKind, AdoptCounts, AdoptFinding, AdoptFindingKind, AdoptResult, AdoptedFile, AdoptedFrom,
+};
 pub use crate::reconcile::{Action, ActionKind, Finding, FindingKind, ReconcileCounts, ReconcileResult};
 use crate::{
     error::Refusal,
@@ -316,10 +319,16 @@ pub struct StatusReply {
     pub disk_full_in_s: Option<u64>,
     /// What is free on the library's disk.
     pub disk_free_bytes: Option<u64>,
+    /// How much less is free than the settings want, although all that may be removed was.
+    #[serde(default)]
+    pub disk_low_bytes: u64,
     /// A person stopped uploads.
     pub paused: Option<Paused>,
     /// A fact stops uploads.
     pub blocked: Option<Blocked>,
+    /// The hours in which uploads go by themselves; null at all hours.
+    #[serde(default)]
+    pub upload_window: Option<UploadWindow>,
     /// Why the last try failed, while no other succeeded since; it is tried again by itself.
     pub failing: Option<Failing>,
     /// What waits and what is on its way.
@@ -355,6 +364,17 @@ pub struct Paused {
     pub since_ns: UnixNs,
     /// Until when; null until somebody resumes.
     pub until_ns: Option<UnixNs>,
+}
+
+/// The hours in which uploads go by themselves, as `upload_window` is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UploadWindow {
+    /// The hours, in the machine's own time.
+    pub hours: String,
+    /// These are they.
+    pub is_open: bool,
+    /// When that changes.
+    pub changes_in_s: u64,
 }
 
 /// A fact stops uploads; it ends by itself when the fact does.
@@ -662,6 +682,8 @@ pub struct Progress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum JobResult {
+    /// Of an `adopt`: read first, for it has all that a reconcile's has.
+    Adopt(Box<AdoptResult>),
     /// Of a `reconcile`.
     Reconcile(Box<ReconcileResult>),
     /// Of an `upload`.

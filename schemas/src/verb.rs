@@ -27,6 +27,8 @@ pub enum Verb {
     Upload,
     /// Look at manifest, files and objects, then heal.
     Reconcile,
+    /// Make something that is no recording of this machine one.
+    Adopt,
     /// Stop uploads until somebody resumes them, or for a time.
     Pause,
     /// Let uploads go on.
@@ -118,6 +120,17 @@ const RECONCILE: &[Param] = &[
     param("all", ParamKind::Flag, "every recording of this machine"),
     param("dry_run", ParamKind::Flag, "tell what would be done and change nothing"),
     param("deep", ParamKind::Flag, "hash every local file, and fetch and hash every object"),
+    param("restore", ParamKind::Flag, "fetch from the store what is damaged, missing or evicted here; not with all"),
+    param("wait", ParamKind::Duration, "how long the reply may wait for the end (default 2s)"),
+    FORMAT,
+];
+
+const ADOPT: &[Param] = &[
+    param("recording", ParamKind::Text, "what list shows as unmanaged, foreign, unlisted or invalid"),
+    param("all", ParamKind::Flag, "everything that list shows as unmanaged"),
+    param("name", ParamKind::Recording, "the new recording's name (default: the source's)"),
+    param("recover", ParamKind::Flag, "take what is whole in files that were cut off or damaged"),
+    param("copy", ParamKind::Flag, "copy the files instead of giving them a second name"),
     param("wait", ParamKind::Duration, "how long the reply may wait for the end (default 2s)"),
     FORMAT,
 ];
@@ -133,7 +146,7 @@ const UPLOAD: &[Param] = &[
 
 impl Verb {
     /// All verbs, in the order of the help.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Help,
         Self::List,
         Self::Info,
@@ -143,6 +156,7 @@ impl Verb {
         Self::Jobs,
         Self::Upload,
         Self::Reconcile,
+        Self::Adopt,
         Self::Pause,
         Self::Resume,
         Self::Cancel,
@@ -160,6 +174,7 @@ impl Verb {
             Self::Jobs => "jobs",
             Self::Upload => "upload",
             Self::Reconcile => "reconcile",
+            Self::Adopt => "adopt",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Cancel => "cancel",
@@ -172,7 +187,7 @@ impl Verb {
             Self::Help | Self::List | Self::Info | Self::Status | Self::Config | Self::DeadLetters | Self::Jobs => {
                 Role::Viewer
             }
-            Self::Upload | Self::Reconcile | Self::Pause | Self::Resume | Self::Cancel => Role::Operator,
+            Self::Upload | Self::Reconcile | Self::Adopt | Self::Pause | Self::Resume | Self::Cancel => Role::Operator,
         }
     }
 
@@ -188,6 +203,7 @@ impl Verb {
             Self::Jobs => "what people asked for, at work and lately ended",
             Self::Upload => "send now what is known of a recording",
             Self::Reconcile => "look at manifest, local files and remote objects, then heal; nothing is ever removed",
+            Self::Adopt => "make a recording of what is laid out in another way; the source stays as it is",
             Self::Pause => "stop uploads until somebody resumes them, or for a time; it outlives a restart",
             Self::Resume => "let uploads go on",
             Self::Cancel => "stop a job; what it did stays done",
@@ -200,6 +216,7 @@ impl Verb {
             Self::Help | Self::Status | Self::Config | Self::Resume => &[FORMAT],
             Self::Jobs => JOBS,
             Self::Reconcile => RECONCILE,
+            Self::Adopt => ADOPT,
             Self::Pause => PAUSE,
             Self::Cancel => CANCEL,
             Self::List => LIST,

@@ -11,7 +11,9 @@ use bubbaloop_storage_schemas::{
     event::{FinalizeEvent, StorageEvent},
     journal::JournalLine,
     manifest::Manifest,
-    reply::{ConfigReply, HelpReply, InfoReply, JobReply, ListReply, ReconcileResult, StatusReply},
+    reply::{
+        AdoptResult, AdoptedFrom, ConfigReply, HelpReply, InfoReply, JobReply, ListReply, ReconcileResult, StatusReply,
+    },
 };
 use schemars::schema_for;
 
@@ -30,6 +32,8 @@ fn the_checked_in_json_schemas_are_those_of_the_types() {
         ("config_reply", schema_for!(ConfigReply)),
         ("job_reply", schema_for!(JobReply)),
         ("reconcile_result", schema_for!(ReconcileResult)),
+        ("adopt_result", schema_for!(AdoptResult)),
+        ("adopted_from", schema_for!(AdoptedFrom)),
     ]
     .into_iter()
     .map(|(name, schema)| (format!("{name}.schema.json"), support::pretty(&schema)))

@@ -17,7 +17,8 @@ use bubbaloop_storage_schemas::{
     journal::{JournalEntry, JournalLine},
     manifest::{Channel, Indices, Manifest, ManifestChunk, SCHEMA_VERSION, Selection},
     reply::{
-        Action, ActionKind, Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow,
+        Action, ActionKind, AdoptAction, AdoptActionKind, AdoptFinding, AdoptFindingKind, AdoptResult, AdoptedFile,
+        AdoptedFrom, Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow,
         DeadLettersReply, Failing, Finding, FindingKind, HelpReply, InfoReply, JobReply, JobResult, JobRow, JobState,
         JobsReply, LibraryStatus, ListReply, OtherField, ParameterHelp, PauseReply, Paused, Probe, Progress, Proof,
         QueueStatus, ReconcileResult, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Rights, Setting,
@@ -129,6 +130,7 @@ fn cases() -> Vec<Case> {
         ),
         Case::plain("journal_line_corrupt", journal(JournalEntry::Corrupt { reason: "2 chunks are lost".into() })),
         Case::plain("journal_line_healed", journal(JournalEntry::Healed)),
+        Case::plain("journal_line_restored", journal(JournalEntry::Restored { chunk })),
         Case::plain("error_reply", error_reply()),
         Case::plain("help_reply", help_reply()),
         Case::plain("list_reply", list_reply()),
@@ -140,6 +142,8 @@ fn cases() -> Vec<Case> {
         Case::plain("jobs_reply", jobs_reply()),
         Case::plain("pause_reply", pause_reply()),
         Case::plain("reconcile_result", reconcile_result()),
+        Case::plain("adopt_result", adopt_result()),
+        Case::plain("adopted_from", adopted_from()),
     ]
 }
 
@@ -423,6 +427,8 @@ fn info_reply() -> InfoReply {
 
 fn status_reply() -> StatusReply {
     StatusReply {
+        upload_window: None,
+        disk_low_bytes: 0,
         head: head(Verb::Status),
         safe: false,
         at_risk_bytes: 9_437_184,
@@ -503,6 +509,56 @@ fn reconcile_result() -> ReconcileResult {
     (result.counts.recordings, result.counts.chunks, result.counts.proven_chunks) = (1, 3, 2);
     result.add(vec![lost], vec![upload, corrupt]);
     result
+}
+
+fn adopt_result() -> AdoptResult {
+    let mut result = AdoptResult::default();
+    result.adopted(&"drive_1".parse().unwrap(), 2);
+    result.find(AdoptFinding {
+        kind: AdoptFindingKind::Lost,
+        source: "drive_1".into(),
+        file: Some("drive_1_chunk_001.mcap".into()),
+        message: "its last 7 bytes are not whole".into(),
+    });
+    result.act(AdoptAction {
+        kind: AdoptActionKind::Link,
+        recording: "drive_1".parse().unwrap(),
+        file: Some("drive_1_chunk_000.mcap".into()),
+        message: "it has a second name".into(),
+    });
+    (result.counts.recovered_messages, result.counts.lost_bytes) = (12, 7);
+    result
+}
+
+fn adopted_from() -> AdoptedFrom {
+    let file = AdoptedFile {
+        file: "drive_1_chunk_001.mcap".into(),
+        size_bytes: 9,
+        mtime_ns: AT_NS,
+        sha256: Digest::of(b"x"),
+        recovered: true,
+    };
+    AdoptedFrom {
+        source: "drive_1".into(),
+        machine_id: Some("robot_2".into()),
+        adopted_at_ns: AT_NS,
+        files: vec![file],
+    }
+}
+
+#[test]
+fn what_came_of_a_job_is_read_as_its_verbs() {
+    let results = [
+        JobResult::Adopt(Box::default()),
+        JobResult::Adopt(Box::new(adopt_result())),
+        JobResult::Reconcile(Box::default()),
+        JobResult::Reconcile(Box::new(reconcile_result())),
+        JobResult::Upload(UploadResult::default()),
+    ];
+    for result in results {
+        let text = serde_json::to_vec(&result).unwrap();
+        assert_eq!(serde_json::from_slice::<JobResult>(&text).unwrap(), result);
+    }
 }
 
 fn job_reply() -> JobReply {

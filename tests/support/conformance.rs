@@ -49,6 +49,7 @@ impl Subject<'_> {
         self.a_damaged_or_absent_file_never_becomes_an_object().await;
         self.a_range_is_the_bytes_that_it_names().await;
         self.a_listing_is_whole_ordered_and_paged().await;
+        self.folders_are_told_without_what_is_in_them().await;
         self.a_removed_object_is_gone_and_removing_it_again_is_no_error().await;
         self.a_probe_leaves_nothing_behind().await;
     }
@@ -187,6 +188,22 @@ impl Subject<'_> {
             }
             assert_eq!(found, keys, "pages of {limit}");
         }
+    }
+
+    async fn folders_are_told_without_what_is_in_them(&self) {
+        for (machine, name) in
+            [("fleet_1", "b"), ("fleet_1", "a"), ("fleet_1", "a"), ("fleet-1", "c"), ("fleet_10", "d")]
+        {
+            let key = ObjectKey::manifest(&machine.parse().unwrap(), &recording(name));
+            self.store.put(&key, &bytes("x"), PutMode::Overwrite).await.unwrap();
+        }
+        assert_eq!(self.store.list_folders("fleet_1/").await.unwrap(), ["a", "b"]);
+        assert_eq!(self.store.list_folders("fleet_2/").await.unwrap(), [""; 0]);
+        let machines = self.store.list_folders("").await.unwrap();
+        for machine in ["fleet_1", "fleet-1", "fleet_10", "robot_1"] {
+            assert!(machines.iter().any(|found| found == machine), "{machine}: {machines:?}");
+        }
+        assert!(machines.is_sorted() && machines.iter().all(|found| !found.contains('/')), "{machines:?}");
     }
 
     async fn a_removed_object_is_gone_and_removing_it_again_is_no_error(&self) {

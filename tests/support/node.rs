@@ -144,7 +144,10 @@ impl Machine {
 
     /// Runs a command of the same binary for this home.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        Command::new(BINARY).args(arguments).arg("--home").arg(self.home()).output().unwrap()
+        let mut command = Command::new(BINARY);
+        // What a command writes to the folder that it runs in goes away with the machine.
+        command.args(arguments).arg("--home").arg(self.home()).current_dir(self.folder.path());
+        command.output().unwrap()
     }
 
     /// A Python client of the node, which has found it.
@@ -219,10 +222,25 @@ impl Recorder {
     pub fn rename(&mut self) -> Value {
         let index = u32::try_from(self.chunks.len()).unwrap();
         let bytes = mcap_file(index, &self.name);
-        let digest = Digest::of(&bytes);
+        self.rename_of(&bytes)
+    }
+
+    /// Writes a chunk of so many bytes and the manifest that names it; the node does not look into chunks.
+    pub fn finalize_of(&mut self, size: usize) -> Value {
+        let seed = self.chunks.len() as u64 + 1;
+        let byte = |place: u64| (place.wrapping_mul(seed + place / 251) >> 3).to_le_bytes()[0];
+        let bytes: Vec<u8> = (0..size as u64).map(byte).collect();
+        let chunk = self.rename_of(&bytes);
+        self.save(&json!({}));
+        chunk
+    }
+
+    fn rename_of(&mut self, bytes: &[u8]) -> Value {
+        let index = u32::try_from(self.chunks.len()).unwrap();
+        let digest = Digest::of(bytes);
         let name = ChunkName::new(index, &digest).to_string();
         let active = self.folder.join("chunks").join(format!(".chunk-{index:06}.mcap.active"));
-        fs::write(&active, &bytes).unwrap();
+        fs::write(&active, bytes).unwrap();
         fs::rename(active, self.folder.join("chunks").join(&name)).unwrap();
         let chunk = json!({"name": name, "index": index, "size_bytes": bytes.len(), "sha256": digest});
         self.chunks.push(chunk.clone());

@@ -1,7 +1,7 @@
 //! A Zenoh client in Python: what a node is asked by that is not written here.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -12,22 +12,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use bubbaloop_storage_schemas::codec;
 use serde_json::{Value, json};
 
+use super::tools::{alone, installed, run};
+
 /// What the clients are made of, pinned.
-const PACKAGES: [&str; 1] = ["eclipse-zenoh==1.10.2"];
-
-/// Returns the folder under the target folder where tests keep what they install.
-pub fn installed() -> PathBuf {
-    let binary = Path::new(env!("CARGO_BIN_EXE_bubbaloop-storage"));
-    let folder = binary.parent().unwrap().parent().unwrap().join("test-tools");
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-/// Runs a command that must succeed.
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
+const PACKAGES: [&str; 3] = ["eclipse-zenoh==1.10.2", "mcap==1.6.0", "pymcap-cli==0.34.0"];
 
 /// Returns a Python that has the packages, installing them the first time.
 pub fn python() -> &'static Path {
@@ -35,8 +23,7 @@ pub fn python() -> &'static Path {
     PYTHON.get_or_init(|| {
         let environment = installed().join("python");
         let (python, done) = (environment.join("bin/python"), environment.join("installed"));
-        let lock = File::create(installed().join("python.lock")).unwrap();
-        lock.lock().unwrap();
+        let _alone = alone("python");
         let wanted = PACKAGES.join("\n");
         if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
             return python;
@@ -54,6 +41,17 @@ pub fn python() -> &'static Path {
         fs::write(done, wanted).unwrap();
         python
     })
+}
+
+/// Has others judge MCAP files: pymcap-cli's doctor finds no fault in `found`, and the Python reader finds the same
+/// messages in it as in `original`, one by one. Returns how many there are.
+pub fn judge(original: &Path, found: &Path) -> u64 {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/judge.py");
+    let judged = Command::new(python()).arg(script).args([original, found]).output().unwrap();
+    assert!(judged.status.success(), "{}: {judged:?}", found.display());
+    let doctor = python().with_file_name("pymcap-cli");
+    run(Command::new(doctor).arg("doctor").arg(found));
+    String::from_utf8(judged.stdout).unwrap().trim().parse().unwrap()
 }
 
 /// One client process.

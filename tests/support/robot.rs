@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,25 +14,26 @@ use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
         facts::Facts,
-        sync::{Parts, Sync},
+        sync::{Parts, Sync, Tuning},
     },
     library::identity::Identity,
-    policy::{Tick, queue::Limits},
-    store::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, Stored, local::LocalStore},
+    policy::Tick,
+    store::{
+        Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, Stored, local::LocalStore,
+        throttle::Throttle,
+    },
 };
 use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, reply::Probe};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const LIMITS: Limits = Limits { concurrency: 4, chunks_max: 1000, give_up_after: Duration::from_secs(43_200) };
-
-/// The machine's clock, moved on by hand.
+/// The machine's clock, moved on by hand, or made to pass faster.
 #[derive(Debug)]
-pub struct MovedClock(SystemClock, Mutex<Duration>);
+pub struct MovedClock(SystemClock, Mutex<Duration>, AtomicU32);
 
 impl Clock for MovedClock {
     fn tick(&self) -> Tick {
-        self.0.tick().after(*self.1.lock().unwrap())
+        Tick(self.0.tick().0 * self.2.load(Ordering::Relaxed)).after(*self.1.lock().unwrap())
     }
 
     fn wall(&self) -> UnixNs {
@@ -69,6 +70,10 @@ impl ObjectStore for CountedStore {
         self.0.list(prefix, after, limit).await
     }
 
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        self.0.list_folders(prefix).await
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.0.delete(key).await
     }
@@ -88,7 +93,8 @@ pub struct Robot {
     pub folder: TempDir,
     pub clock: Arc<MovedClock>,
     pub facts: Arc<Facts>,
-    pub auto_upload: bool,
+    pub tuning: Tuning,
+    pub store_folder: Option<PathBuf>,
     store: Arc<CountedStore>,
 }
 
@@ -102,9 +108,9 @@ impl Robot {
             Mutex::default(),
         ));
         fs::create_dir(folder.path().join("mnt")).unwrap();
-        let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default()));
+        let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default(), AtomicU32::new(1)));
         let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
-        Self { folder, clock, facts, auto_upload: true, store }
+        Self { folder, clock, facts, tuning: Tuning::default(), store_folder: None, store }
     }
 
     /// A node that knows nothing yet: as after a crash.
@@ -119,14 +125,15 @@ impl Robot {
             machine_id: "robot_1".parse().unwrap(),
             store,
             store_id: store_id.into(),
+            store_folder: self.store_folder.clone(),
             clock: Arc::<MovedClock>::clone(&self.clock),
             facts: Arc::clone(&self.facts),
             dead_letters: self.folder.path().join("dead_letter.json"),
             state: self.folder.path().join("state.json"),
             settings: Digest::of(b"settings"),
-            auto_upload: self.auto_upload,
+            throttle: Arc::new(Throttle::new(Arc::<MovedClock>::clone(&self.clock))),
         };
-        Arc::new(Sync::new(parts, LIMITS))
+        Arc::new(Sync::new(parts, self.tuning.clone()))
     }
 
     /// A node that has read the library and sent nothing.
@@ -145,7 +152,11 @@ impl Robot {
     }
 
     pub fn chunk(&self, index: u32) -> Value {
-        let content = vec![u8::try_from(index).unwrap(); 300_000];
+        self.chunk_of(index, 300_000)
+    }
+
+    pub fn chunk_of(&self, index: u32, size: usize) -> Value {
+        let content = vec![u8::try_from(index).unwrap(); size];
         let digest = Digest::of(&content);
         let name = ChunkName::new(index, &digest);
         fs::write(self.recording().join("chunks").join(name.to_string()), &content).unwrap();
@@ -205,6 +216,11 @@ impl Robot {
 
     pub fn pass(&self, time: Duration) {
         *self.clock.1.lock().unwrap() += time;
+    }
+
+    /// Lets ticks pass so many times faster.
+    pub fn hurry(&self, times: u32) {
+        self.clock.2.store(times, Ordering::Relaxed);
     }
 }
 

@@ -84,7 +84,7 @@ async fn started<F: Future<Output = Option<Server>>>(start: impl Fn() -> F) -> S
 }
 
 /// Looks for free ports.
-fn ports<const N: usize>() -> [u16; N] {
+pub fn ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -1,8 +1,8 @@
 //! What the command line takes.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use bubbaloop_storage_schemas::{MachineId, RecordingName, Verb, params::Params};
+use bubbaloop_storage_schemas::{MachineId, RecordingName, Timestamp, Verb, params::Params};
 use clap::{Args, Parser, Subcommand};
 
 /// Gets finished recording chunks from this robot's disk to the object store, and answers for it on the Zenoh bus.
@@ -76,6 +76,8 @@ pub(super) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Copy a recording from the store to a folder, with this home's access to the store; no node is asked
+    Download(Download),
     #[command(flatten)]
     Ask(Ask),
 }
@@ -88,6 +90,24 @@ pub(super) struct Demo {
     /// How many chunks the recorder writes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(super) chunks: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Download {
+    /// The recording's name; of another machine with --machine
+    pub(super) recording: RecordingName,
+    /// The folder that gets chunks/ and manifest.json
+    #[arg(long, value_name = "DIR")]
+    pub(super) to: PathBuf,
+    /// Only these chunks by index, both ends included: 3..7, 3.., ..7 or 3
+    #[arg(long, value_name = "RANGE", value_parser = indices)]
+    pub(super) chunks: Option<RangeInclusive<u32>>,
+    /// Only chunks with log times at or after this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) since: Option<Timestamp>,
+    /// Only chunks with log times at or before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) until: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Subcommand)]
@@ -109,6 +129,9 @@ pub(super) enum Ask {
         /// Only recordings in this state
         #[arg(long)]
         state: Option<String>,
+        /// What the store holds, with this home's access to it; no node is asked
+        #[arg(long, conflicts_with_all = ["tag", "since", "until", "state", "offline"])]
+        remote: bool,
     },
     /// One recording and its chunks
     Info {
@@ -143,6 +166,30 @@ pub(super) enum Ask {
         /// Hash every local file, and fetch and hash every object
         #[arg(long)]
         deep: bool,
+        /// Fetch from the store what is damaged, missing or evicted here
+        #[arg(long, conflicts_with = "all")]
+        restore: bool,
+        /// How long to wait for the end; the job goes on after it
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
+    },
+    /// Make a recording of what is laid out in another way; the source stays as it is
+    Adopt {
+        /// A name that `list` shows, or files and folders of this machine (write ./NAME for one beside you)
+        #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "NAME|PATH")]
+        sources: Vec<String>,
+        /// Everything that `list` shows as unmanaged
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
+        /// The new recording's name [default: the source's]
+        #[arg(long = "as", value_name = "NAME")]
+        name: Option<RecordingName>,
+        /// Take what is whole in files that were cut off or damaged
+        #[arg(long)]
+        recover: bool,
+        /// Copy the files instead of giving them a second name
+        #[arg(long)]
+        copy: bool,
         /// How long to wait for the end; the job goes on after it
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         wait: Option<Duration>,
@@ -183,7 +230,7 @@ impl Ask {
     /// Returns how long a verb that takes long is waited for at most; `None` for the others.
     pub(super) const fn job_wait(&self) -> Option<Option<Duration>> {
         match self {
-            Self::Upload { wait, .. } | Self::Reconcile { wait, .. } => Some(*wait),
+            Self::Upload { wait, .. } | Self::Reconcile { wait, .. } | Self::Adopt { wait, .. } => Some(*wait),
             _ => None,
         }
     }
@@ -195,8 +242,12 @@ impl Ask {
             None => params,
         };
         let none = Params::default();
+        let flag = |params: Params, name: &str, is_set: &bool| match is_set {
+            true => params.with(name, true),
+            false => params,
+        };
         match self {
-            Self::List { name, tag, since, until, state } => {
+            Self::List { name, tag, since, until, state, .. } => {
                 let pairs = [("name", name), ("tag", tag), ("since", since), ("until", until), ("state", state)];
                 let params = pairs.iter().fold(none, |params, (name, value)| given(params, name, value.as_ref()));
                 (Verb::List, params)
@@ -205,17 +256,19 @@ impl Ask {
             Self::Status { .. } => (Verb::Status, none),
             Self::Config { .. } => (Verb::Config, none),
             Self::DeadLetters => (Verb::DeadLetters, none),
-            Self::Reconcile { recording, dry_run, deep, .. } => {
+            Self::Reconcile { recording, dry_run, deep, restore, .. } => {
                 let params = match recording {
                     None => none.with("all", true),
                     Some(glob) if glob.contains(['*', '?']) => none.with("name", glob.as_str()),
                     Some(name) => none.with("recording", name.as_str()),
                 };
-                let flag = |params: Params, name: &str, is_set: &bool| match is_set {
-                    true => params.with(name, true),
-                    false => params,
-                };
-                (Verb::Reconcile, flag(flag(params, "dry_run", dry_run), "deep", deep))
+                let params = flag(flag(params, "dry_run", dry_run), "deep", deep);
+                (Verb::Reconcile, flag(params, "restore", restore))
+            }
+            Self::Adopt { sources, all, name, recover, copy, .. } => {
+                let params = flag(flag(flag(none, "all", all), "recover", recover), "copy", copy);
+                let params = given(params, "recording", sources.first());
+                (Verb::Adopt, given(params, "name", name.as_ref().map(ToString::to_string).as_ref()))
             }
             Self::Jobs { job } => (Verb::Jobs, given(none, "job", job.as_ref())),
             Self::Cancel { job } => (Verb::Cancel, none.with("job", job.as_str())),
@@ -235,6 +288,24 @@ fn setting(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
+fn indices(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let wrong = || format!("{text:?} is no range of chunks: write 3..7, 3.., ..7 or 3");
+    let number = |text: &str, otherwise| match text {
+        "" => Ok(otherwise),
+        _ => text.parse::<u32>().map_err(|_| wrong()),
+    };
+    let (first, last) = match text.split_once("..") {
+        Some((first, last)) => (number(first, 0)?, number(last.trim_start_matches('='), u32::MAX)?),
+        None => (text.parse().map_err(|_| wrong())?, text.parse().map_err(|_| wrong())?),
+    };
+    if first <= last { Ok(first..=last) } else { Err(wrong()) }
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse(text)
+        .ok_or_else(|| "not a time such as 2026-01-31, 2026-01-31T08:00:00Z or Unix nanoseconds".to_owned())
+}
+
 fn machine(text: &str) -> Result<Asked, String> {
     match text {
         "*" => Ok(Asked::All),
@@ -252,6 +323,23 @@ mod tests {
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_range_of_chunks_has_both_its_ends() {
+        for (text, range) in [
+            ("3..7", 3..=7),
+            ("3..=7", 3..=7),
+            ("3..", 3..=u32::MAX),
+            ("..7", 0..=7),
+            ("3", 3..=3),
+            ("..", 0..=u32::MAX),
+        ] {
+            assert_eq!(indices(text), Ok(range), "{text}");
+        }
+        for text in ["", "7..3", "-1", "a..b", "1...2", "99999999999"] {
+            assert!(indices(text).is_err(), "{text}");
+        }
     }
 
     #[test]

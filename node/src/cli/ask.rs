@@ -9,15 +9,16 @@ use super::{
     Exit, READER_GONE,
     args::{Ask, Asked, Global},
     failed, note,
-    progress::Progress,
+    progress::JobBar,
     result,
     screen::Screen,
-    show::{Form, Shown, show, text},
+    show::{Answers, Form, Shown, show, text},
     table,
     watch::watch,
 };
 use crate::{
     bus::client::{Client, Told},
+    clock::{Clock, SystemClock},
     config::Config,
     library::identity::{HomeLock, Identity},
     serve::offline,
@@ -92,7 +93,10 @@ async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
         params = params.with("limit", OFFLINE_ROWS);
     }
     match offline::ask(home, &global.set, verb, params).await {
-        Ok(told) => show(ask, global, Form::of(global), vec![told.map(|reply| json!(reply))], BTreeSet::new()).print(),
+        Ok(told) => {
+            let told = vec![told.map(|reply| json!(reply))];
+            show(ask, global, Form::of(global), Answers { told, ..Answers::default() }).print()
+        }
         Err(error) => failed(&error.to_string(), None),
     }
 }
@@ -102,6 +106,18 @@ fn interrupted(ask: &Ask) -> Exit {
         note(format_args!("the job goes on in the node; `jobs` tells how it goes, `cancel` stops it"));
     }
     Exit::Failed
+}
+
+/// Has the node of this home look at a recording, where one runs: it finds it by itself, if later.
+pub(super) async fn point_at(home: &Path, global: &Global, recording: &str) {
+    let global = Global { machine: None, ..global.clone() };
+    if HomeLock::take(home).is_ok() {
+        return;
+    }
+    if let Ok(asker) = Asker::connect(home, &global).await {
+        let params = Params::default().with("recording", recording).with("limit", 1);
+        asker.ask(Verb::Info, &params, Duration::ZERO).await.ok();
+    }
 }
 
 /// Shows events as they come, until `stop`.
@@ -166,10 +182,12 @@ impl Asker {
         };
         let told = match ask.job_wait() {
             Some(wait) => self.job(ask, wait, global.json).await,
-            None => self.pages(ask).await,
+            None => self.pages(ask).await.map(|told| (told, BTreeSet::new())),
         };
         match told {
-            Ok(told) => show(ask, global, form, told, alive),
+            Ok((told, silent)) => {
+                show(ask, global, form, Answers { told, machine: self.machine.clone(), alive, silent })
+            }
             Err(error) => Shown::failure(&error.to_string(), None, Exit::Failed),
         }
     }
@@ -221,33 +239,48 @@ impl Asker {
         Ok(whole)
     }
 
-    /// Asks for a job, then how it goes until it ends or the time is up.
-    async fn job(&self, ask: &Ask, wait: Option<Duration>, is_quiet: bool) -> Result<Vec<Told>, crate::bus::BusError> {
+    /// Asks for a job, then how it goes until it ends, the time is up, or its machine stops answering. Returns what was
+    /// told last, and the machines that stopped.
+    async fn job(
+        &self,
+        ask: &Ask,
+        wait: Option<Duration>,
+        is_quiet: bool,
+    ) -> Result<(Vec<Told>, BTreeSet<String>), crate::bus::BusError> {
+        let clock = SystemClock::start();
+        let began = clock.tick();
         let (verb, params) = ask.request();
-        let mut progress = Progress::begin(is_quiet);
-        let (first, look) = if progress.is_drawn() { (BAR_LOOK, BAR_LOOK) } else { (JOB_WAIT, JOB_LOOK) };
-        let mut left = wait.unwrap_or(Duration::MAX);
-        let step = left.min(first);
-        left -= step;
+        let mut bar = JobBar::begin(is_quiet);
+        let (first, look) = if bar.is_drawn() { (BAR_LOOK, BAR_LOOK) } else { (JOB_WAIT, JOB_LOOK) };
+        let wait = wait.unwrap_or(Duration::MAX);
+        let step = wait.min(first);
         let mut told = self.ask(verb, &params.with("wait", json!(step.as_secs_f64())), step).await?;
+        let mut heard_at = vec![clock.tick(); told.len()];
+        let mut silent = BTreeSet::new();
         loop {
-            let goes_on =
-                |told: &Told| told.as_ref().is_ok_and(|job| ["queued", "running"].contains(&text(job, "state")));
-            if left.is_zero() || !told.iter().any(goes_on) {
-                return Ok(told);
+            let left = wait.saturating_sub(clock.tick().since(began));
+            if left.is_zero() || !told.iter().any(|told| goes_on(told, &silent)) {
+                return Ok((told, silent));
             }
-            progress.show(told.iter().filter_map(|told| told.as_ref().ok()));
-            let step = left.min(look);
-            left -= step;
-            tokio::time::sleep(step).await;
-            for job in told.iter_mut().filter(|told| goes_on(told)).flatten() {
-                self.look_at(job, ask).await?;
+            bar.show(told.iter().filter_map(|told| told.as_ref().ok()));
+            tokio::time::sleep(left.min(look)).await;
+            for (told, heard_at) in told.iter_mut().zip(&mut heard_at) {
+                let has_ended = !goes_on(told, &silent);
+                let Ok(job) = told else { continue };
+                if has_ended {
+                    continue;
+                }
+                if self.look_at(job, ask).await? {
+                    *heard_at = clock.tick();
+                } else if clock.tick().since(*heard_at) >= self.timeout {
+                    silent.insert(text(job, "machine_id").to_owned());
+                }
             }
         }
     }
 
-    /// Asks the machine of a job how it goes. One that does not answer now is asked again.
-    async fn look_at(&self, job: &mut Value, ask: &Ask) -> Result<(), crate::bus::BusError> {
+    /// Asks the machine of a job how it goes, and tells whether it answered.
+    async fn look_at(&self, job: &mut Value, ask: &Ask) -> Result<bool, crate::bus::BusError> {
         let machine: Option<MachineId> = job["machine_id"].as_str().and_then(|id| id.parse().ok());
         let params = Params::default().with("job", text(job, "job"));
         match self.client.ask(machine.as_ref(), Verb::Jobs, &params, self.timeout).await?.into_iter().next() {
@@ -266,11 +299,21 @@ impl Asker {
                         job["state"] = json!("failed");
                         job["error"] = json!(refusal.refusal);
                     }
-                    Some(Err(_)) | None => {}
+                    Some(Err(_)) => {}
+                    None => return Ok(false),
                 }
             }
-            Some(Err(_)) | None => {}
+            // It can't tell just now.
+            Some(Err(_)) => {}
+            None => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+/// Tells whether a job goes on on a machine that answers.
+fn goes_on(told: &Told, silent: &BTreeSet<String>) -> bool {
+    told.as_ref().is_ok_and(|job| {
+        ["queued", "running"].contains(&text(job, "state")) && !silent.contains(text(job, "machine_id"))
+    })
 }

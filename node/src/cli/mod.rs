@@ -1,6 +1,7 @@
 //! The terminal edge: each verb is the bus verb, asked as any other Zenoh client would. Results go to stdout, all
 //! else to stderr.
 
+mod adopt;
 mod args;
 mod ask;
 mod configure;
@@ -8,6 +9,7 @@ mod demo;
 mod doctor;
 mod instance;
 mod progress;
+mod remote;
 mod screen;
 mod show;
 mod table;
@@ -32,7 +34,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use self::args::{Ask, Cli, Command};
-use crate::{config, serve};
+use crate::{config, engine::adopt::Options, serve};
 
 /// How a command ended, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +94,14 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
                 Exit::Done
             }
             Command::Ask(Ask::Config { check: true }) => configure::check(&home, &cli.global).await,
+            Command::Ask(Ask::List { remote: true, name, .. }) => {
+                remote::list(&home, &cli.global, name.as_deref(), told_to_stop()).await
+            }
+            Command::Download(asked) => remote::download(&home, &cli.global, &asked, told_to_stop()).await,
+            Command::Ask(Ask::Adopt { sources, name, recover, copy, .. }) if adopt::are_paths(&sources) => {
+                let options = Options { name, recover, copy };
+                adopt::run(&home, &cli.global, &sources, options).await
+            }
             Command::Ask(verb) => ask::run(&home, &cli.global, &verb, told_to_stop()).await,
         }
     })
@@ -104,7 +114,7 @@ async fn serve(home: PathBuf, instance: Option<&Path>, set: Vec<(String, String)
         Err(message) => return failed(&message, Some("name a YAML file of settings, or leave --config out")),
     };
     flags.extend(set);
-    match serve::run(home, &flags, told_to_stop()).await {
+    match Box::pin(serve::run(home, &flags, told_to_stop())).await {
         Ok(()) => Exit::Done,
         Err(error) => failed(&error.to_string(), None),
     }

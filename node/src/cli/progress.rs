@@ -21,21 +21,49 @@ const NAME_CHARS_MAX: usize = 24;
 /// A terminal that is narrower has a line for the bar and one for the numbers.
 const ONE_LINE_MIN: usize = 72;
 
-/// Shows one run of jobs. Dropped, the bar is gone.
-pub(super) struct Progress {
-    bar: Option<ProgressBar>,
+/// A bar on a terminal. Dropped, it is gone.
+pub(super) struct Bar(ProgressBar);
+
+impl Bar {
+    /// Begins one; `None` where stderr is no terminal.
+    pub(super) fn begin() -> Option<Self> {
+        io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            Self(bar.with_style(style()))
+        })
+    }
+
+    /// Shows how far something is.
+    pub(super) fn show(&self, name: &str, bytes_done: u64, bytes_total: u64) {
+        self.0.set_prefix(screen::plain(name).chars().take(NAME_CHARS_MAX).collect::<String>());
+        self.0.set_length(bytes_total);
+        self.0.set_position(bytes_done);
+        self.0.tick();
+    }
+
+    /// Writes a line above it.
+    pub(super) fn note(&self, line: &str) {
+        self.0.println(line);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Shows one run of jobs.
+pub(super) struct JobBar {
+    bar: Option<Bar>,
     is_quiet: bool,
     told: String,
 }
 
-impl Progress {
+impl JobBar {
     /// Begins to show; `is_quiet` where a program reads.
     pub(super) fn begin(is_quiet: bool) -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.with_style(style())
-        });
-        Self { bar, is_quiet, told: String::new() }
+        Self { bar: Bar::begin(), is_quiet, told: String::new() }
     }
 
     /// Tells whether it is drawn, and so wants news soon.
@@ -53,18 +81,15 @@ impl Progress {
         let count = jobs.clone().count();
         let names: Vec<_> = jobs.clone().filter_map(|job| job["recording"].as_str()).collect();
         let name = match (count, names.as_slice()) {
-            (1, [name]) => screen::plain(name),
+            (1, [name]) => (*name).to_owned(),
             (1, _) => "all recordings".into(),
             (count, _) => format!("{count} machines"),
         };
-        bar.set_prefix(name.chars().take(NAME_CHARS_MAX).collect::<String>());
-        bar.set_length(sum("bytes_total"));
-        bar.set_position(sum("bytes_done"));
-        bar.tick();
+        bar.show(&name, sum("bytes_done"), sum("bytes_total"));
         let blocked = jobs.filter(|job| job["blocked"].is_object()).map(table::blocked).collect::<Vec<_>>().join("\n");
         if blocked != self.told {
             if !blocked.is_empty() {
-                bar.println(&blocked);
+                bar.note(&blocked);
             }
             self.told = blocked;
         }
@@ -74,14 +99,6 @@ impl Progress {
         if !self.is_quiet && line != self.told {
             note(format_args!("{line}"));
             self.told = line;
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
         }
     }
 }

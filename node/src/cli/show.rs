@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use bubbaloop_storage_schemas::error::{ErrorCode, ErrorReply};
+use bubbaloop_storage_schemas::{
+    MachineId,
+    error::{ErrorCode, ErrorReply},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -74,8 +77,22 @@ pub(super) fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()
 }
 
-/// Returns what was answered, and the machines that are `alive` and did not answer.
-pub(super) fn show(ask: &Ask, global: &Global, form: Form, told: Vec<Told>, mut alive: BTreeSet<String>) -> Shown {
+/// What came of a question.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// Replies and refusals.
+    pub(super) told: Vec<Told>,
+    /// The machine that was asked; none where all were.
+    pub(super) machine: Option<MachineId>,
+    /// Machines that were alive when all were asked.
+    pub(super) alive: BTreeSet<String>,
+    /// Machines that answered, and did not answer when they were asked how it goes.
+    pub(super) silent: BTreeSet<String>,
+}
+
+/// Returns what was answered, and by whom it was not.
+pub(super) fn show(ask: &Ask, global: &Global, form: Form, answers: Answers) -> Shown {
+    let Answers { told, machine, mut alive, silent } = answers;
     for told in &told {
         match told {
             Ok(reply) => alive.remove(text(reply, "machine_id")),
@@ -83,10 +100,7 @@ pub(super) fn show(ask: &Ask, global: &Global, form: Form, told: Vec<Told>, mut 
         };
     }
     if told.is_empty() && alive.is_empty() {
-        let whom = match &global.machine {
-            Some(Asked::One(machine)) => format!("the node of {machine}"),
-            Some(Asked::All) | None => "any node".into(),
-        };
+        let whom = machine.map_or_else(|| "any node".to_owned(), |machine| format!("the node of {machine}"));
         let hint = "is it running and on this bus? an access rule that denies looks the same";
         return Shown::failure(&format!("no answer from {whom}"), Some(hint), Exit::NoAnswer);
     }
@@ -101,6 +115,11 @@ pub(super) fn show(ask: &Ask, global: &Global, form: Form, told: Vec<Told>, mut 
     let mut shown = Shown { out, errors: Vec::new(), exit: Exit::Done };
     for machine in &alive {
         shown.fail(&format!("{machine}: alive, and no answer in time"), None, Exit::NoAnswer);
+    }
+    for machine in &silent {
+        let hint = "is it running and on this bus? asking again joins the job, or starts what is left of it";
+        let message = format!("{machine}: answers no more, and this is what it told last");
+        shown.fail(&message, Some(hint), Exit::NoAnswer);
     }
     for refusal in &refused {
         let whom = if is_fleet { format!("{}: ", refusal.machine_id) } else { String::new() };
@@ -122,7 +141,12 @@ fn exit_of_job(job: &Value) -> Exit {
 }
 
 fn exit_of(refusal: &ErrorReply) -> Exit {
-    match refusal.refusal.code {
+    exit_of_code(refusal.refusal.code)
+}
+
+/// Returns how a command ends that was refused.
+pub(super) const fn exit_of_code(code: ErrorCode) -> Exit {
+    match code {
         ErrorCode::InvalidParams => Exit::Usage,
         ErrorCode::NotFound => Exit::NotFound,
         ErrorCode::Conflict
@@ -149,6 +173,7 @@ fn texts(screen: Screen, ask: &Ask, is_fleet: bool, replies: &[Value]) -> Vec<St
         Ask::Config { .. } => table::settings(screen, &reply["settings"]),
         Ask::Upload { .. } | Ask::Cancel { .. } => table::job_line(screen, reply),
         Ask::Reconcile { .. } => table::reconciled(screen, reply),
+        Ask::Adopt { .. } => table::adopted(screen, reply),
         Ask::Jobs { .. } => table::jobs(screen, reply),
         Ask::Pause { .. } | Ask::Resume => table::pause(screen, reply),
         Ask::DeadLetters => table::dead_letters(screen, reply),

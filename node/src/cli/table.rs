@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use serde_json::Value;
 
 use super::screen::{Grid, Screen, plain};
+use crate::engine::holdings::Holding;
 
 fn text(value: &Value, name: &str) -> String {
     plain(value[name].as_str().unwrap_or("-"))
@@ -18,6 +19,11 @@ fn number(value: &Value, name: &str) -> u64 {
 
 fn size(bytes: u64) -> String {
     ByteSize::b(bytes).to_string()
+}
+
+/// So many chunks.
+pub(super) fn chunks(count: u64) -> String {
+    if count == 1 { "1 chunk".into() } else { format!("{count} chunks") }
 }
 
 /// A time to the second: what follows is noise for people.
@@ -71,6 +77,22 @@ pub(super) fn recordings(screen: Screen, replies: &[Value], is_fleet: bool) -> S
         }
     }
     if table.is_empty() { "no recordings".into() } else { table.show(screen) }
+}
+
+/// What the store holds.
+pub(super) fn holdings(screen: Screen, held: &[Holding]) -> String {
+    let mut table = Grid::new(&[("machine", 0), ("recording", 0), ("chunks", 2), ("size", 1), ("manifest", 3)]);
+    for held in held {
+        let manifest = if held.has_manifest { "yes" } else { "no" };
+        table.row(vec![
+            held.machine_id.to_string(),
+            held.recording.to_string(),
+            held.chunks.to_string(),
+            size(held.size_bytes),
+            manifest.into(),
+        ]);
+    }
+    if table.is_empty() { "the store holds nothing of it".into() } else { table.show(screen) }
 }
 
 /// One recording and its chunks.
@@ -167,8 +189,7 @@ pub(super) fn status(screen: Screen, reply: &Value) -> String {
     if at_risk > 0 {
         let since = time(reply, "oldest_at_risk_at");
         let bytes = size(number(reply, "at_risk_bytes"));
-        let chunks = if at_risk == 1 { "chunk" } else { "chunks" };
-        line("at risk", format!("{at_risk} {chunks}, {bytes}, the oldest since {since} UTC"));
+        line("at risk", format!("{}, {bytes}, the oldest since {since} UTC", chunks(at_risk)));
     }
     if reply["paused"].is_object() {
         let since = reply["paused"]["since_ns"].as_u64().map(|since_ns| Timestamp(since_ns).to_rfc3339());
@@ -227,9 +248,26 @@ fn refused(events: &Value) -> String {
 
 /// What a reconcile saw and did.
 pub(super) fn reconciled(screen: Screen, reply: &Value) -> String {
+    outcome(screen, reply, "chunk", ["recording", "recording"])
+}
+
+/// What an adopt saw and did.
+pub(super) fn adopted(screen: Screen, reply: &Value) -> String {
+    outcome(screen, reply, "file", ["source", "recording"])
+}
+
+/// A job's findings and actions: `part` is what of a recording they are about, `wholes` what the whole is called in each.
+fn outcome(screen: Screen, reply: &Value, part: &'static str, wholes: [&'static str; 2]) -> String {
     let mut out = job_line(screen, reply);
     let (result, mut is_quiet) = (&reply["result"], true);
-    for (title, field) in [("found", "findings"), ("done", "actions")] {
+    let fetched = &result["counts"];
+    if number(fetched, "restored_chunks") > 0 {
+        let bytes = size(number(fetched, "restored_bytes"));
+        let line = format!("from the store: {}, {bytes}", chunks(number(fetched, "restored_chunks")));
+        write!(out, "\n{}", screen.lines(&line)).ok();
+        is_quiet = false;
+    }
+    for ((title, field), whole) in [("found", "findings"), ("done", "actions")].into_iter().zip(wholes) {
         let counted = rows(&result["counts"][field]);
         if counted.is_empty() {
             continue;
@@ -237,10 +275,10 @@ pub(super) fn reconciled(screen: Screen, reply: &Value) -> String {
         let counts: Vec<_> =
             counted.iter().map(|row| format!("{} {}", number(row, "count"), text(row, "kind"))).collect();
         write!(out, "\n\n{}\n", screen.lines(&format!("{title}: {}", counts.join(", ")))).ok();
-        let mut table = Grid::new(&[("kind", 0), ("recording", 2), ("chunk", 1), ("message", 0)]);
+        let columns = [("kind", 0), (whole, 2), (part, 1), ("message", 0)];
+        let mut table = Grid::new(&columns);
         for row in rows(&result[field]) {
-            let cells = ["kind", "recording", "chunk", "message"].map(|name| text(row, name));
-            table.row(cells.to_vec());
+            table.row(columns.map(|(name, _)| text(row, name)).to_vec());
         }
         out += &table.show(screen);
         is_quiet = false;
@@ -275,19 +313,26 @@ pub(super) fn blocked(reply: &Value) -> String {
     format!("blocked: {}: {}", text(&reply["blocked"], "reason"), text(&reply["blocked"], "hint"))
 }
 
-/// A job in a line or two.
-pub(super) fn job_line(screen: Screen, reply: &Value) -> String {
-    let progress = &reply["progress"];
-    let what = plain(reply["recording"].as_str().unwrap_or("all recordings"));
-    let machine = reply["machine_id"].as_str().map(|machine| format!(" on {}", plain(machine))).unwrap_or_default();
-    let mut out = format!(
-        "{} of {what}{machine}: {}, {}/{} chunks, {} of {}",
-        text(reply, "verb"),
-        text(reply, "state"),
+/// How far a job is.
+pub(super) fn progress(progress: &Value) -> String {
+    format!(
+        "{}/{} chunks, {} of {}",
         number(progress, "chunks_done"),
         number(progress, "chunks_total"),
         size(number(progress, "bytes_done")),
         size(number(progress, "bytes_total")),
+    )
+}
+
+/// A job in a line or two.
+pub(super) fn job_line(screen: Screen, reply: &Value) -> String {
+    let what = plain(reply["recording"].as_str().unwrap_or("all recordings"));
+    let machine = reply["machine_id"].as_str().map(|machine| format!(" on {}", plain(machine))).unwrap_or_default();
+    let mut out = format!(
+        "{} of {what}{machine}: {}, {}",
+        text(reply, "verb"),
+        text(reply, "state"),
+        progress(&reply["progress"]),
     );
     if reply["state"] == "running" || reply["machine_id"].is_null() {
         write!(out, ", job {}", text(reply, "job")).ok();

@@ -24,7 +24,15 @@ use self::{
     keys::{KEYS, Key, Kind},
     layers::Merged,
 };
-use crate::{policy::queue::Block, secret::Secret};
+use crate::{
+    policy::{
+        parts::{PART_BYTES_MIN, PartLimits},
+        queue::Block,
+        retention::Retention,
+        window::Window,
+    },
+    secret::Secret,
+};
 
 /// Where uploads go.
 #[derive(Debug, Clone)]
@@ -96,8 +104,22 @@ pub struct Settings {
     pub store: StoreSettings,
     /// Chunks go up by themselves.
     pub auto_upload: bool,
+    /// What is laid out in another way becomes a recording by itself.
+    pub auto_adopt: bool,
     /// Uploads at once.
     pub concurrency: usize,
+    /// The newest chunk goes first.
+    pub is_newest_first: bool,
+    /// Recordings with these tags go first, in this order.
+    pub priority_tags: Vec<String>,
+    /// Bytes per second over all uploads.
+    pub bandwidth_limit_bytes_per_s: Option<u64>,
+    /// The hours in which uploads go by themselves.
+    pub upload_window: Option<Window>,
+    /// Which chunks go up in parts.
+    pub parts: PartLimits,
+    /// When files make room that are proven elsewhere.
+    pub retention: Retention,
     /// How long a chunk may fail while the store takes others.
     pub give_up_after: Duration,
     /// Between two looks at the whole library.
@@ -127,6 +149,8 @@ pub struct Config {
     pub is_machine_unclear: bool,
     /// Tells these settings from others, secrets and the content of `ca_file` too. It is kept in memory only.
     pub digest: Digest,
+    /// The same without the settings that the parts take up as they run, and with nothing of what is wrong.
+    pub parts_digest: Digest,
 }
 
 /// There is no home.
@@ -198,11 +222,17 @@ impl Config {
         let is_unusable = unusable.is_some();
         let store = unusable.map_or_else(|| values.store(&mut problems), StoreSettings::Invalid);
         let settings = values.settings(store);
-        let digest = values.digest(&problems);
+        let (digest, parts_digest) = (values.digest(&problems), values.parts_digest());
         let is_machine_unclear = is_unusable || values.wrong.contains(&"machine_id");
         let is_unreadable = is_unusable && !matches!(files.secrets, File::Exposed(_));
-        Self { settings, listed: values.listed, problems, is_unreadable, is_machine_unclear, digest }
+        Self { settings, listed: values.listed, problems, is_unreadable, is_machine_unclear, digest, parts_digest }
     }
+}
+
+/// Returns the settings that the parts are made anew for.
+pub fn lasting(listed: &[Setting]) -> impl Iterator<Item = &Setting> {
+    let is_live = |setting: &Setting| KEYS.iter().any(|key| key.is_live && key.name == setting.key);
+    listed.iter().filter(move |setting| !is_live(setting))
 }
 
 /// A file of settings.
@@ -276,6 +306,14 @@ impl Config {
 
 const DEFAULT: &str = "default";
 
+const DAY_S: f64 = 24.0 * 3600.0;
+
+/// Returns so many gigabytes, of which the settings allow no more than fit.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "settings are from 0 to a million")]
+fn gigabytes(gigabytes: f64) -> u64 {
+    (gigabytes * 1e9) as u64
+}
+
 fn file_problem(path: &Path, reason: &str) -> ConfigProblem {
     ConfigProblem {
         key: "storage".into(),
@@ -344,11 +382,18 @@ impl Values {
     }
 
     fn digest(&self, problems: &[ConfigProblem]) -> Digest {
+        Digest::of(&serde_json::to_vec(&(&self.listed, problems, self.parts_digest())).unwrap_or_default())
+    }
+
+    fn parts_digest(&self) -> Digest {
         let ca = self.path("ca_file").map(fs::read);
         let ca = Digest::of(&ca.and_then(Result::ok).unwrap_or_default()).to_string();
         let secrets: Vec<_> =
             self.secrets.iter().map(|(key, secret)| (key, Digest::of(secret.expose().as_bytes()))).collect();
-        Digest::of(&serde_json::to_vec(&(&self.listed, problems, ca, secrets)).unwrap_or_default())
+        let lasting: Vec<_> = lasting(&self.listed)
+            .map(|setting| (&setting.key, &setting.value, self.wrong.contains(&setting.key.as_str())))
+            .collect();
+        Digest::of(&serde_json::to_vec(&(lasting, ca, secrets)).unwrap_or_default())
     }
 
     fn get(&self, key: &str) -> &Value {
@@ -373,6 +418,10 @@ impl Values {
 
     fn duration(&self, key: &str) -> Duration {
         self.text(key).and_then(|text| humantime::parse_duration(text).ok()).unwrap_or_default()
+    }
+
+    fn decimal(&self, key: &str) -> Option<f64> {
+        self.get(key).as_f64()
     }
 
     fn list(&self, key: &str) -> Vec<String> {
@@ -440,7 +489,21 @@ impl Values {
             recordings_dir: self.path("recordings_dir").unwrap_or_default(),
             store,
             auto_upload: self.flag("auto_upload"),
+            auto_adopt: self.flag("auto_adopt"),
             concurrency: concurrency.unwrap_or(1),
+            is_newest_first: self.text("order") == Some("newest"),
+            priority_tags: self.list("priority_tags"),
+            bandwidth_limit_bytes_per_s: keys::bytes(self.get("bandwidth_limit")),
+            upload_window: self.text("upload_window").and_then(|text| text.parse().ok()),
+            parts: PartLimits {
+                threshold_bytes: keys::bytes(self.get("multipart_threshold")).unwrap_or(PART_BYTES_MIN),
+                part_bytes: keys::bytes(self.get("part_size")).unwrap_or(PART_BYTES_MIN),
+            },
+            retention: Retention {
+                age: self.decimal("retention_days_local").map(|days| Duration::from_secs_f64(days * DAY_S)),
+                quota_bytes: self.decimal("disk_quota_gb").map(gigabytes),
+                free_bytes_min: self.decimal("min_free_gb").map(gigabytes),
+            },
             give_up_after: self.duration("give_up_after"),
             rescan_interval: self.duration("rescan_interval"),
             verify_interval: self.duration("verify_interval"),

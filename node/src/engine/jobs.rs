@@ -1,7 +1,7 @@
 //! What people asked for and takes long: each request runs once, and asking again while it runs joins it.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -12,7 +12,10 @@ use bubbaloop_storage_schemas::{
     error::{ErrorCode, Refusal},
     event::Fact,
     limits::{JOBS_KEPT_MAX, JOBS_RUNNING_MAX},
-    reply::{JobResult, JobState, Progress, ReconcileResult, UploadResult},
+    reconcile::FindingKind,
+    reply::{
+        AdoptFinding, AdoptFindingKind, AdoptResult, JobResult, JobState, Progress, ReconcileResult, UploadResult,
+    },
 };
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
@@ -21,8 +24,9 @@ use tokio::{
 use ulid::Ulid;
 
 use super::{
+    adopt::{self, AdoptError, job::Shared},
     facts::Facts,
-    reconcile::{Options, ReconcileError, Reconciled, reconcile},
+    reconcile::{Options, ReconcileError, Reconciled, has_room, names_in_store, reconcile},
     sync::{Errand, Standing, Sync},
 };
 use crate::{
@@ -75,6 +79,15 @@ pub enum Work {
         /// How.
         options: Options,
     },
+    /// Make a recording of what is none of this machine's.
+    Adopt {
+        /// What `list` shows; everything that is laid out in another way without one.
+        source: Option<String>,
+        /// The recording that it becomes.
+        target: Option<RecordingName>,
+        /// How.
+        options: adopt::Options,
+    },
 }
 
 /// Which recordings a reconcile is about.
@@ -94,6 +107,7 @@ impl Work {
         match self {
             Self::Upload(_) => Verb::Upload,
             Self::Reconcile { .. } => Verb::Reconcile,
+            Self::Adopt { .. } => Verb::Adopt,
         }
     }
 
@@ -102,6 +116,7 @@ impl Work {
         match self {
             Self::Upload(recording) => recording.as_ref(),
             Self::Reconcile { scope: Scope::One(recording), .. } => Some(recording),
+            Self::Adopt { target, .. } => target.as_ref(),
             Self::Reconcile { scope: Scope::Matching(_) | Scope::All, .. } => None,
         }
     }
@@ -261,6 +276,7 @@ impl Runner {
         match self.job.work.clone() {
             Work::Upload(recording) => self.upload(recording).await,
             Work::Reconcile { scope, options } => self.reconcile(scope, options).await,
+            Work::Adopt { source, options, .. } => self.adopt(source, &options).await,
         }
     }
 
@@ -294,11 +310,16 @@ impl Runner {
 
     /// Reconciles one recording after the other. One that can't be looked at does not stop the others.
     async fn reconcile(&mut self, scope: Scope, options: Options) {
-        let (names, is_one) = match &scope {
+        let (mut names, is_one) = match &scope {
             Scope::One(name) => (vec![name.clone()], true),
             Scope::Matching(glob) => (self.names(Some(glob.clone())).await, false),
             Scope::All => (self.names(None).await, false),
         };
+        if let (Scope::Matching(glob), true) = (&scope, options.restore)
+            && let Err(error) = self.ready_to_restore(glob, &mut names, options).await
+        {
+            return self.show(JobView { error: Some(error), ..JobView::new(JobState::Failed) });
+        }
         let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
         let (mut result, mut failed, mut silent) = (ReconcileResult::default(), Vec::new(), Vec::new());
         let nothing = match &scope {
@@ -306,6 +327,7 @@ impl Runner {
             Scope::Matching(_) | Scope::One(_) | Scope::All => None,
         };
         for name in names {
+            let _lease = self.sync.lease(&name).await;
             let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
             let reconciled = {
                 let mut running = pin!(reconcile(&self.sync, &name, options, &hear));
@@ -330,9 +352,75 @@ impl Runner {
                 Err(error) => failed.push((name, error)),
             }
         }
-        let error = nothing.or_else(|| refusal(&failed, is_one)).or_else(|| silence(&silent));
+        let unrestored = || unrestored(&result).filter(|_| options.restore);
+        let error = nothing.or_else(|| refusal(&failed, is_one)).or_else(unrestored).or_else(|| silence(&silent));
         let state = if error.is_none() { JobState::Done } else { JobState::Failed };
         self.show(JobView { state, progress: done, result: Some(JobResult::Reconcile(Box::new(result))), error });
+    }
+
+    /// Adds the recordings that only the store has, and looks whether there is room for all of them.
+    async fn ready_to_restore(
+        &self,
+        glob: &str,
+        names: &mut Vec<RecordingName>,
+        options: Options,
+    ) -> Result<(), Refusal> {
+        let known: BTreeSet<_> = names.iter().cloned().collect();
+        let found = names_in_store(&self.sync, glob).await.map_err(|error| {
+            let message = format!("which recordings the store holds is not known: {error}");
+            Refusal::new(ErrorCode::Unavailable, message)
+                .hint("name one recording, or ask again when the reason has ended")
+        })?;
+        names.extend(found.into_iter().filter(|name| !known.contains(name)));
+        names.sort_unstable();
+        if options.dry_run {
+            return Ok(());
+        }
+        // What only a look at every byte finds is not counted; each recording is looked at once more.
+        let look = Options { dry_run: true, deep: false, ..options };
+        let mut needed_bytes = 0_u64;
+        for name in names.iter() {
+            if let Ok(found) = reconcile(&self.sync, name, look, &|_| {}).await {
+                needed_bytes = needed_bytes.saturating_add(found.result.counts.restored_bytes);
+            }
+        }
+        has_room(&self.sync, needed_bytes).await.map_err(|error| refused(&error, error.to_string()))
+    }
+
+    /// Adopts one source after the other. One that is refused does not stop the others.
+    async fn adopt(&mut self, source: Option<String>, options: &adopt::Options) {
+        let is_one = source.is_some();
+        let sources =
+            source.map_or_else(|| self.sync.not_adopted(options.recover).into_keys().collect(), |source| vec![source]);
+        let (mut result, mut failed, mut done) = (AdoptResult::default(), Vec::new(), Progress::default());
+        for source in sources {
+            let shared = Arc::new(Shared::default());
+            let adopted = {
+                let mut running = pin!(adopt::job::adopt_listed(&self.sync, &source, options, &shared));
+                loop {
+                    tokio::select! {
+                        adopted = &mut running => break adopted,
+                        () = tokio::time::sleep(LOOK_EVERY) => {
+                            let progress = sum(done, shared.progress());
+                            let view = JobView { progress, ..JobView::new(JobState::Running) };
+                            self.told_at = self.show_running(view);
+                        }
+                    }
+                }
+            };
+            done = sum(done, shared.progress());
+            match adopted {
+                Ok(found) => result.join(found),
+                Err(error) => {
+                    let (kind, file, message) = (AdoptFindingKind::Refused, None, error.to_string());
+                    result.find(AdoptFinding { kind, source: source.clone(), file, message });
+                    failed.push((source, error));
+                }
+            }
+        }
+        let state = if failed.is_empty() { JobState::Done } else { JobState::Failed };
+        let error = not_adopted(&failed, is_one);
+        self.show(JobView { state, progress: done, result: Some(JobResult::Adopt(Box::new(result))), error });
     }
 
     async fn upload(&mut self, recording: Option<RecordingName>) {
@@ -342,12 +430,18 @@ impl Runner {
         let errands = spawn_blocking(move || asked.ask(recording.as_ref())).await.unwrap_or_default();
         let mut upload = Upload::new(errands);
         upload.look(&self.sync);
+        let mut looked_at = self.clock.tick();
         while !upload.waiting.is_empty() {
             self.show(upload.view());
             match tokio::time::timeout(LOOK_EVERY, facts.recv()).await {
                 Ok(Ok(event)) => upload.hear(&self.sync, &event.fact),
                 Ok(Err(RecvError::Lagged(_))) | Err(_) => upload.look(&self.sync),
                 Ok(Err(RecvError::Closed)) => return,
+            }
+            // Facts of others may come so fast that the wait never ends.
+            if self.clock.tick().since(looked_at) >= LOOK_EVERY {
+                upload.look(&self.sync);
+                looked_at = self.clock.tick();
             }
         }
         self.show(upload.view());
@@ -366,11 +460,6 @@ fn sum(a: Progress, b: Progress) -> Progress {
 /// Why a reconcile failed, for the recordings that could not be looked at.
 fn refusal(failed: &[(RecordingName, ReconcileError)], is_one: bool) -> Option<Refusal> {
     let (name, error) = failed.first()?;
-    let code = match error {
-        ReconcileError::NotFound => ErrorCode::NotFound,
-        ReconcileError::Unavailable(_) => ErrorCode::Unavailable,
-        ReconcileError::Library(_) => ErrorCode::Internal,
-    };
     let message = match is_one {
         true => format!("{name}: {error}"),
         false => format!("{} recordings could not be looked at; {name}: {error}", failed.len()),
@@ -379,7 +468,43 @@ fn refusal(failed: &[(RecordingName, ReconcileError)], is_one: bool) -> Option<R
         true => "list tells the names of the recordings; ask again when the reason has ended",
         false => "the other recordings were reconciled; ask again when the reason has ended",
     };
-    Some(Refusal::new(code, message).hint(hint))
+    Some(refused(error, message).hint(hint))
+}
+
+fn refused(error: &ReconcileError, message: String) -> Refusal {
+    let code = match error {
+        ReconcileError::NotFound => ErrorCode::NotFound,
+        ReconcileError::Unavailable(_) | ReconcileError::NoRoom(_) => ErrorCode::Unavailable,
+        ReconcileError::Library(_) => ErrorCode::Internal,
+    };
+    Refusal::new(code, message)
+}
+
+/// Tells that something is not here although it was to be fetched.
+fn unrestored(result: &ReconcileResult) -> Option<Refusal> {
+    let is_found = |kind| result.counts.findings.iter().any(|row| row.kind == kind);
+    let is_refused = is_found(FindingKind::ManifestRefused);
+    let message = match (result.counts.unrestored_chunks, is_refused) {
+        (0, false) => return None,
+        (0, true) => "a remote manifest is refused, so that it is not known what belongs here".to_owned(),
+        (1, _) => "1 chunk could not be restored".to_owned(),
+        (chunks, _) => format!("{chunks} chunks could not be restored"),
+    };
+    // What is neither wrong nor gone may come the next time.
+    let is_lost = is_refused || is_found(FindingKind::Lost);
+    let code = if is_lost { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
+    Some(Refusal::new(code, message).hint("the findings tell why; all that could be fetched is here"))
+}
+
+/// Why an adoption failed, for the sources that were refused.
+fn not_adopted(failed: &[(String, AdoptError)], is_one: bool) -> Option<Refusal> {
+    let (source, error) = failed.first()?;
+    let refusal = error.refusal();
+    if is_one {
+        return Some(refusal);
+    }
+    let message = format!("{} were not adopted; {source}: {}", failed.len(), refusal.message);
+    Some(Refusal { message, ..refusal })
 }
 
 fn no_match(glob: &str) -> Refusal {
@@ -399,10 +524,24 @@ fn silence(silent: &[(RecordingName, String)]) -> Option<Refusal> {
     Some(refusal.hint("nothing was taken for absent; ask again when the store answers"))
 }
 
+/// A chunk that waits or is on its way.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    size_bytes: u64,
+    /// What the store took of it in parts; it never shrinks, though parts may have to be sent again.
+    sent_bytes: u64,
+}
+
+impl Waiting {
+    fn hear(&mut self, sent_bytes: u64) {
+        self.sent_bytes = self.sent_bytes.max(sent_bytes).min(self.size_bytes);
+    }
+}
+
 /// An upload's chunks: each waits, is proven, or failed.
 #[derive(Debug, Default)]
 struct Upload {
-    waiting: BTreeMap<ChunkId, u64>,
+    waiting: BTreeMap<ChunkId, Waiting>,
     failed: BTreeMap<ChunkId, (String, bool)>,
     progress: Progress,
     proven: u64,
@@ -410,8 +549,10 @@ struct Upload {
 
 impl Upload {
     fn new(errands: Vec<Errand>) -> Self {
-        let waiting: BTreeMap<_, _> = errands.into_iter().map(|errand| (errand.id, errand.size_bytes)).collect();
-        let (chunks_total, bytes_total) = (waiting.len() as u64, waiting.values().sum());
+        let waiting = |errand: Errand| (errand.id, Waiting { size_bytes: errand.size_bytes, sent_bytes: 0 });
+        let waiting: BTreeMap<_, _> = errands.into_iter().map(waiting).collect();
+        let bytes_total = waiting.values().map(|chunk| chunk.size_bytes).sum();
+        let chunks_total = waiting.len() as u64;
         Self { waiting, progress: Progress { chunks_total, bytes_total, ..Progress::default() }, ..Self::default() }
     }
 
@@ -429,9 +570,10 @@ impl Upload {
     }
 
     fn look_at(&mut self, sync: &Sync, id: &ChunkId) {
-        let Some(&size_bytes) = self.waiting.get(id) else { return };
+        let Some(chunk) = self.waiting.get_mut(id) else { return };
+        let size_bytes = chunk.size_bytes;
         match sync.standing(id) {
-            Standing::Waiting => return,
+            Standing::Waiting => return chunk.hear(sync.sent_bytes(id)),
             Standing::Proven => self.proven += 1,
             Standing::Failed { reason, is_corrupt } => {
                 self.failed.insert(id.clone(), (reason, is_corrupt));
@@ -444,7 +586,9 @@ impl Upload {
 
     fn view(&self) -> JobView {
         if !self.waiting.is_empty() {
-            return JobView { state: JobState::Running, progress: self.progress, result: None, error: None };
+            let sent_bytes = self.waiting.values().map(|chunk| chunk.sent_bytes).sum::<u64>();
+            let progress = Progress { bytes_done: self.progress.bytes_done + sent_bytes, ..self.progress };
+            return JobView { progress, ..JobView::new(JobState::Running) };
         }
         let failed_chunks = self.failed.len() as u64;
         let result = Some(JobResult::Upload(UploadResult { uploaded_chunks: self.proven, failed_chunks }));

@@ -10,10 +10,17 @@ use bubbaloop_storage_schemas::{
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
+use super::multipart::{self, Large, Sent};
 use crate::{
     content,
-    policy::queue::Outcome,
-    store::{Body, ObjectMeta, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored},
+    policy::{
+        parts::{PUT_BYTES_MAX, Parts},
+        queue::Outcome,
+    },
+    store::{
+        Body, MultipartStore, ObjectMeta, ObjectStore, PartSupport, PartsDigest, PutMode, StoreError, StoreErrorKind,
+        Stored,
+    },
 };
 
 /// A chunk that is to be sent.
@@ -25,8 +32,12 @@ pub struct Parcel {
     pub digest: Digest,
     /// Where it goes.
     pub key: ObjectKey,
+    /// Its size.
+    pub size_bytes: u64,
     /// It may be there already, so that a look comes first.
     pub may_be_there: bool,
+    /// It goes up in parts, where the store takes them.
+    pub large: Option<Large>,
 }
 
 /// A chunk that is known to be there.
@@ -38,6 +49,8 @@ pub struct Proven {
     pub proof: Proof,
     /// The object's ETag.
     pub etag: String,
+    /// Bytes that were sent for it in one piece; those of parts were told one by one.
+    pub sent_bytes: u64,
 }
 
 /// Why a chunk is not known to be there.
@@ -118,7 +131,7 @@ async fn prove_stored(
     stored: Stored,
 ) -> Result<Proven, TransferError> {
     let Stored { etag, etag_is_md5 } = stored;
-    let proven = |proof, etag| Ok(Proven { digest: parcel.digest, proof, etag });
+    let proven = |proof, etag| Ok(Proven { digest: parcel.digest, proof, etag, sent_bytes: 0 });
     if probe.enforces_sha256 {
         proven(Proof::Enforced, etag)
     } else if etag_is_md5 {
@@ -131,22 +144,70 @@ async fn prove_stored(
 }
 
 async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
-    if parcel.may_be_there && probe.rights.head {
+    let begun = parcel.large.as_ref().and_then(|large| large.begun.as_ref());
+    if (parcel.may_be_there || begun.is_some()) && probe.rights.head {
         match store.head(&parcel.key).await {
-            Ok(Some(meta)) => return identify(store, probe, parcel, meta).await,
+            Ok(Some(meta)) => {
+                let found = identify(store, probe, parcel, meta).await?;
+                if let (Some(large), Some(begun), Some(multi)) = (&parcel.large, begun, store.multipart()) {
+                    multipart::give_up(multi, parcel, large, begun).await;
+                }
+                return Ok(found);
+            }
             Ok(None) => {}
             // A key that may not list is told "denied" of what is not there. A create-only put finds out.
             Err(error) if error.is_denied() && probe.honours_create_only => {}
             Err(error) => return Err(error.into()),
         }
     }
+    if let (Some(large), Some(multi)) = (&parcel.large, store.multipart())
+        && let Some(proven) = send_in_parts(store, multi, probe, parcel, large).await?
+    {
+        return Ok(proven);
+    }
+    if parcel.size_bytes > PUT_BYTES_MAX {
+        let message = format!("{} is larger than one put may be, and the store takes no uploads in parts", parcel.key);
+        return Err(StoreError::new(StoreErrorKind::Rejected, message).into());
+    }
     match put(store, parcel).await {
-        Ok(stored) => prove_stored(store, probe, parcel, stored).await,
+        Ok(stored) => {
+            let proven = prove_stored(store, probe, parcel, stored).await?;
+            Ok(Proven { sent_bytes: parcel.size_bytes, ..proven })
+        }
         Err(error) if matches!(error.kind, StoreErrorKind::AlreadyExists) && !probe.rights.head => {
             Ok(claimed(parcel, String::new()))
         }
         Err(error) if !matches!(error.kind, StoreErrorKind::AlreadyExists) => Err(error.into()),
         Err(_) => look(store, probe, parcel).await,
+    }
+}
+
+/// Sends a chunk in parts; `None` where the store takes none.
+///
+/// A store that passes conditions over would overwrite what stands there: so a look comes first.
+async fn send_in_parts(
+    store: &dyn ObjectStore,
+    multi: &dyn MultipartStore,
+    probe: Probe,
+    parcel: &Parcel,
+    large: &Large,
+) -> Result<Option<Proven>, TransferError> {
+    if !parcel.may_be_there
+        && probe.rights.head
+        && let Some(meta) = store.head(&parcel.key).await?
+    {
+        return identify(store, probe, parcel, meta).await.map(Some);
+    }
+    match multipart::send(multi, parcel, large).await {
+        Ok(Sent::InOnePiece) => Ok(None),
+        Ok(Sent::Made(stored, support)) => {
+            let probe = Probe { enforces_sha256: support == PartSupport::Checked, ..probe };
+            prove_stored(store, probe, parcel, stored).await.map(Some)
+        }
+        Err(error) if matches!(error.kind, StoreErrorKind::AlreadyExists) && probe.rights.head => {
+            look(store, probe, parcel).await.map(Some)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -175,7 +236,7 @@ async fn put(store: &dyn ObjectStore, parcel: &Parcel) -> Result<Stored, StoreEr
 }
 
 const fn claimed(parcel: &Parcel, etag: String) -> Proven {
-    Proven { digest: parcel.digest, proof: Proof::Claimed, etag }
+    Proven { digest: parcel.digest, proof: Proof::Claimed, etag, sent_bytes: 0 }
 }
 
 async fn look(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
@@ -196,7 +257,12 @@ async fn identify(
     parcel: &Parcel,
     meta: ObjectMeta,
 ) -> Result<Proven, TransferError> {
-    let ObjectMeta { etag, digest, .. } = meta;
+    let ObjectMeta { etag, digest, parts, .. } = meta;
+    if let (None, Some(large)) = (digest, &parcel.large)
+        && let Some(proof) = prove_by_parts(probe, parcel, large, &etag, parts).await?
+    {
+        return Ok(Proven { digest: parcel.digest, proof, etag, sent_bytes: 0 });
+    }
     let (found, proof) = match digest {
         Some(digest) if probe.enforces_sha256 => (Some(digest), Proof::Enforced),
         Some(_) | None if probe.etag_is_md5 && is_md5_of_file(parcel, &etag).await? => {
@@ -206,7 +272,7 @@ async fn identify(
         Some(_) | None => (read_back(store, &parcel.key).await?, Proof::ReadBack),
     };
     match found {
-        Some(digest) if digest == parcel.digest => Ok(Proven { digest, proof, etag }),
+        Some(digest) if digest == parcel.digest => Ok(Proven { digest, proof, etag, sent_bytes: 0 }),
         Some(_) => Err(TransferError::Conflict { key: parcel.key.clone() }),
         None => {
             let message = format!("object {} vanished while it was looked at", parcel.key);
@@ -220,6 +286,34 @@ async fn is_md5_of_file(parcel: &Parcel, etag: &str) -> Result<bool, StoreError>
     let md5 = spawn_blocking(move || content::md5(&path, digest)).await;
     let ended = |error| StoreError::new(StoreErrorKind::Retry { after: None }, format!("hashing ended: {error}"));
     Ok(etag.eq_ignore_ascii_case(&md5.map_err(ended)??))
+}
+
+/// Tells how an object that went up in parts is known to be the chunk, by the digests of the file's parts; `None` where
+/// that tells nothing. Fetching a large object is the last resort of a robot's link.
+async fn prove_by_parts(
+    probe: Probe,
+    parcel: &Parcel,
+    large: &Large,
+    etag: &str,
+    told: Option<PartsDigest>,
+) -> Result<Option<Proof>, StoreError> {
+    let count = etag.rsplit_once('-').and_then(|(_, count)| count.parse().ok());
+    let begun = large.begun.as_ref().and_then(|begun| Parts::of_begun(parcel.size_bytes, begun.part_bytes));
+    let parts = begun.unwrap_or(large.parts);
+    let is_told = told.is_some_and(|told| told.count == parts.count());
+    let is_md5 = probe.etag_is_md5 && count == Some(parts.count());
+    if !is_told && !is_md5 {
+        return Ok(None);
+    }
+    let (path, digest, part_bytes) = (parcel.path.clone(), parcel.digest, parts.part_bytes());
+    let hashed = spawn_blocking(move || content::digests_of_parts(&path, digest, part_bytes));
+    let ended = |error| StoreError::new(StoreErrorKind::Retry { after: None }, format!("hashing ended: {error}"));
+    let (sha256, md5) = hashed.await.map_err(ended)??;
+    Ok(match told {
+        Some(told) if is_told && told.digest == sha256 => Some(Proof::Enforced),
+        _ if is_md5 && etag.eq_ignore_ascii_case(&md5) => Some(Proof::EtagMd5),
+        _ => None,
+    })
 }
 
 async fn read_back(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Digest>, StoreError> {

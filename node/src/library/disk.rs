@@ -15,6 +15,24 @@ pub fn device(path: &Path) -> io::Result<u64> {
 /// # Errors
 /// There is nothing there, or the file system does not tell.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    space(path).map(|space| space.free_bytes)
+}
+
+/// How much room a disk has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What the node may still write.
+    pub free_bytes: u64,
+    /// All of it.
+    pub disk_bytes: u64,
+}
+
+/// Returns how much room the disk of a path has.
+///
+/// # Errors
+/// There is nothing there, or the file system does not tell.
+pub fn space(path: &Path) -> io::Result<Space> {
     let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok(Space { free_bytes: bytes(stat.f_bavail), disk_bytes: bytes(stat.f_blocks) })
 }

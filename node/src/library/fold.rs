@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::{
 use super::mtime_ns;
 use crate::{
     content,
-    durable::{Replace, Staged},
+    durable::{self, Replace, Staged},
     policy::manifest::Uploaded,
 };
 
@@ -69,6 +69,14 @@ pub fn fold(path: &Path, uploaded: &BTreeMap<String, Uploaded>, now_ns: UnixNs) 
     }
     staged.commit(path, Replace::Allowed)?;
     Ok(Folded::Written)
+}
+
+/// Writes a whole manifest in the place of whatever stands there.
+///
+/// # Errors
+/// The disk is full or not writable; the old manifest stands.
+pub fn write(path: &Path, manifest: &Manifest) -> io::Result<()> {
+    durable::replace(path, &serde_json::to_vec_pretty(manifest)?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! `uploads.jsonl`: the authority for uploads, one JSON line per fact, append-only.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, UnixNs,
@@ -12,6 +16,7 @@ use bubbaloop_storage_schemas::{
 use crate::{
     content::{self, ContentError},
     durable,
+    policy::parts::{BegunUpload, SentPart},
 };
 
 /// Largest journal that is read: room for a line on each of a million chunks.
@@ -50,8 +55,14 @@ pub struct Published {
 pub struct Fold {
     /// The chunks that are proven there.
     pub marks: BTreeMap<ChunkName, Mark>,
+    /// The uploads in parts that were begun and have not ended.
+    pub begun: BTreeMap<ChunkName, BegunUpload>,
+    /// The chunks whose files were removed to make room, unless they are there again.
+    pub evicted: BTreeSet<ChunkName>,
     /// The remote manifest that was written last.
     pub published: Option<Published>,
+    /// When chunks were fetched that a person wanted here. It holds whatever the store is.
+    pub restored: BTreeMap<ChunkName, UnixNs>,
     /// Whether it is corrupt, where a line says so, and when that was written. It is the recording's, not a store's.
     pub corrupt: Option<(bool, UnixNs)>,
     /// Lines that can't be read, the torn last one of a crash aside.
@@ -77,18 +88,37 @@ impl Fold {
         match line.entry {
             JournalEntry::Corrupt { .. } => self.corrupt = Some((true, line.at_ns)),
             JournalEntry::Healed => self.corrupt = Some((false, line.at_ns)),
-            JournalEntry::Uploaded { .. } | JournalEntry::Gone { .. } | JournalEntry::Published { .. }
-                if !is_of_this_store => {}
+            JournalEntry::Evicted { chunk, .. } => {
+                self.evicted.insert(chunk);
+            }
+            JournalEntry::Unknown => {}
+            JournalEntry::Restored { chunk } => {
+                self.restored.insert(chunk, line.at_ns);
+                self.evicted.remove(&chunk);
+            }
+            _ if !is_of_this_store => {}
             JournalEntry::Uploaded { chunk, sha256, proof, etag, key, .. } => {
                 self.marks.insert(chunk, Mark { digest: sha256, proof, at_ns: line.at_ns, etag, key });
             }
             JournalEntry::Gone { chunk } => {
                 self.marks.remove(&chunk);
             }
+            JournalEntry::UploadBegun { chunk, key, upload_id, part_bytes } => {
+                self.begun.insert(chunk, BegunUpload { upload_id, key, part_bytes, sent: BTreeMap::new() });
+            }
+            JournalEntry::PartSent { chunk, upload_id, number, size_bytes, sha256: digest, etag, etag_is_md5 } => {
+                if let Some(begun) = self.begun.get_mut(&chunk).filter(|begun| begun.upload_id == upload_id) {
+                    begun.sent.insert(number, SentPart { size_bytes, digest, etag, etag_is_md5 });
+                }
+            }
+            JournalEntry::UploadEnded { chunk, upload_id } => {
+                if self.begun.get(&chunk).is_some_and(|begun| begun.upload_id == upload_id) {
+                    self.begun.remove(&chunk);
+                }
+            }
             JournalEntry::Published { key, sha256, wanted, etag, .. } => {
                 self.published = Some(Published { key, digest: sha256, wanted, etag });
             }
-            JournalEntry::Unknown => {}
         }
     }
 }
@@ -160,6 +190,44 @@ mod tests {
         let gone = JournalLine { entry: JournalEntry::Gone { chunk: chunk(0) }, ..uploaded(0, "a", 2) };
         let text = [uploaded(0, "a", 1), gone].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
         assert!(Fold::of_text(text.as_bytes(), "a").marks.is_empty());
+    }
+
+    #[test]
+    fn an_upload_in_parts_is_gone_on_with_until_it_ends() {
+        let line = |entry| JournalLine { entry, ..uploaded(0, "a", 1) };
+        let begun = |id: &str| {
+            line(JournalEntry::UploadBegun { chunk: chunk(0), key: "k".into(), upload_id: id.into(), part_bytes: 9 })
+        };
+        let part = |id: &str, number| {
+            line(JournalEntry::PartSent {
+                chunk: chunk(0),
+                upload_id: id.into(),
+                number,
+                size_bytes: 9,
+                sha256: Digest::of(b"p"),
+                etag: "e".into(),
+                etag_is_md5: number == 1,
+            })
+        };
+        let ended = |id: &str| line(JournalEntry::UploadEnded { chunk: chunk(0), upload_id: id.into() });
+        let lines = [part("u", 1), begun("u"), part("u", 1), part("old", 2), part("u", 3), ended("old"), ended("u")];
+        let fold = |count: usize, store_id| {
+            let text: String = lines[..count].iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
+            Fold::of_text(text.as_bytes(), store_id)
+        };
+        let sent =
+            |count| fold(count, "a").begun.get(&chunk(0)).map(|begun| begun.sent.keys().copied().collect::<Vec<_>>());
+        assert_eq!((sent(1), sent(2), sent(3)), (None, Some(vec![]), Some(vec![1])));
+        assert_eq!((sent(6), sent(7)), (Some(vec![1, 3]), None));
+        assert!(fold(6, "a").begun[&chunk(0)].sent[&1].etag_is_md5);
+        assert!(fold(6, "b").begun.is_empty(), "another store knows nothing of it");
+    }
+
+    #[test]
+    fn a_chunk_that_was_fetched_is_so_whatever_the_store_is() {
+        let line = |at_ns| JournalLine { entry: JournalEntry::Restored { chunk: chunk(0) }, ..uploaded(0, "a", at_ns) };
+        let text = [line(1), line(3)].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
+        assert_eq!(Fold::of_text(text.as_bytes(), "b").restored, BTreeMap::from([(chunk(0), 3)]));
     }
 
     #[test]

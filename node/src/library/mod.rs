@@ -16,7 +16,10 @@ pub mod disk;
 pub mod fold;
 pub mod identity;
 pub mod journal;
+pub mod mcap_file;
+pub mod salvage;
 pub mod scan;
+pub mod source;
 pub mod state;
 pub mod unmanaged;
 

@@ -6,10 +6,12 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName, UnixNs,
+    adopt::AdoptedFrom,
     keys::ObjectKey,
     limits::{CHUNKS_PER_RECORDING_MAX, MANIFEST_BYTES_MAX},
     manifest::{Checked, Indices, Manifest},
@@ -23,7 +25,9 @@ use super::{
 use crate::{
     content::{self, ContentError},
     policy::{
+        fetch,
         manifest::Uploaded,
+        parts::BegunUpload,
         recording::{self, ChunkFacts, ManifestFacts},
     },
 };
@@ -36,6 +40,11 @@ impl Folder {
     /// Names the folder of a recording.
     pub fn new(recordings: &Path, name: &RecordingName) -> Self {
         Self(recordings.join(name.as_str()))
+    }
+
+    /// Names a folder that is laid out as a recording's.
+    pub fn at(folder: &Path) -> Self {
+        Self(folder.to_owned())
     }
 
     /// The recorder's manifest.
@@ -56,6 +65,16 @@ impl Folder {
     /// A chunk's file.
     pub fn chunk(&self, name: ChunkName) -> PathBuf {
         self.chunks().join(name.to_string())
+    }
+
+    /// What of a chunk's file was fetched so far.
+    pub fn part(&self, name: ChunkName) -> PathBuf {
+        self.chunks().join(format!(".{name}.part"))
+    }
+
+    /// Returns the chunk of which a file name is the fetched part.
+    pub fn chunk_of_part(file_name: &str) -> Option<ChunkName> {
+        file_name.strip_prefix('.')?.strip_suffix(".part")?.parse().ok()
     }
 }
 
@@ -84,9 +103,16 @@ pub struct ChunkEntry {
     pub refused_digest: Option<Digest>,
     /// The last comparison with the store that saw the object as it was proven.
     pub seen_in_pass: u32,
+    /// Until when it is not removed to make room: a person had it fetched from the store.
+    pub pinned_until_ns: Option<UnixNs>,
 }
 
 impl ChunkEntry {
+    /// Tells whether somebody wants its file to stay. `now_ns` is wall time.
+    pub const fn is_pinned(&self, now_ns: UnixNs) -> bool {
+        matches!(self.pinned_until_ns, Some(until_ns) if now_ns < until_ns)
+    }
+
     /// Takes in that its bytes have a digest that fits its name and is not the manifest's: the manifest is wrong, and
     /// the chunk goes up as one that no manifest names.
     pub fn contradict(&mut self, found: Option<Digest>) {
@@ -124,12 +150,18 @@ pub struct Recording {
     pub published: Option<Published>,
     /// MCAP files among its chunks whose names are no chunk's, with their size: nobody takes them anywhere.
     pub strays: (u64, u64),
+    /// The files among its chunks that are open in a recorder, or that a crash left so.
+    pub open_files: Vec<Box<str>>,
     /// What its folder looked like when it was read.
     pub fingerprint: Fingerprint,
+    /// What it was made of, where it was adopted.
+    pub adopted_from: Option<Arc<AdoptedFrom>>,
     /// Its manifest says of every proven chunk what the journal says.
     pub is_folded: bool,
     /// The last comparison with the store that saw the remote manifest as it was written.
     pub manifest_seen_in_pass: u32,
+    /// The uploads in parts that were begun and have not ended.
+    pub begun: BTreeMap<ChunkName, BegunUpload>,
 }
 
 /// What a recording's folder looks like from outside: as long as it is the same, nothing needs to be read again.
@@ -229,6 +261,7 @@ impl Recording {
         // Under another spelling of the machine the store's objects are others.
         let is_same_place = self.machine_id == known.machine_id;
         self.manifest_seen_in_pass = known.manifest_seen_in_pass;
+        self.begun.clone_from(&known.begun);
         if known.corrupt_noted_at_ns > self.corrupt_noted_at_ns {
             (self.is_corrupt, self.corrupt_noted_at_ns) = (known.is_corrupt, known.corrupt_noted_at_ns);
         }
@@ -236,6 +269,7 @@ impl Recording {
             let Some(before) = known.chunk(chunk.name) else { continue };
             chunk.facts.is_announced |= before.facts.is_announced;
             chunk.seen_in_pass = before.seen_in_pass;
+            chunk.pinned_until_ns = chunk.pinned_until_ns.max(before.pinned_until_ns);
             let is_same = chunk.digest.is_none() || before.digest.is_none() || chunk.digest == before.digest;
             if is_same_place && is_same && chunk.marked_at_ns.is_none() && before.marked_at_ns.is_some() {
                 chunk.digest = before.digest;
@@ -304,7 +338,7 @@ pub fn load(
     // Taken before the reading: a change meanwhile shows as one later.
     let fingerprint = Fingerprint::of(&folder);
     let unreadable = |path: PathBuf| move |source: io::Error| ContentError::Unreadable { path, source };
-    let files = chunk_files(&folder.chunks()).map_err(unreadable(folder.chunks()))?;
+    let mut files = chunk_files(&folder.chunks()).map_err(unreadable(folder.chunks()))?;
     let manifest = read_manifest(&folder, name);
     if files.is_none() && matches!(manifest, Read::Absent) {
         return Ok(None);
@@ -327,9 +361,12 @@ pub fn load(
         touched_at_ns: fingerprint.touched_at_ns().max(files.as_ref().map_or(0, |files| files.written_at_ns)),
         published: None,
         strays: files.as_ref().map_or((0, 0), |files| files.strays),
+        open_files: files.as_mut().map(|files| std::mem::take(&mut files.open)).unwrap_or_default(),
         fingerprint,
+        adopted_from: None,
         is_folded: false,
         manifest_seen_in_pass: 0,
+        begun: fold.begun.clone(),
     };
     let mut readable = None;
     let mut chunks = BTreeMap::new();
@@ -345,6 +382,7 @@ pub fn load(
             recording.is_corrupt = manifest.corrupt.unwrap_or(false);
             chunks = listed(&manifest, &checked);
             recording.tags.clone_from(&manifest.tags);
+            recording.adopted_from = AdoptedFrom::of(&manifest).map(Arc::new);
             recording.machine_id = checked.machine_id;
             readable = Some(manifest);
         }
@@ -355,6 +393,12 @@ pub fn load(
         recording.machine_id = earlier.machine_id.clone();
     }
     add_marks(&mut chunks, &fold, &recording.machine_id, name);
+    add_evicted(&mut chunks, &fold, earlier);
+    for (name, &restored_at_ns) in &fold.restored {
+        if let Some(entry) = chunks.get_mut(name) {
+            entry.pinned_until_ns = Some(fetch::pinned_until_ns(restored_at_ns));
+        }
+    }
     recording.chunks = chunks.into_values().collect();
     if let Some((is_corrupt, noted_at_ns)) = fold.corrupt {
         (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(noted_at_ns));
@@ -422,6 +466,7 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
         etag: None,
         refused_digest: None,
         seen_in_pass: 0,
+        pinned_until_ns: None,
     };
     let claims = manifest.chunks.iter().map(|chunk| chunk.uploaded_at_ns);
     checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
@@ -436,6 +481,8 @@ struct ChunkFiles {
     strays: (u64, u64),
     /// When a file that is open in a recorder was written to last; zero without one.
     written_at_ns: UnixNs,
+    /// The names of such files.
+    open: Vec<Box<str>>,
 }
 
 /// Returns what stands in a folder of chunks; `None` where there is no such folder.
@@ -462,7 +509,10 @@ fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
                 files.strays = (files.strays.0 + 1, files.strays.1 + metadata.len());
             }
             (Ok(metadata), Some(chunk)) if metadata.is_file() => files.chunks.push((chunk, metadata)),
-            (Ok(metadata), None) => files.written_at_ns = files.written_at_ns.max(mtime_ns(&metadata)),
+            (Ok(metadata), None) => {
+                files.written_at_ns = files.written_at_ns.max(mtime_ns(&metadata));
+                files.open.push(name.into());
+            }
             (Ok(_), Some(_)) => {}
             (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {}
             (Err(error), _) => return Err(error),
@@ -497,6 +547,7 @@ fn add_files(
             etag: None,
             refused_digest: None,
             seen_in_pass: 0,
+            pinned_until_ns: None,
         });
         if let Some(before) =
             before.filter(|before| before.refused_digest.is_some() && before.refused_digest == entry.digest)
@@ -515,6 +566,18 @@ fn add_files(
         let is_still_damaged =
             before.filter(is_same_file).is_some_and(|before| before.facts.local == ChunkLocal::Damaged);
         entry.facts.local = if is_still_damaged { ChunkLocal::Damaged } else { ChunkLocal::Present };
+    }
+}
+
+/// Tells the files that were removed to make room from those that are missing. A line that a full disk kept in memory is
+/// known from before.
+fn add_evicted(chunks: &mut BTreeMap<ChunkName, ChunkEntry>, fold: &Fold, earlier: Option<&Recording>) {
+    for entry in chunks.values_mut().filter(|entry| entry.facts.local == ChunkLocal::Missing) {
+        let before = earlier.and_then(|recording| recording.chunk(entry.name));
+        let was_evicted = before.is_some_and(|before| before.facts.local == ChunkLocal::Evicted);
+        if was_evicted || fold.evicted.contains(&entry.name) {
+            entry.facts.local = ChunkLocal::Evicted;
+        }
     }
 }
 

@@ -1,17 +1,20 @@
 //! What stands under the folder of recordings and is laid out in another way: it is told, and not touched.
 //!
 //! Bubbaloop's shipped recorder writes flat `{session}_chunk_{NNN}.mcap`; rosbag2 writes a folder with `metadata.yaml`
-//! and its `.mcap` files.
+//! and its `.mcap` files. What was adopted stays where it is and is known by the adopting recording's manifest.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, DirEntry},
     io,
     os::unix::fs::MetadataExt,
     path::Path,
 };
 
-use bubbaloop_storage_schemas::{UnixNs, limits::CHUNKS_PER_RECORDING_MAX};
+use bubbaloop_storage_schemas::{RecordingName, UnixNs, limits::CHUNKS_PER_RECORDING_MAX};
+
+use super::{mtime_ns, salvage, scan::Recording, source};
+use crate::policy::adopt;
 
 /// Files of one recorder's session, or a folder of another tool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,59 +27,167 @@ pub struct Unmanaged {
     pub size_bytes: u64,
     /// When the oldest of them changed last.
     pub oldest_at_ns: UnixNs,
+    /// When the newest of them changed last.
+    pub newest_at_ns: UnixNs,
+    /// How many of them are chunks of a recording now.
+    pub adopted_files: u64,
+    /// Their size.
+    pub adopted_bytes: u64,
+    /// A recording that they are chunks of.
+    pub adopted_as: Option<RecordingName>,
+}
+
+impl Unmanaged {
+    /// One without a file.
+    pub const fn empty(layout: &'static str) -> Self {
+        Self {
+            layout,
+            files: 0,
+            size_bytes: 0,
+            oldest_at_ns: UnixNs::MAX,
+            newest_at_ns: 0,
+            adopted_files: 0,
+            adopted_bytes: 0,
+            adopted_as: None,
+        }
+    }
+
+    /// Tells whether all of it is in recordings: these, and no longer its files, tell what is at risk.
+    pub const fn is_adopted(&self) -> bool {
+        self.files > 0 && self.files == self.adopted_files
+    }
 }
 
 /// All of one folder, by the name under which it is told.
 pub type AllUnmanaged = BTreeMap<String, Unmanaged>;
 
-fn add(found: &mut AllUnmanaged, name: &str, layout: &'static str, metadata: &fs::Metadata) {
-    let at_ns = super::mtime_ns(metadata);
-    let entry =
-        found.entry(name.to_owned()).or_insert(Unmanaged { layout, files: 0, size_bytes: 0, oldest_at_ns: at_ns });
-    entry.files += 1;
-    entry.size_bytes += metadata.size();
-    entry.oldest_at_ns = entry.oldest_at_ns.min(at_ns);
+/// The files that recordings were made of, by their path under the folder of recordings.
+#[derive(Debug, Default)]
+pub struct Covering(HashMap<String, (u64, UnixNs, RecordingName)>);
+
+impl Covering {
+    /// Gathers what recordings of this machine were made of. That of a recording that another one wrote says nothing
+    /// of the files here.
+    pub fn of<'a>(recordings: impl Iterator<Item = &'a Recording>) -> Self {
+        let mut files = HashMap::new();
+        for recording in recordings.filter(|recording| recording.is_ours()) {
+            for file in recording.adopted_from.iter().flat_map(|from| &from.files) {
+                files.insert(file.file.clone(), (file.size_bytes, file.mtime_ns, recording.name.clone()));
+            }
+        }
+        Self(files)
+    }
+
+    /// Returns the recording that was made of a file as it is now.
+    fn recording(&self, path: &str, metadata: &fs::Metadata) -> Option<&RecordingName> {
+        let (size_bytes, at_ns, recording) = self.0.get(path)?;
+        (*size_bytes == metadata.size() && *at_ns == mtime_ns(metadata)).then_some(recording)
+    }
 }
 
-/// Takes in an MCAP file that stands beside the recordings. Files that are open in a recorder are passed over.
-///
-/// # Errors
-/// It can't be looked at.
-pub fn add_file(found: &mut AllUnmanaged, entry: &DirEntry) -> io::Result<()> {
-    let name = entry.file_name();
-    let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(".mcap")) else { return Ok(()) };
-    let metadata = entry.metadata()?;
-    if !metadata.is_file() || stem.starts_with('.') {
-        return Ok(());
-    }
-    let session = stem.rsplit_once("_chunk_").filter(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()));
-    match session {
-        Some((session, _)) if !session.is_empty() => add(found, session, "flat chunk files", &metadata),
-        Some(_) | None => add(found, stem, "a flat file", &metadata),
-    }
-    Ok(())
+/// What is told of unmanaged files, as it is gathered.
+#[derive(Debug)]
+pub struct Gathering<'a> {
+    found: AllUnmanaged,
+    covering: &'a Covering,
+    now_ns: UnixNs,
 }
 
-/// Takes in a folder that is no recording of ours and has MCAP files.
-///
-/// # Errors
-/// It can't be read.
-pub fn add_folder(found: &mut AllUnmanaged, folder: &Path, name: &str) -> io::Result<()> {
-    let layout = if folder.join("metadata.yaml").is_file() { "a rosbag2 folder" } else { "a folder of MCAP files" };
-    let chunks = match fs::read_dir(folder.join("chunks")) {
-        Ok(chunks) => Some(chunks),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => None,
-        Err(error) => return Err(error),
-    };
-    for entry in fs::read_dir(folder)?.chain(chunks.into_iter().flatten()).take(CHUNKS_PER_RECORDING_MAX) {
-        let entry = entry?;
-        let is_mcap = entry.file_name().to_str().is_some_and(|name| name.ends_with(".mcap") && !name.starts_with('.'));
-        let metadata = entry.metadata()?;
-        if is_mcap && metadata.is_file() {
-            add(found, name, layout, &metadata);
+/// What the names begin with under which files are told that crashes left open.
+pub const SALVAGE: &str = "salvage/";
+
+/// How those are told.
+pub const LEFT_OPEN: &str = "what a recorder left open";
+
+/// Returns the name under which a flat file is told, by its stem.
+pub fn name_of(stem: &str) -> &str {
+    adopt::session(stem).map_or(stem, |(session, _)| session)
+}
+
+impl<'a> Gathering<'a> {
+    /// Begins to gather. `now_ns` is wall time.
+    pub const fn new(covering: &'a Covering, now_ns: UnixNs) -> Self {
+        Self { found: AllUnmanaged::new(), covering, now_ns }
+    }
+
+    /// Returns all that was gathered.
+    pub fn finish(self) -> AllUnmanaged {
+        self.found
+    }
+
+    fn add(&mut self, name: &str, path: &str, layout: &'static str, metadata: &fs::Metadata) {
+        let at_ns = mtime_ns(metadata);
+        let entry = self.found.entry(name.to_owned()).or_insert(Unmanaged::empty(layout));
+        entry.files += 1;
+        entry.size_bytes += metadata.size();
+        entry.oldest_at_ns = entry.oldest_at_ns.min(at_ns);
+        entry.newest_at_ns = entry.newest_at_ns.max(at_ns);
+        if let Some(recording) = self.covering.recording(path, metadata) {
+            entry.adopted_files += 1;
+            entry.adopted_bytes += metadata.size();
+            entry.adopted_as.get_or_insert_with(|| recording.clone());
         }
     }
-    Ok(())
+
+    /// Takes in an MCAP file that stands beside the recordings. Files that are open in a recorder are passed over; one
+    /// that has been still for a minute is not open any more.
+    ///
+    /// # Errors
+    /// It can't be looked at.
+    pub fn add_file(&mut self, entry: &DirEntry) -> io::Result<()> {
+        let name = entry.file_name();
+        let Some((name, (stem, is_open))) = name.to_str().and_then(|name| Some((name, source::stem(name)?))) else {
+            return Ok(());
+        };
+        let metadata = entry.metadata()?;
+        if !metadata.is_file() || is_open && !adopt::is_still(mtime_ns(&metadata), self.now_ns) {
+            return Ok(());
+        }
+        let layout = if adopt::session(stem).is_some() { "flat chunk files" } else { "a flat file" };
+        self.add(name_of(stem), name, layout, &metadata);
+        Ok(())
+    }
+
+    /// Takes in what is kept of files that crashes left open.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn add_salvage(&mut self, salvage: &Path, recordings: &Path) -> io::Result<()> {
+        for kept in salvage::kept(salvage, recordings)?.iter().filter(|kept| kept.is_told()) {
+            let name = format!("{SALVAGE}{}", kept.group);
+            self.add(&name, &format!("{name}/{}", kept.name), LEFT_OPEN, &kept.metadata);
+        }
+        Ok(())
+    }
+
+    /// Takes in a folder that is no recording of ours and has MCAP files.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn add_folder(&mut self, folder: &Path, name: &str) -> io::Result<()> {
+        let layout = if folder.join("metadata.yaml").is_file() { "a rosbag2 folder" } else { "a folder of MCAP files" };
+        for (inner, prefix) in [(folder.to_owned(), ""), (folder.join("chunks"), "chunks/")] {
+            let entries = match fs::read_dir(&inner) {
+                Ok(entries) => entries,
+                Err(error)
+                    if !prefix.is_empty()
+                        && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for entry in entries.take(CHUNKS_PER_RECORDING_MAX) {
+                let entry = entry?;
+                let Ok(file) = entry.file_name().into_string() else { continue };
+                let metadata = entry.metadata()?;
+                if matches!(source::stem(&file), Some((_, false))) && metadata.is_file() {
+                    self.add(name, &format!("{name}/{prefix}{file}"), layout, &metadata);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -95,13 +206,20 @@ mod tests {
         fs::create_dir(&bag).unwrap();
         fs::write(bag.join("metadata.yaml"), "").unwrap();
         fs::write(bag.join("bag_0.mcap"), "123").unwrap();
-        let mut found = AllUnmanaged::new();
-        for entry in fs::read_dir(folder.path()).unwrap() {
-            add_file(&mut found, &entry.unwrap()).unwrap();
-        }
-        add_folder(&mut found, &bag, "bag").unwrap();
+        let gather = |now_ns| {
+            let covering = Covering::default();
+            let mut gathering = Gathering::new(&covering, now_ns);
+            for entry in fs::read_dir(folder.path()).unwrap() {
+                gathering.add_file(&entry.unwrap()).unwrap();
+            }
+            gathering.add_folder(&bag, "bag").unwrap();
+            gathering.finish()
+        };
+        let found = gather(0);
         let told: Vec<_> = found.iter().map(|(name, it)| (name.as_str(), it.files, it.size_bytes)).collect();
         assert_eq!(told, [("bag", 1, 3), ("lone", 1, 5), ("s", 2, 10)]);
         assert_eq!(found["bag"].layout, "a rosbag2 folder");
+        let later = mtime_ns(&fs::metadata(&bag).unwrap()) + 3_600_000_000_000;
+        assert_eq!(gather(later)["s"].files, 3, "what has been still for so long is not open any more");
     }
 }

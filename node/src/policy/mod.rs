@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
+pub mod adopt;
 pub mod backoff;
+pub mod fetch;
 pub mod intake;
 pub mod listing;
 pub mod manifest;
+pub mod pace;
+pub mod parts;
 pub mod publish;
 pub mod queue;
 pub mod rate;
 pub mod reconcile;
 pub mod recording;
+pub mod retention;
+pub mod window;
 
 /// Monotonic time since some start, for waiting. Never mixed with wall time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

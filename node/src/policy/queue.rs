@@ -5,7 +5,7 @@
 //! with another chunk; while a fact blocks it, it asks for a probe of the store and lets nothing through.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -18,6 +18,9 @@ pub const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How much one success adds at most to the time in which the store is known to take chunks.
 const SERVED_STEP_MAX: Duration = Duration::from_secs(60);
+
+/// What a chunk counts at most of the link's room: of a larger one only some parts are on their way.
+const WEIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Which chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,14 +38,26 @@ pub struct Item {
     pub id: ChunkId,
     /// Its size.
     pub size_bytes: u64,
-    /// When it was finalized: the oldest goes first.
+    /// When it was finalized.
     pub finalized_at_ns: UnixNs,
+    /// What its recording's tags make of it: a lower one goes first.
+    pub rank: u32,
     /// It was finalized in this run, so its first try needs no look at the store before.
     pub is_fresh: bool,
 }
 
+/// Which of two chunks goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// The one that was finalized earlier.
+    #[default]
+    Oldest,
+    /// The one that was finalized later.
+    Newest,
+}
+
 /// The settings of the queue.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Uploads at once.
     pub concurrency: usize,
@@ -50,6 +65,8 @@ pub struct Limits {
     pub chunks_max: usize,
     /// How long a chunk may fail while the store takes others.
     pub give_up_after: Duration,
+    /// Which goes first.
+    pub order: Order,
 }
 
 /// What came of an offer.
@@ -166,12 +183,14 @@ impl Try {
     }
 }
 
-/// The order of waiting: who was asked for by a person, then who failed least, then the oldest.
+/// The order of waiting: who was asked for by a person, then who failed least, then by rank, then by age.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     is_not_urgent: bool,
     attempts: u32,
-    finalized_at_ns: UnixNs,
+    rank: u32,
+    /// Since 1970, or counted down from the end of time where the newest goes first.
+    age: UnixNs,
     id: ChunkId,
 }
 
@@ -180,6 +199,10 @@ struct Place {
 pub struct Queue {
     limits: Limits,
     gate: Gate,
+    /// The hours in which uploads may go are over: only what a person asked for is started.
+    is_window_closed: bool,
+    /// Bytes that may be on their way at once; `None` while the link is not known.
+    room_bytes: Option<u64>,
     era: u64,
     order: BTreeMap<Place, ()>,
     /// Chunks that fail while others go up, each until its own time.
@@ -199,6 +222,8 @@ impl Queue {
         Self {
             limits,
             gate: Gate::Open,
+            is_window_closed: false,
+            room_bytes: None,
             era: 0,
             order: BTreeMap::new(),
             later: BTreeMap::new(),
@@ -211,16 +236,74 @@ impl Queue {
         }
     }
 
-    /// Takes a chunk in, unless it is here already. Idempotent.
+    /// Returns how many chunks may be on their way at once.
+    pub const fn concurrency(&self) -> usize {
+        self.limits.concurrency
+    }
+
+    /// Takes a chunk in, unless it is here already. Idempotent. A full queue keeps those that go first.
     pub fn offer(&mut self, item: Item) -> Offered {
         if self.stage(&item.id).is_some() {
             return Offered::Known;
         }
+        let entry = Try::first(item);
         if self.waiting.len() >= self.limits.chunks_max {
-            return Offered::Full;
+            let place = self.place(&entry);
+            let Some((last, ())) = self.order.pop_last() else { return Offered::Full };
+            if last <= place {
+                self.order.insert(last, ());
+                return Offered::Full;
+            }
+            self.waiting.remove(&last.id);
         }
-        self.wait(Try::first(item));
+        self.wait(entry);
         Offered::Queued
+    }
+
+    /// Takes in other settings. What waits is put into its new order; what is on its way stays so.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.rearrange(|_| {});
+    }
+
+    /// Gives each waiting chunk a new rank.
+    pub fn rank(&mut self, rank: impl Fn(&ChunkId) -> u32) {
+        self.rearrange(|item| item.rank = rank(&item.id));
+    }
+
+    fn rearrange(&mut self, change: impl Fn(&mut Item)) {
+        for (id, (_, mut entry)) in std::mem::take(&mut self.waiting) {
+            change(&mut entry.item);
+            self.waiting.insert(id, (self.place(&entry), entry));
+        }
+        let is_later: HashSet<_> = self.later.keys().map(|(_, id)| id).collect();
+        let places = self.waiting.values().map(|(place, _)| place).filter(|place| !is_later.contains(&place.id));
+        self.order = places.cloned().map(|place| (place, ())).collect();
+    }
+
+    /// Tells whether these are hours in which uploads may go; outside of them only what a person asked for is started.
+    pub fn set_window(&mut self, is_open: bool) {
+        self.is_window_closed = !is_open;
+    }
+
+    /// Tells how many bytes the link takes at once. One chunk may always go, and so may one that goes before all that are
+    /// on their way, so that a large one holds up nothing that is wanted more.
+    pub fn set_room(&mut self, room_bytes: Option<u64>) {
+        self.room_bytes = room_bytes;
+    }
+
+    fn has_room(&self) -> bool {
+        let (Some(room), Some((place, ()))) = (self.room_bytes, self.order.first_key_value()) else { return true };
+        let weight = |item: &Item| item.size_bytes.min(WEIGHT_BYTES_MAX);
+        let size_bytes = self.waiting.get(&place.id).map_or(0, |(_, entry)| weight(&entry.item));
+        let on_its_way: u64 = self.in_flight().map(weight).sum();
+        let goes_before = |entry: &Try| (place.is_not_urgent, place.rank) < (!entry.is_urgent, entry.item.rank);
+        on_its_way + size_bytes <= room || self.in_flight.values().all(goes_before)
+    }
+
+    /// Tells whether anything waits that may be started in these hours.
+    fn has_startable(&self) -> bool {
+        self.order.first_key_value().is_some_and(|(place, ())| !self.is_window_closed || !place.is_not_urgent)
     }
 
     /// Takes in a chunk that an earlier run gave up, unless it is here already.
@@ -273,7 +356,7 @@ impl Queue {
             Gate::Waiting { until, .. } if now < *until && !self.order.is_empty() => return Next::WaitUntil(*until),
             Gate::Waiting { .. } => 1,
         };
-        if self.in_flight.len() >= slots {
+        if self.in_flight.len() >= slots || !self.has_room() {
             return Next::Idle;
         }
         let Some(place) = self.pop() else { return self.idle() };
@@ -321,7 +404,7 @@ impl Queue {
     pub fn admits_other(&self, now: Tick) -> bool {
         match &self.gate {
             Gate::Open => true,
-            Gate::Waiting { until, .. } => now >= *until && self.in_flight.is_empty() && self.waiting.is_empty(),
+            Gate::Waiting { until, .. } => now >= *until && self.in_flight.is_empty() && !self.has_startable(),
             Gate::Blocked { .. } => false,
         }
     }
@@ -424,17 +507,17 @@ impl Queue {
         self.dead.values()
     }
 
-    fn place(entry: &Try) -> Place {
-        Place {
-            is_not_urgent: !entry.is_urgent,
-            attempts: entry.attempts,
-            finalized_at_ns: entry.item.finalized_at_ns,
-            id: entry.item.id.clone(),
-        }
+    fn place(&self, entry: &Try) -> Place {
+        let Item { finalized_at_ns, rank, .. } = entry.item;
+        let age = match self.limits.order {
+            Order::Oldest => finalized_at_ns,
+            Order::Newest => UnixNs::MAX - finalized_at_ns,
+        };
+        Place { is_not_urgent: !entry.is_urgent, attempts: entry.attempts, rank, age, id: entry.item.id.clone() }
     }
 
     fn wait(&mut self, entry: Try) {
-        let place = Self::place(&entry);
+        let place = self.place(&entry);
         self.order.insert(place.clone(), ());
         self.waiting.insert(entry.item.id.clone(), (place, entry));
     }
@@ -442,7 +525,7 @@ impl Queue {
     /// Takes the next chunk: the first of those that failed least. While the store fails, every other try is the newest
     /// of them, so that chunks with a fault of their own hold up no sound one.
     fn pop(&mut self) -> Option<Place> {
-        let (first, ()) = self.order.first_key_value()?;
+        let (first, ()) = self.order.first_key_value().filter(|_| self.has_startable())?;
         let place = match &self.gate {
             Gate::Waiting { failures, .. } if failures % 2 == 0 => {
                 let is_alike =
@@ -457,7 +540,7 @@ impl Queue {
 
     /// Lets a chunk wait for a time of its own. It counts as waiting.
     fn put_off(&mut self, entry: Try, until: Tick) {
-        let place = Self::place(&entry);
+        let place = self.place(&entry);
         self.later.insert((until, entry.item.id.clone()), ());
         self.waiting.insert(entry.item.id.clone(), (place, entry));
     }

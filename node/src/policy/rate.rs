@@ -1,4 +1,4 @@
-//! How fast bytes go up, and how fast the disk fills.
+//! How fast bytes go up, how fast they may, and how fast the disk fills.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -47,6 +47,44 @@ impl Throughput {
         while self.seconds.front().is_some_and(|(second, _)| *second < oldest) {
             self.seconds.pop_front();
         }
+    }
+}
+
+/// Pieces of a second in which a limited link is given bytes: smaller ones cost, larger ones come in bursts.
+const PIECES_PER_S: u64 = 4;
+
+/// Smallest piece that is given to a limited link.
+const PIECE_BYTES_MIN: u64 = 1024;
+
+/// A limit to the bytes of a second. A reservation is for later where the link is busy until then.
+#[derive(Debug, Default)]
+pub struct Bucket {
+    /// `None` without a limit.
+    bytes_per_s: Option<u64>,
+    free_at: Tick,
+}
+
+impl Bucket {
+    /// Changes the limit; what was reserved stays so.
+    pub fn set(&mut self, bytes_per_s: Option<u64>, now: Tick) {
+        if bytes_per_s.is_none() || self.bytes_per_s.is_none() {
+            self.free_at = now;
+        }
+        self.bytes_per_s = bytes_per_s.map(|bytes| bytes.max(1));
+    }
+
+    /// Returns how many bytes go at a time; `None` without a limit.
+    pub fn piece_bytes(&self) -> Option<u64> {
+        self.bytes_per_s.map(|bytes| (bytes / PIECES_PER_S).max(PIECE_BYTES_MIN))
+    }
+
+    /// Reserves bytes, and returns how long to wait before they may go.
+    pub fn reserve(&mut self, bytes: u64, now: Tick) -> Duration {
+        let Some(bytes_per_s) = self.bytes_per_s else { return Duration::ZERO };
+        let start = self.free_at.max(now);
+        let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(bytes_per_s);
+        self.free_at = start.after(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
+        start.since(now)
     }
 }
 
@@ -106,6 +144,25 @@ mod tests {
         assert!(rate.bytes_per_s(at(230)) < 600);
         assert_eq!(rate.bytes_per_s(at(260)), 0);
         assert!(rate.seconds.is_empty());
+    }
+
+    #[test]
+    fn over_any_time_no_more_goes_than_the_limit_and_a_quiet_link_saves_nothing_up() {
+        let mut bucket = Bucket::default();
+        assert_eq!((bucket.reserve(u64::MAX, at(5)), bucket.piece_bytes()), (Duration::ZERO, None));
+        bucket.set(Some(1_000_000), at(10));
+        assert_eq!(bucket.piece_bytes(), Some(250_000));
+        let (mut now, mut sent) = (at(10), 0);
+        while now < at(20) {
+            now = now.after(bucket.reserve(250_000, now));
+            sent += 250_000;
+        }
+        assert!((10_000_000..=10_500_000).contains(&sent), "{sent}");
+        assert_eq!(bucket.reserve(250_000, at(100)), Duration::ZERO);
+        assert_eq!(bucket.reserve(250_000, at(100)), Duration::from_millis(250));
+        bucket.set(None, at(100));
+        bucket.set(Some(10), at(100));
+        assert_eq!((bucket.reserve(1, at(100)), bucket.piece_bytes()), (Duration::ZERO, Some(PIECE_BYTES_MIN)));
     }
 
     #[test]

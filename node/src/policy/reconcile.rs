@@ -1,6 +1,6 @@
 //! What is to be done about a recording: told what is here and what is in the store, it answers what that means.
 //!
-//! No action removes anything. What restore or adopt would do is a finding.
+//! No action removes anything. What adopt would do is a finding, and what restore would, where nobody asked for it.
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName,
@@ -78,6 +78,8 @@ pub enum Step {
     Upload,
     /// Put it in the place of what stands there.
     Replace,
+    /// Fetch it from there.
+    Restore,
 }
 
 impl Step {
@@ -86,6 +88,7 @@ impl Step {
             Self::Prove => ActionKind::Prove,
             Self::Upload => ActionKind::Upload,
             Self::Replace => ActionKind::Replace,
+            Self::Restore => ActionKind::Restore,
         }
     }
 }
@@ -131,6 +134,24 @@ pub enum RemoteManifest {
     Unknown(String),
 }
 
+/// How the manifest on this machine stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalManifest {
+    /// It holds, or nothing in the store can stand in its place.
+    Kept,
+    /// It is absent or broken, and the store's can stand in its place.
+    Restorable,
+}
+
+/// What may be done about what is seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Means {
+    /// The store gives some means to prove that it holds a chunk.
+    pub can_prove: bool,
+    /// A person wants back here what only the store holds.
+    pub restore: bool,
+}
+
 /// All that is known of a recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
@@ -142,12 +163,14 @@ pub struct Evidence {
     pub orphans: Vec<OrphanObject>,
     /// Its remote manifest.
     pub manifest: RemoteManifest,
+    /// Its own manifest.
+    pub local_manifest: LocalManifest,
     /// It is marked corrupt.
     pub is_corrupt: bool,
     /// A readable manifest names its chunks, so that none is passed over.
     pub is_named: bool,
-    /// The store gives some means to prove that it holds a chunk.
-    pub can_prove: bool,
+    /// What may be done.
+    pub means: Means,
 }
 
 /// What is seen and what is to be done, in this order.
@@ -200,16 +223,27 @@ impl Cell {
             Some(_) | None => Self::step(step),
         }
     }
+
+    /// Fetches the chunk. Until its bytes are here, what only seems to be it makes nothing sound.
+    fn restore(fate: Fate, failure: Option<&Failure>) -> Self {
+        Self { fate, ..Self::once(Step::Restore, failure) }
+    }
 }
 
 /// The table of what is here and what is there.
-fn cell(chunk: &ChunkEvidence, can_prove: bool) -> Cell {
+fn cell(chunk: &ChunkEvidence, means: Means) -> Cell {
     let failure = chunk.failure.as_ref();
     match (&chunk.local, &chunk.remote) {
+        (Local::Damaged | Local::Missing | Local::Evicted, Remote::Same { .. }) if means.restore => {
+            Cell::restore(Fate::Sound, failure)
+        }
+        (Local::Damaged | Local::Missing | Local::Evicted, Remote::Claimed) if means.restore => {
+            Cell::restore(Fate::Unsure, failure)
+        }
         (Local::Intact, Remote::Absent) => Cell::once(Step::Upload, failure),
         (Local::Intact | Local::Evicted, Remote::Same { .. }) => Cell::fine(),
         (Local::Intact, Remote::Other) => Cell::once(Step::Replace, failure),
-        (Local::Intact, Remote::Claimed) if !can_prove => Cell::found(FindingKind::Unproven, Fate::Sound),
+        (Local::Intact, Remote::Claimed) if !means.can_prove => Cell::found(FindingKind::Unproven, Fate::Sound),
         (Local::Intact, Remote::Claimed) => match failure {
             None => Cell::step(Step::Prove),
             // What can't be proven is sent again: bytes that are proven here harm nothing there.
@@ -258,9 +292,14 @@ fn marking(chunk: &ChunkEvidence) -> Option<ActionKind> {
     }
 }
 
-/// Returns what brings a chunk's bytes to the store, where something is to.
-pub fn step(chunk: &ChunkEvidence, can_prove: bool) -> Option<Step> {
-    cell(chunk, can_prove).step
+/// Returns what brings a chunk's bytes to the store or from it, where something is to.
+pub fn step(chunk: &ChunkEvidence, means: Means) -> Option<Step> {
+    cell(chunk, means).step
+}
+
+/// Tells whether a chunk's bytes are sound on this machine, as far as was looked.
+pub const fn is_here(chunk: &ChunkEvidence) -> bool {
+    matches!(chunk.local, Local::Intact | Local::Unnamed(_))
 }
 
 /// Returns what is to be done about a recording. The order in which it is told of chunks and objects does not matter.
@@ -269,8 +308,13 @@ pub fn plan(evidence: &Evidence) -> Plan {
     let mut chunks: Vec<_> = evidence.chunks.iter().collect();
     chunks.sort_by_key(|chunk| chunk.name);
     let mut fates = Vec::with_capacity(chunks.len());
+    if evidence.means.restore && evidence.local_manifest == LocalManifest::Restorable {
+        let message = "there is no manifest.json that can be read, and the store has one: it is written here";
+        let kind = ActionKind::RestoreManifest;
+        plan.actions.push(Action::new(kind, &evidence.recording, None, message.to_owned()));
+    }
     for chunk in chunks {
-        let cell = cell(chunk, evidence.can_prove);
+        let cell = cell(chunk, evidence.means);
         let told = |what_next: &str| format!("{}: {what_next}", state(chunk));
         let act = |kind| Action::new(kind, &evidence.recording, Some(chunk.name), told(reason(kind)));
         let find = |kind| Finding::new(kind, &evidence.recording, Some(chunk.name), told(remedy(kind)));
@@ -329,10 +373,18 @@ fn corruption(evidence: &Evidence, fates: &[Fate]) -> Option<Action> {
 fn publication(evidence: &Evidence, plan: &mut Plan) {
     let changes = |action: &Action| match action.kind {
         ActionKind::Unmark | ActionKind::Mark | ActionKind::Prove | ActionKind::Upload | ActionKind::Replace => true,
-        ActionKind::MarkCorrupt | ActionKind::ClearCorrupt | ActionKind::Publish => false,
+        ActionKind::MarkCorrupt
+        | ActionKind::ClearCorrupt
+        | ActionKind::Publish
+        | ActionKind::RestoreManifest
+        | ActionKind::Restore => false,
     };
     let is_changed = plan.actions.iter().any(changes);
+    let is_restored = plan.actions.iter().any(|action| action.kind == ActionKind::RestoreManifest);
     let message = match &evidence.manifest {
+        RemoteManifest::Nothing if is_restored => {
+            "with its manifest here again, what the journal says goes into the remote one: it is written anew"
+        }
         RemoteManifest::Nothing => return,
         RemoteManifest::Due => "the remote manifest does not say what is in the store: it is written",
         RemoteManifest::Current | RemoteManifest::Unknown(_) if is_changed => {
@@ -369,6 +421,7 @@ fn state(chunk: &ChunkEvidence) -> String {
         Some(Failure { step: Step::Prove, reason, .. }) => format!("; it could not be proven ({reason})"),
         Some(Failure { step: Step::Upload, reason, .. }) => format!("; it could not be sent ({reason})"),
         Some(Failure { step: Step::Replace, reason, .. }) => format!("; it could not be put there ({reason})"),
+        Some(Failure { step: Step::Restore, reason, .. }) => format!("; it could not be fetched ({reason})"),
         None => String::new(),
     };
     format!("{local}, and {remote}{failure}")
@@ -385,18 +438,18 @@ const fn reason(kind: ActionKind) -> &'static str {
         ActionKind::MarkCorrupt => "the recording is corrupt",
         ActionKind::ClearCorrupt => "the recording is healed",
         ActionKind::Publish => "the remote manifest is written",
+        ActionKind::RestoreManifest => "the manifest is written here",
+        ActionKind::Restore => "it is fetched from the store",
     }
 }
 
 /// Tells what a person can do about a finding.
 pub const fn remedy(kind: FindingKind) -> &'static str {
     match kind {
-        FindingKind::Damaged | FindingKind::Missing => {
-            "put a sound copy of the file in its place; the object in the store is one"
-        }
+        FindingKind::Damaged | FindingKind::Missing => "reconcile it with restore, which fetches it from the store",
         FindingKind::Lost => "bring its file back from a copy, or point the node at the store that has it",
         FindingKind::Unreadable => "look at the disk and at the file's rights, then reconcile again",
-        FindingKind::Claimed => "give the node's key the right to read the object, or remove the object",
+        FindingKind::Claimed => "reconcile it with restore, which fetches the object and looks what it is",
         FindingKind::Unproven => "give the node's key the right to read objects, then reconcile again",
         FindingKind::Unknown => "nothing is done before that is known; status tells how the store is",
         FindingKind::OrphanFile => "it goes up as unlisted; the recording's manifest does not name it",
@@ -407,6 +460,7 @@ pub const fn remedy(kind: FindingKind) -> &'static str {
         FindingKind::NameTaken => "this recording's remote manifest has a name of its own",
         FindingKind::ManifestUnreadable => "mend manifest.json or put it aside",
         FindingKind::ManifestWaits => "it is tried again by itself",
+        FindingKind::ManifestRefused => "bring back an earlier version of the object, or remove it",
     }
 }
 

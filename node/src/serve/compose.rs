@@ -1,19 +1,20 @@
 //! Making a node's parts from its settings.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX, reply::Setting};
 
+use super::access;
 use crate::{
     clock::{Clock, SystemClock},
     config::{self, Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
     engine::{
         facts::Facts,
         jobs::Jobs,
-        sync::{Parts, Sync},
+        sync::{Parts, Sync, Timers, Tuning},
     },
     library::{identity::Identity, state::NodeState},
-    policy::queue::{Block, Limits},
+    policy::queue::{Block, Limits, Order},
     service::{Service, Setup},
     store::{
         ObjectStore, StoreErrorKind,
@@ -22,15 +23,55 @@ use crate::{
             S3Store,
             settings::{Credentials, Patience, Problem, Provider, S3Settings},
         },
+        throttle::Throttle,
         unset::UnsetStore,
     },
 };
 
 /// Which store the settings name.
-struct Store {
-    port: Arc<dyn ObjectStore>,
+pub(super) struct Store {
+    pub(super) port: Arc<dyn ObjectStore>,
     id: StoreId,
     setup: Setup,
+}
+
+/// What a store is made with, beside its own settings.
+pub(super) struct Who<'a> {
+    /// The machine under whose name its objects stand.
+    pub(super) machine_id: &'a MachineId,
+    /// Every setting with its source.
+    pub(super) listed: &'a [Setting],
+    /// The time.
+    pub(super) clock: &'a Arc<dyn Clock>,
+    /// The limit of its bytes.
+    pub(super) throttle: &'a Arc<Throttle>,
+}
+
+/// Longest wait between looks at recordings that go on.
+const RESCAN_OPEN_MAX: Duration = Duration::from_secs(5);
+
+/// Returns what a sync takes up of settings as it runs.
+pub(super) fn tuning(settings: &Settings) -> Tuning {
+    Tuning {
+        limits: Limits {
+            concurrency: settings.concurrency,
+            chunks_max: QUEUE_CHUNKS_MAX,
+            give_up_after: settings.give_up_after,
+            order: if settings.is_newest_first { Order::Newest } else { Order::Oldest },
+        },
+        timers: Timers {
+            rescan_open: settings.rescan_interval.min(RESCAN_OPEN_MAX),
+            rescan_all: settings.rescan_interval,
+            verify: settings.verify_interval,
+            shutdown_grace: settings.shutdown_grace,
+        },
+        auto_upload: settings.auto_upload,
+        priority_tags: settings.priority_tags.clone(),
+        bandwidth_limit_bytes_per_s: settings.bandwidth_limit_bytes_per_s,
+        window: settings.upload_window,
+        parts: settings.parts,
+        retention: settings.retention,
+    }
 }
 
 /// Digits of a mark in a store's id: enough that two stores never share one.
@@ -38,10 +79,10 @@ const STORE_ID_DIGITS: usize = 16;
 
 /// Opens the store in a folder. Its id is that of its mark: another disk in its place is another store. One that was
 /// used before and is away is waited for; of one that was not, nothing is known yet.
-fn local_store(home: &Path, path: &Path) -> Result<Store, Block> {
+fn local_store(home: &Path, path: &Path, throttle: &Arc<Throttle>) -> Result<Store, Block> {
     let state = home.join("storage/state.json");
     let known = NodeState::load(&state).local_stores.remove(path);
-    let store = LocalStore::new(path);
+    let store = LocalStore::new(path).throttled(Arc::clone(throttle));
     let mark = match (store.open(known.as_deref()), known.clone()) {
         (Ok(mark), _) => mark,
         (Err(_), Some(mark)) => {
@@ -73,17 +114,10 @@ fn local_store(home: &Path, path: &Path) -> Result<Store, Block> {
 }
 
 /// Makes the store that the settings name. What is wrong with them is told, and then no store is there.
-async fn store(
-    home: &Path,
-    settings: &StoreSettings,
-    listed: &[Setting],
-    machine_id: &MachineId,
-    clock: &Arc<dyn Clock>,
-    faults: &mut Faults,
-) -> Store {
+async fn store(home: &Path, settings: &StoreSettings, who: &Who<'_>, faults: &mut Faults) -> Store {
     let unset = |reason: &str, hint: String| Arc::new(UnsetStore(Block { reason: reason.into(), hint }));
     match settings {
-        StoreSettings::Local { path } => match local_store(home, path) {
+        StoreSettings::Local { path } => match local_store(home, path, who.throttle) {
             Ok(store) => store,
             // It is looked for again, and then the parts are made anew.
             Err(block) => {
@@ -99,7 +133,7 @@ async fn store(
         StoreSettings::Invalid(block) => {
             Store { port: Arc::new(UnsetStore(block.clone())), id: "none".into(), setup: Setup::default() }
         }
-        StoreSettings::Remote(remote) => match remote_store(remote, listed, machine_id, clock, faults).await {
+        StoreSettings::Remote(remote) => match remote_store(remote, who, faults).await {
             Ok(store) => store,
             Err(reason) => {
                 let hint = format!("{reason}: mend the store's settings");
@@ -113,13 +147,7 @@ async fn store(
 ///
 /// # Errors
 /// The first thing that is wrong with the settings; all of them are in `faults`.
-async fn remote_store(
-    remote: &RemoteSettings,
-    listed: &[Setting],
-    machine_id: &MachineId,
-    clock: &Arc<dyn Clock>,
-    faults: &mut Faults,
-) -> Result<Store, String> {
+pub(super) async fn remote_store(remote: &RemoteSettings, who: &Who<'_>, faults: &mut Faults) -> Result<Store, String> {
     let unknown = || format!("{} is no kind of store", remote.backend);
     let provider = Provider::of_backend(&remote.backend, remote.endpoint.as_deref()).ok_or_else(unknown)?;
     let settings = S3Settings {
@@ -137,22 +165,22 @@ async fn remote_store(
                 session_token: remote.session_token.clone(),
             },
         },
-        machine_id: machine_id.clone(),
+        machine_id: who.machine_id.clone(),
         patience: Patience::default(),
     };
     let told = |Problem { key, message, hint }| ConfigProblem {
         key: key.into(),
-        source: source_of(listed, key),
+        source: source_of(who.listed, key),
         message,
         hint,
     };
     let backend = remote.backend.clone();
     faults.warnings.extend(settings.check().warnings.into_iter().map(told));
-    match S3Store::open(&settings, Arc::clone(clock)).await {
+    match S3Store::open(&settings, Arc::clone(who.clock)).await {
         Ok(store) => {
             let id = settings.store_id();
             let setup = Setup { backend: Some(backend), store_id: Some(id.clone()), ..Setup::default() };
-            Ok(Store { port: Arc::new(store), id, setup })
+            Ok(Store { port: Arc::new(store.throttled(Arc::clone(who.throttle))), id, setup })
         }
         Err(found) => {
             let reason = found.first().map(|problem| format!("{}; {}", problem.message, problem.hint));
@@ -180,12 +208,13 @@ pub struct Faults {
 /// Tells everything that is wrong with the settings of a home. Asks no store.
 pub async fn faults(home: &Path, config: &Config) -> Faults {
     let mut faults = Faults { problems: config.problems.clone(), warnings: Vec::new() };
-    let known = Identity::load(home).map(|identity| identity.machine_id).or_else(|| config.settings.machine_id.clone());
-    let machine_id = known.or_else(|| MachineId::of_host(&config::host_name()).ok());
+    let machine_id = access::own_machine(home, config).or_else(|| MachineId::of_host(&config::host_name()).ok());
     if let (StoreSettings::Remote(remote), Some(machine_id)) = (&config.settings.store, machine_id) {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let throttle = Arc::new(Throttle::new(Arc::clone(&clock)));
+        let who = Who { machine_id: &machine_id, listed: &config.listed, clock: &clock, throttle: &throttle };
         // Only what it tells is wanted.
-        remote_store(remote, &config.listed, &machine_id, &clock, &mut faults).await.ok();
+        remote_store(remote, &who, &mut faults).await.ok();
     }
     faults
 }
@@ -201,36 +230,34 @@ pub(super) struct Parted {
 
 pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
     let Config { settings, listed, problems, .. } = config;
-    let mut faults = Faults { problems, warnings: Vec::new() };
-    let settings_digest = Digest::of(&serde_json::to_vec(&listed).unwrap_or_default());
+    let mut faults = Faults::default();
+    let lasting: Vec<_> = config::lasting(&listed).collect();
+    let settings_digest = Digest::of(&serde_json::to_vec(&lasting).unwrap_or_default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-    let Store { port, id, setup } =
-        store(home, &settings.store, &listed, &identity.machine_id, &clock, &mut faults).await;
-    let problems = [faults.problems, faults.warnings].concat();
-    for ConfigProblem { key, source, message, hint } in &problems {
+    let throttle = Arc::new(Throttle::new(Arc::clone(&clock)));
+    let who = Who { machine_id: &identity.machine_id, listed: &listed, clock: &clock, throttle: &throttle };
+    let Store { port, id, setup } = store(home, &settings.store, &who, &mut faults).await;
+    let store_problems = [faults.problems, faults.warnings].concat();
+    for ConfigProblem { key, source, message, hint } in problems.iter().chain(&store_problems) {
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }
     let (recordings, commands_act) = (settings.recordings_dir.clone(), settings.commands_act);
-    let setup = Setup { recordings, commands_act, settings: listed, problems, ..setup };
+    let setup = Setup { recordings, commands_act, settings: listed, problems, store_problems, ..setup };
     let facts = Arc::new(Facts::new(identity.clone(), Arc::clone(&clock)));
     let parts = Parts {
         recordings: settings.recordings_dir.clone(),
         machine_id: identity.machine_id.clone(),
         store: port,
         store_id: id,
+        store_folder: setup.store_folder.clone(),
         clock: Arc::clone(&clock),
         facts: Arc::clone(&facts),
         dead_letters: home.join("storage/dead_letter.json"),
         state: home.join("storage/state.json"),
         settings: settings_digest,
-        auto_upload: settings.auto_upload,
+        throttle,
     };
-    let limits = Limits {
-        concurrency: settings.concurrency,
-        chunks_max: QUEUE_CHUNKS_MAX,
-        give_up_after: settings.give_up_after,
-    };
-    let sync = Arc::new(Sync::new(parts, limits));
+    let sync = Arc::new(Sync::new(parts, tuning(&settings)));
     let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
     let service =
         Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&facts), Arc::clone(&clock), setup);

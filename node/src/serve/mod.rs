@@ -1,7 +1,9 @@
 //! The node: put together from its settings, run, and put together anew when they change.
 
+pub mod access;
 mod compose;
 pub mod offline;
+pub mod outside;
 
 use std::{
     future::pending,
@@ -13,11 +15,11 @@ use std::{
     time::Duration,
 };
 
-use bubbaloop_storage_schemas::{Digest, MachineId};
+use bubbaloop_storage_schemas::MachineId;
 use tokio::{sync::watch, task::spawn_blocking};
 
 pub use self::compose::{Faults, faults};
-use self::compose::{Parted, compose};
+use self::compose::{Parted, compose, tuning};
 use crate::{
     bus::{
         BusError, Presence,
@@ -25,13 +27,11 @@ use crate::{
     },
     config::{self, Config, Settings, StoreSettings, ZenohSettings},
     durable,
-    engine::sync::{Legacy, Sync, Timers},
+    engine::sync::{Legacy, Sync},
     library::identity::{Holder, HomeLock, Identity, IdentityError},
+    service::{Service, Tried},
     store::local::LocalStore,
 };
-
-/// Between looks at recordings that go on: a recorder without finalize events waits no longer than this.
-const RESCAN_OPEN_MAX: Duration = Duration::from_secs(5);
 
 /// Closing a session on a dead link takes Zenoh up to ten seconds, and nothing is lost without it.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
@@ -142,27 +142,31 @@ pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Ou
 }
 
 impl Node {
+    /// Reads the settings. Where a file can't be read those that were read last hold.
+    fn load(&mut self) -> Config {
+        let config = load(&self.home, &self.flags, self.last.as_ref());
+        self.last.insert(config).clone()
+    }
+
     /// Runs the parts of the settings as they are now, until `stop` or until the settings change.
     async fn run_once(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Result<Ended, ServeError> {
-        let mut config = Config::load(&self.home, &self.flags);
-        if let Some(last) = self.last.as_ref().filter(|_| config.is_unreadable) {
-            // Saved half, or with a slip: the node goes on as it is, and tells it.
-            config = Config { problems: config.problems, digest: config.digest, ..last.clone() };
-        }
-        self.last = Some(config.clone());
+        let mut config = self.load();
         let identity = identity(&self.home, &mut config)?;
         if config.settings.recordings_dir.starts_with(&self.home) {
             durable::create_folder(&config.settings.recordings_dir).map_err(|source| self.home_error(source))?;
         }
-        let (digest, place) = (config.digest, Place::of(&config.settings.store));
+        let place = Place::of(&config.settings.store);
         let parted = compose(&self.home, config, &identity).await;
         parted.sync.inherit(std::mem::take(&mut self.legacy));
         let look = place.as_ref().map(Place::look);
         let (stopping, stopped) = watch::channel(false);
-        let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), timers(&parted.settings), stopped));
+        let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), stopped));
+        let Settings { auto_adopt, rescan_interval, .. } = parted.settings;
+        let adopting = auto_adopt.then(|| tokio::spawn(adopt_by_itself(Arc::clone(&parted.service), rescan_interval)));
         let home = self.home.display();
         tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, %home, "started");
-        let changed = settings_change(self.home.clone(), self.flags.clone(), digest, (place, look));
+        let (home, flags, last) = (self.home.clone(), self.flags.clone(), self.last.clone());
+        let changed = follow_settings(home, flags, last, (place, look), &parted);
         let mut presence = None;
         let ended = tokio::select! {
             error = self.be_present(&parted, &identity, &mut presence) => Err(error),
@@ -170,6 +174,9 @@ impl Node {
             () = changed => Ok(Ended::Changed),
         };
         tracing::info!("stopping");
+        if let Some(adopting) = adopting {
+            adopting.abort();
+        }
         parted.service.stop_jobs();
         stopping.send_replace(true);
         if let Err(error) = running.await {
@@ -254,36 +261,65 @@ impl Place {
     }
 }
 
-/// Returns when the settings are others than those of `digest`, or another store stands in the place of the one of `at`.
-async fn settings_change(
+/// Reads the settings. Saved half, or with a slip, they change nothing in a node that runs, which tells it.
+fn load(home: &Path, flags: &[(String, String)], last: Option<&Config>) -> Config {
+    let config = Config::load(home, flags);
+    match last.filter(|_| config.is_unreadable) {
+        Some(last) => Config { problems: config.problems, digest: config.digest, ..last.clone() },
+        None => config,
+    }
+}
+
+/// Takes up changed settings as long as the parts can; returns when they must be made anew, for other settings or for
+/// another store in the place of the one of `at`.
+async fn follow_settings(
     home: PathBuf,
     flags: Vec<(String, String)>,
-    digest: Digest,
+    mut last: Option<Config>,
     at: (Option<Place>, Option<String>),
+    parted: &Parted,
 ) {
     loop {
         tokio::time::sleep(SETTINGS_LOOK).await;
-        let (home, flags, (place, look)) = (home.clone(), flags.clone(), at.clone());
-        let changed = spawn_blocking(move || {
-            place.as_ref().map(Place::look) != look || Config::load(&home, &flags).digest != digest
+        let (home, flags, (place, look), before) = (home.clone(), flags.clone(), at.clone(), last.clone());
+        let looked = spawn_blocking(move || {
+            let is_other_place = place.as_ref().map(Place::look) != look;
+            (!is_other_place).then(|| load(&home, &flags, before.as_ref()))
         });
-        if changed.await.unwrap_or(false) {
+        let Ok(looked) = looked.await else { continue };
+        let Some(config) = looked else { return };
+        let Some(before) = &last else { return };
+        if config.digest == before.digest {
+            continue;
+        }
+        if config.parts_digest != before.parts_digest {
             return;
         }
+        tracing::info!("changed settings are taken up");
+        parted.sync.tune(tuning(&config.settings));
+        parted.service.tell_settings(config.listed.clone(), config.problems.clone());
+        last = Some(config);
     }
 }
 
-fn timers(settings: &Settings) -> Timers {
-    Timers {
-        rescan_open: settings.rescan_interval.min(RESCAN_OPEN_MAX),
-        rescan_all: settings.rescan_interval,
-        verify: settings.verify_interval,
-        shutdown_grace: settings.shutdown_grace,
+/// Adopts what is laid out in another way as scans find it.
+async fn adopt_by_itself(service: Arc<Service>, every: Duration) {
+    let mut tried = Tried::new();
+    loop {
+        tokio::time::sleep(every).await;
+        let service = Arc::clone(&service);
+        let runtime = tokio::runtime::Handle::current();
+        let mut known = std::mem::take(&mut tried);
+        let adopting = spawn_blocking(move || {
+            let _runtime = runtime.enter();
+            service.auto_adopt(&mut known);
+            known
+        });
+        tried = adopting.await.unwrap_or_default();
     }
 }
 
-async fn run_sync(sync: Arc<Sync>, timers: Timers, mut stopped: watch::Receiver<bool>) {
+async fn run_sync(sync: Arc<Sync>, mut stopped: watch::Receiver<bool>) {
     // That the sender is gone means the same: the node ends.
-    sync.run(timers, async move { stopped.wait_for(|is_stopping| *is_stopping).await.map(drop).unwrap_or_default() })
-        .await;
+    sync.run(async move { stopped.wait_for(|is_stopping| *is_stopping).await.map(drop).unwrap_or_default() }).await;
 }

@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{Parted, ServeError, compose, identity, locked, run_sync, timers};
+use super::{Parted, ServeError, compose, identity, locked, run_sync};
 use crate::{config::Config, service::Answer};
 
 /// Answers one request in this process. For a verb that takes long the library is worked on until it has ended or the
@@ -29,13 +29,13 @@ pub async fn ask(
     let mut config = Config::load(home, flags);
     let identity = identity(home, &mut config)?;
     let parted = compose(home, config, &identity).await;
-    let Parted { sync, service, settings, .. } = &parted;
+    let Parted { sync, service, .. } = &parted;
     let (stopping, stopped) = watch::channel(false);
     let scanned = Arc::clone(sync);
     // Why it can't be read is part of the answer.
     spawn_blocking(move || scanned.scan().ok()).await.ok();
-    let running = matches!(verb, Verb::Upload | Verb::Reconcile)
-        .then(|| tokio::spawn(run_sync(Arc::clone(sync), timers(settings), stopped)));
+    let running =
+        matches!(verb, Verb::Upload | Verb::Reconcile).then(|| tokio::spawn(run_sync(Arc::clone(sync), stopped)));
     let asked = Arc::clone(service);
     let runtime = tokio::runtime::Handle::current();
     let answer = spawn_blocking(move || {

@@ -21,7 +21,7 @@ use crate::{
     library::{
         dead_letters::Letter,
         scan::{ChunkEntry, Look, Recording},
-        unmanaged::Unmanaged,
+        unmanaged::{AllUnmanaged, LEFT_OPEN, Unmanaged},
     },
     policy::{
         listing::{self, Filter},
@@ -42,7 +42,7 @@ impl Service {
         self.scanned()?;
         let is_after = |name: &str| after.is_none_or(|after| name > after);
         let mut others: BTreeMap<_, _> =
-            self.sync.unmanaged().iter().map(|(name, it)| (name.clone(), self.unmanaged_row(name, it))).collect();
+            self.unmanaged_shown().iter().map(|(name, it)| (name.clone(), self.unmanaged_row(name, it))).collect();
         for (name, reason) in self.sync.unreadable() {
             if !self.sync.knows(&name) {
                 others.insert(name.clone(), self.unreadable_row(&name, reason));
@@ -186,9 +186,17 @@ impl Service {
         Refusal::new(ErrorCode::NotFound, format!("there is no recording {name}")).hint(hint)
     }
 
+    /// Returns what is listed as laid out in another way: what was adopted under its own name is that recording's row.
+    fn unmanaged_shown(&self) -> AllUnmanaged {
+        let mut shown = self.sync.unmanaged();
+        shown.retain(|name, found| {
+            !found.is_adopted() || found.adopted_as.as_ref().is_none_or(|recording| recording.as_str() != name)
+        });
+        shown
+    }
+
     fn unreadable_row(&self, name: &str, reason: String) -> RecordingRow {
-        let none = Unmanaged { layout: "", files: 0, size_bytes: 0, oldest_at_ns: 0 };
-        let row = self.unmanaged_row(name, &none);
+        let row = self.unmanaged_row(name, &Unmanaged::empty(""));
         RecordingRow { state: RecordingState::Invalid, reason: Some(reason), ..row }
     }
 
@@ -208,7 +216,7 @@ impl Service {
             ended_at: None,
             ended_at_ns: None,
             tags: Vec::new(),
-            reason: Some(format!("it is {}, not a recording with chunks/ and manifest.json", found.layout)),
+            reason: Some(unmanaged_reason(found)),
         }
     }
 
@@ -240,6 +248,22 @@ impl Service {
             tags: recording.tags.clone(),
             reason,
         }
+    }
+}
+
+fn unmanaged_reason(found: &Unmanaged) -> String {
+    match &found.adopted_as {
+        Some(recording) if found.is_adopted() => {
+            format!("it was adopted as {recording}: {} that may stay or go", found.layout)
+        }
+        Some(recording) => {
+            let more = found.files - found.adopted_files;
+            format!("{more} of its files came after it was adopted as {recording}: adopt it again")
+        }
+        None if found.layout == LEFT_OPEN => {
+            format!("it is {LEFT_OPEN}; adopt with recover takes what is whole in it")
+        }
+        None => format!("it is {}, not a recording with chunks/ and manifest.json; adopt makes it one", found.layout),
     }
 }
 

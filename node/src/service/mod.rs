@@ -1,5 +1,6 @@
 //! One method per verb: the only door to the engine. It does not know who asks.
 
+mod adopt;
 mod contract;
 mod control;
 mod listing;
@@ -7,7 +8,10 @@ mod reconcile;
 mod status;
 mod upload;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
 
 use bubbaloop_storage_schemas::{
     Verb,
@@ -19,7 +23,7 @@ use bubbaloop_storage_schemas::{
     verb::Param,
 };
 
-pub use self::upload::Pending;
+pub use self::{adopt::Tried, upload::Pending};
 use crate::{
     clock::Clock,
     engine::{facts::Facts, jobs::Jobs, sync::Sync},
@@ -43,6 +47,15 @@ pub struct Setup {
     pub settings: Vec<Setting>,
     /// What is wrong with them.
     pub problems: Vec<ConfigProblem>,
+    /// What is wrong with the store that they name.
+    pub store_problems: Vec<ConfigProblem>,
+}
+
+/// The settings as they are told: some change while the node runs.
+#[derive(Debug)]
+struct Told {
+    settings: Vec<Setting>,
+    problems: Vec<ConfigProblem>,
 }
 
 /// Answers for one library.
@@ -54,6 +67,7 @@ pub struct Service {
     facts: Arc<Facts>,
     clock: Arc<dyn Clock>,
     setup: Setup,
+    told: RwLock<Told>,
 }
 
 /// The answer to a request.
@@ -67,7 +81,7 @@ pub enum Answer {
 
 impl Service {
     /// Makes the service of one library.
-    pub const fn new(
+    pub fn new(
         identity: Identity,
         sync: Arc<Sync>,
         jobs: Jobs,
@@ -75,7 +89,17 @@ impl Service {
         clock: Arc<dyn Clock>,
         setup: Setup,
     ) -> Self {
-        Self { identity, sync, jobs, facts, clock, setup }
+        let told = RwLock::new(Told { settings: setup.settings.clone(), problems: setup.problems.clone() });
+        Self { identity, sync, jobs, facts, clock, setup, told }
+    }
+
+    fn told(&self) -> RwLockReadGuard<'_, Told> {
+        self.told.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in other settings and what is wrong with them; the store that they name is the same.
+    pub fn tell_settings(&self, settings: Vec<Setting>, problems: Vec<ConfigProblem>) {
+        *self.told.write().unwrap_or_else(PoisonError::into_inner) = Told { settings, problems };
     }
 
     /// Ends the jobs: the node, or this putting together of it, is ending. Whoever waits for one is told its state.
@@ -108,6 +132,7 @@ impl Service {
             Verb::Resume => self.resume(params).map(Answer::Now),
             Verb::Upload => self.upload(params).map(Answer::Later),
             Verb::Reconcile => self.reconcile(params).map(Answer::Later),
+            Verb::Adopt => self.adopt(params).map(Answer::Later),
         }
     }
 
@@ -136,6 +161,6 @@ impl Service {
     /// A parameter is unknown.
     pub fn config(&self, params: &Params) -> Result<Reply, Refusal> {
         params.check_names(Verb::Config)?;
-        Ok(Reply::Config(ConfigReply { head: self.head(Verb::Config), settings: self.setup.settings.clone() }))
+        Ok(Reply::Config(ConfigReply { head: self.head(Verb::Config), settings: self.told().settings.clone() }))
     }
 }

@@ -23,11 +23,16 @@ impl Service {
     pub fn reconcile(&self, params: &Params) -> Result<Pending, Refusal> {
         params.check_names(Verb::Reconcile)?;
         let (recording, name, all) = (params.recording("recording")?, params.text("name")?, params.flag("all")?);
-        let options = Options { deep: params.flag("deep")?, dry_run: params.flag("dry_run")? };
+        let (deep, dry_run, restore) = (params.flag("deep")?, params.flag("dry_run")?, params.flag("restore")?);
+        let options = Options { deep, dry_run, restore };
         let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
         let scope = match (recording, name, all) {
             (Some(recording), None, false) => Scope::One(recording),
             (None, Some(glob), false) => Scope::Matching(glob.to_owned()),
+            (None, None, true) if restore => {
+                let message = "restore does not go with all: a whole library may not be meant to be fetched";
+                return Err(Refusal::new(ErrorCode::InvalidParams, message).hint("give a recording, or name=GLOB"));
+            }
             (None, None, true) => Scope::All,
             (None, None, false) => {
                 let refusal = Refusal::new(ErrorCode::InvalidParams, "reconcile needs a recording");

@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::{
 use super::Service;
 use crate::{
     engine::sync::Going,
-    library::{disk, scan::Recording},
+    library::{disk, scan::Recording, unmanaged::Unmanaged},
     policy::recording,
 };
 
@@ -27,10 +27,22 @@ struct AtRisk {
 }
 
 impl AtRisk {
+    const fn is_any(&self) -> bool {
+        self.chunks > 0 || self.has_corrupt
+    }
+
     fn add(&mut self, bytes: u64, chunks: u64, at_ns: Option<UnixNs>) {
         self.bytes += bytes;
         self.chunks += chunks;
         self.oldest_at_ns = self.oldest_at_ns.into_iter().chain(at_ns).min();
+    }
+
+    /// Adds what of it is in no recording: what was adopted is told by the recordings that were made of it.
+    fn add_unmanaged(&mut self, found: &Unmanaged) {
+        let files = found.files - found.adopted_files;
+        if files > 0 {
+            self.add(found.size_bytes - found.adopted_bytes, files, Some(found.oldest_at_ns));
+        }
     }
 
     /// Adds what of a recording is at risk. `counts_proven` is set where the store is on the library's own disk.
@@ -62,7 +74,7 @@ impl Service {
         let counts_proven = same_disk != Some(false);
         let mut at_risk = AtRisk::default();
         for found in self.sync.unmanaged().values() {
-            at_risk.add(found.size_bytes, found.files, Some(found.oldest_at_ns));
+            at_risk.add_unmanaged(found);
         }
         let now = self.clock.tick();
         let (scanned, unscannable) = (self.sync.is_scanned(), self.sync.unscannable());
@@ -91,11 +103,7 @@ impl Service {
             self.sync.going();
         Ok(Reply::Status(Box::new(StatusReply {
             head: self.head(Verb::Status),
-            safe: is_known
-                && self.setup.backend.is_some()
-                && !counts_proven
-                && at_risk.chunks == 0
-                && !at_risk.has_corrupt,
+            safe: is_known && self.setup.backend.is_some() && !counts_proven && !at_risk.is_any(),
             at_risk_bytes: at_risk.bytes,
             at_risk_chunks: at_risk.chunks,
             oldest_at_risk_at_ns: at_risk.oldest_at_ns,
@@ -103,7 +111,9 @@ impl Service {
             upload_rate_bytes_per_s,
             disk_full_in_s,
             disk_free_bytes,
+            disk_low_bytes: self.sync.disk_low_bytes(),
             paused: self.sync.paused(),
+            upload_window: self.sync.window(),
             blocked: unscannable.map(|found| self.unscannable(found)).or(block.map(|(block, since_ns)| Blocked {
                 reason: block.reason,
                 since_ns,
@@ -123,7 +133,7 @@ impl Service {
                 probe,
             },
             library,
-            config_problems: self.setup.problems.clone(),
+            config_problems: [self.told().problems.as_slice(), &self.setup.store_problems].concat(),
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: Timestamp(self.sync.started_at_ns()).to_rfc3339(),
             started_at_ns: self.sync.started_at_ns(),

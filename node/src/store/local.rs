@@ -28,16 +28,17 @@ use async_trait::async_trait;
 use bubbaloop_storage_schemas::{
     Digest,
     keys::ObjectKey,
-    limits::BLOCK_BYTES,
+    limits::{BLOCK_BYTES, STORE_FOLDERS_MAX},
     reply::{Probe, Rights},
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
 
 use super::{
     ACCESS_DENIED, Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored,
+    throttle::Throttle,
 };
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
@@ -61,6 +62,7 @@ pub struct LocalStore {
     staged: Arc<AtomicU64>,
     /// The mark of the store that this is, once it was opened: requests to another are refused.
     mark: Arc<OnceLock<String>>,
+    throttle: Option<Arc<Throttle>>,
 }
 
 /// What `store.json` holds.
@@ -100,7 +102,21 @@ fn mtime_ns(metadata: &fs::Metadata) -> i128 {
 impl LocalStore {
     /// Names the folder; nothing is touched before [`LocalStore::open`].
     pub fn new(root: impl Into<Arc<Path>>) -> Self {
-        Self { root: root.into(), staged: Arc::default(), mark: Arc::default() }
+        Self { root: root.into(), staged: Arc::default(), mark: Arc::default(), throttle: None }
+    }
+
+    /// Lets the bytes of uploads go no faster than `throttle` says.
+    #[must_use]
+    pub fn throttled(self, throttle: Arc<Throttle>) -> Self {
+        Self { throttle: Some(throttle), ..self }
+    }
+
+    /// Waits until so many bytes may go. Called where blocking is allowed.
+    fn wait_for(&self, bytes: usize) {
+        let wait = self.throttle.as_ref().map_or(Duration::ZERO, |throttle| throttle.reserve(bytes));
+        if !wait.is_zero() {
+            Handle::current().block_on(tokio::time::sleep(wait));
+        }
     }
 
     /// Makes the folder ready and returns the mark that tells this store from any other. `known` is the mark that stood
@@ -264,6 +280,7 @@ impl LocalStore {
             Body::File { path, digest } => {
                 let mut blocks = VerifiedBlocks::open(path, Some(*digest))?;
                 while let Some(block) = blocks.next_block()? {
+                    self.wait_for(block.len());
                     staged.write(&block).map_err(failed)?;
                 }
             }
@@ -271,6 +288,8 @@ impl LocalStore {
         let digest = body.digest();
         let metadata = staged.sync().map_err(failed)?;
         let replace = if *mode == PutMode::Create { Replace::Refused } else { Replace::Allowed };
+        // Copying takes long. Folders made below a mount point whose disk is gone would look like a new store.
+        self.ready()?;
         self.name(key, staged, &Seal::new(digest, &metadata), replace).map_err(failed)?;
         Ok(Stored { etag: digest.to_string(), etag_is_md5: false })
     }
@@ -303,7 +322,7 @@ impl LocalStore {
             None => content::hash(&path).map_err(|error| self.read_failed(key, error))?.0,
         };
         let (size_bytes, etag) = (metadata.len(), digest.to_string());
-        Ok(Some(ObjectMeta { key: key.clone(), size_bytes, etag, digest: Some(digest) }))
+        Ok(Some(ObjectMeta { key: key.clone(), size_bytes, etag, digest: Some(digest), parts: None }))
     }
 
     /// Reads a whole object: the last block comes only when the bytes have the digest that was stored.
@@ -378,6 +397,23 @@ impl LocalStore {
         Ok(())
     }
 
+    fn folders_now(&self, prefix: &str) -> io::Result<Vec<String>> {
+        let is_inside = prefix.split('/').all(|part| !matches!(part, "." | ".."));
+        let entries = match fs::read_dir(self.root.join(prefix.trim_start_matches('/'))) {
+            Ok(entries) if is_inside => entries,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => return Ok(Vec::new()),
+        };
+        let mut names = Vec::new();
+        for entry in entries.take(STORE_FOLDERS_MAX) {
+            let entry = entry?;
+            let name = entry.file_name().into_string().ok().filter(|name| name != ".bubbaloop");
+            names.extend(name.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_dir())));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     /// Runs blocking work of this store off the runtime's workers.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -422,6 +458,15 @@ impl ObjectStore for LocalStore {
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let (prefix, after) = (prefix.to_owned(), after.map(str::to_owned));
         self.blocking(move |store| store.list_now(&prefix, after.as_deref(), limit)).await
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |store| {
+            store.ready()?;
+            store.folders_now(&prefix).map_err(|error| store.failed(&format!("list {prefix:?}"), &error))
+        })
+        .await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {

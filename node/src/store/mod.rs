@@ -4,17 +4,24 @@
 //! an object that is there untouched; an absent object is data, not an error; a page of a listing is
 //! ordered by key and goes on after the last key of the page before; no key leaves the store's root.
 
-use std::{ops::Range, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ops::Range, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bubbaloop_storage_schemas::{Digest, keys::ObjectKey, reply::Probe};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::{content::ContentError, policy::queue::Block};
+use crate::{
+    content::ContentError,
+    policy::{
+        parts::{ListedPart, SentPart},
+        queue::Block,
+    },
+};
 
 pub mod local;
 pub mod s3;
+pub mod throttle;
 pub mod unset;
 
 /// The reason of a block: the key may not do what was asked. It may hold for one object only.
@@ -66,6 +73,39 @@ pub struct ObjectMeta {
     pub etag: String,
     /// Its digest as the store itself found it; `None` where it tells none.
     pub digest: Option<Digest>,
+    /// The digest over the digests of its parts as the store itself found it, where it went up in parts.
+    pub parts: Option<PartsDigest>,
+}
+
+/// What a store tells of an object that went up in parts instead of its digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartsDigest {
+    /// The digest of the parts' digests, one after the other.
+    pub digest: Digest,
+    /// How many parts there are.
+    pub count: u32,
+}
+
+/// A part of a chunk's file, which is never stored with other bytes.
+#[derive(Debug, Clone)]
+pub struct FilePart {
+    /// Where the file is.
+    pub path: PathBuf,
+    /// Which of its bytes.
+    pub range: Range<u64>,
+    /// What they must hash to.
+    pub digest: Digest,
+}
+
+/// What the store does with uploads in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartSupport {
+    /// Nothing: large objects go up in one piece.
+    None,
+    /// It takes them, and checks no part's digest.
+    Unchecked,
+    /// It takes them, and refuses a part with other bytes than its digest says.
+    Checked,
 }
 
 /// What a put left behind.
@@ -142,7 +182,7 @@ pub enum StoreErrorKind {
     BadDigest,
     /// A create-only put found an object.
     AlreadyExists,
-    /// An update found another version, or none.
+    /// An update found another version, or none; or an upload in parts is not known any more.
     Changed,
     /// The store holds other bytes than were put there.
     Corrupt,
@@ -211,6 +251,13 @@ pub trait ObjectStore: std::fmt::Debug + Send + Sync {
     /// As [`StoreErrorKind`] tells.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 
+    /// Returns the names of the folders right below `prefix`, which is empty or ends with `/`, in order; other prefixes'
+    /// objects are not listed for that. They are bounded, in `limits`.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells.
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+
     /// Removes an object. An absent one is no error.
     ///
     /// # Errors
@@ -222,4 +269,62 @@ pub trait ObjectStore: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`StoreErrorKind`] tells: `Blocked` names what a person must mend.
     async fn probe(&self) -> Result<Probe, StoreError>;
+
+    /// Returns how large objects are sent in parts; `None` where they never are.
+    fn multipart(&self) -> Option<&dyn MultipartStore> {
+        None
+    }
+}
+
+/// Sends an object in parts, which a crash or a broken link does not make worthless.
+///
+/// An upload goes on until it is completed or aborted, and nothing of the object is visible before it is completed.
+#[async_trait]
+pub trait MultipartStore: Send + Sync {
+    /// Finds out, one time, what the store does with parts.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells; it is found out when it is asked again.
+    async fn support(&self) -> Result<PartSupport, StoreError>;
+
+    /// Begins an upload and returns the store's name for it.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells.
+    async fn begin(&self, key: &ObjectKey, digest: Digest) -> Result<String, StoreError>;
+
+    /// Sends a part; a part of that number that is there is replaced. Parts count from 1.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells: `Changed` means that the store does not know the upload.
+    async fn put_part(
+        &self,
+        key: &ObjectKey,
+        upload_id: &str,
+        number: u32,
+        part: &FilePart,
+    ) -> Result<SentPart, StoreError>;
+
+    /// Lists the parts that are there; `None` where the store does not know the upload.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells.
+    async fn parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<ListedPart>>, StoreError>;
+
+    /// Makes the object of its parts, where the store honours that only if nothing stands under its key: look before.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells: `Changed` as with a part, `AlreadyExists` as with a create-only put.
+    async fn complete(
+        &self,
+        key: &ObjectKey,
+        upload_id: &str,
+        parts: &BTreeMap<u32, SentPart>,
+    ) -> Result<Stored, StoreError>;
+
+    /// Ends an upload and gives its parts up. One that is not known is no error.
+    ///
+    /// # Errors
+    /// As [`StoreErrorKind`] tells.
+    async fn abort(&self, key: &ObjectKey, upload_id: &str) -> Result<(), StoreError>;
 }

@@ -38,6 +38,10 @@ impl ObjectStore for UnsetStore {
         self.refused()
     }
 
+    async fn list_folders(&self, _: &str) -> Result<Vec<String>, StoreError> {
+        self.refused()
+    }
+
     async fn delete(&self, _: &ObjectKey) -> Result<(), StoreError> {
         self.refused()
     }

@@ -1,10 +1,11 @@
 //! Gathers the evidence: the library first, then the store's listing, then the objects that the listing does not settle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest,
     keys::ObjectKey,
+    limits::MANIFEST_BYTES_MAX,
     manifest::{Indices, Manifest},
     reconcile::{Finding, FindingKind},
     reply::{ChunkLocal, Proof},
@@ -22,7 +23,7 @@ use crate::{
     library::scan::{ChunkEntry, Folder, Look, Recording},
     policy::{
         queue::ChunkId,
-        reconcile::{self, ChunkEvidence, Evidence, Local, Mark, OrphanObject, Remote, RemoteManifest},
+        reconcile::{self, ChunkEvidence, Evidence, Local, LocalManifest, Mark, OrphanObject, Remote, RemoteManifest},
         recording::{self, ManifestFacts},
     },
     store::StoreError,
@@ -71,7 +72,14 @@ impl Reconcile<'_> {
             self.machine = recording.machine_id.clone();
         }
         self.probe = self.sync.known_probe(self.options.dry_run).await;
-        let listed = self.list(&here).await;
+        let mut listed = self.list(&here).await;
+        // What is not here may lie under the recorder's spelling of the machine.
+        for machine in self.machine.spellings().into_iter().skip(1).filter(|_| here.recording.is_none()) {
+            if listed.as_ref().is_ok_and(|listing| listing.others.is_empty() && listing.manifests.is_empty()) {
+                self.machine = machine;
+                listed = self.list(&here).await;
+            }
+        }
         if here.recording.is_none() {
             match &listed {
                 Ok(listing) if listing.others.is_empty() && listing.manifests.is_empty() => {
@@ -81,7 +89,8 @@ impl Reconcile<'_> {
                 Err((reason, _)) => return Err(ReconcileError::Unavailable(reason.clone())),
             }
         }
-        let names = self.remote_names(&here, &listed).await;
+        let mut names = self.remote_names(&here, &listed).await;
+        let local_manifest = self.local_manifest(&here, &mut names).await;
         self.tell_manifests(&here, &names);
         let subjects = self.subjects(&here, &names);
         let orphans = orphans(&subjects, &listed, &names, here.recording.as_ref());
@@ -94,10 +103,11 @@ impl Reconcile<'_> {
             chunks,
             orphans,
             manifest,
+            local_manifest,
             // What is not in the library has no journal to be called corrupt in.
             is_corrupt: here.recording.as_ref().is_none_or(|recording| recording.is_corrupt),
             is_named: is_here && (here.manifest.is_some() || names.is_named),
-            can_prove: self.can_prove(),
+            means: self.means(),
         }))
     }
 
@@ -150,7 +160,34 @@ impl Reconcile<'_> {
             Err((_, true)) => return RemoteNames::default(),
             Err((reason, false)) => return RemoteNames { doubt: Some(reason.clone()), ..RemoteNames::default() },
         };
-        RemoteNames::read(&*self.store, &keys, &usual, here.manifest.as_ref()).await
+        RemoteNames::read(&*self.store, (&self.machine, &self.name), &keys, here.manifest.as_ref()).await
+    }
+
+    /// Tells whether the store's manifest is to be written here, and keeps it.
+    async fn local_manifest(&mut self, here: &Here, names: &mut RemoteNames) -> LocalManifest {
+        for reason in names.refused.drain(..).filter(|_| self.options.restore) {
+            let remedy = reconcile::remedy(FindingKind::ManifestRefused);
+            let message = format!("the remote manifest is refused: {reason}: {remedy}");
+            self.found.push(Finding::new(FindingKind::ManifestRefused, &self.name, None, message));
+        }
+        let usual = names.usual.take().filter(|_| self.options.restore && here.manifest.is_none());
+        if usual.is_some() && is_of_other_capture(here, names) {
+            names.is_name_taken = true;
+            names.is_named = false;
+            let theirs = std::mem::take(&mut names.ours);
+            names.others.extend(theirs.into_keys());
+            return LocalManifest::Kept;
+        }
+        // What leaves out chunks is no recorder's manifest, and what a newer recorder wrote is no broken one.
+        let whole = usual.filter(|theirs| theirs.manifest.check(Indices::Contiguous).is_ok());
+        let Some(theirs) = whole else { return LocalManifest::Kept };
+        let path = Folder::new(&self.sync.parts().recordings, &self.name).manifest();
+        let read = spawn_blocking(move || content::read(&path, MANIFEST_BYTES_MAX)).await;
+        if matches!(read, Ok(Ok(text)) if Manifest::is_of_other_version(&text)) {
+            return LocalManifest::Kept;
+        }
+        self.restorable = Some(theirs);
+        LocalManifest::Restorable
     }
 
     fn tell_manifests(&mut self, here: &Here, names: &RemoteNames) {
@@ -175,12 +212,17 @@ impl Reconcile<'_> {
             self.find(FindingKind::OrphanFile, message);
         }
         let reason = match here.recording.as_ref().map(|recording| &recording.manifest) {
+            _ if self.restorable.is_some() => return,
             None => "it is not in the library".to_owned(),
             Some(ManifestFacts::Absent) => "there is no manifest.json".to_owned(),
             Some(ManifestFacts::Refused(reasons)) => format!("manifest.json is refused ({})", reasons.join("; ")),
             Some(ManifestFacts::Readable { .. }) => return,
         };
         let remedy = match (&here.recording, names.is_named) {
+            (_, true) if self.options.restore => {
+                "the remote manifest stands in for it; it can't be written here, because it leaves out chunks or because \
+                 the one here is of another version"
+            }
             (_, true) => "the remote manifest stands in for it",
             (None, false) => "no remote manifest tells what belongs to it",
             (Some(_), false) => reconcile::remedy(FindingKind::ManifestUnreadable),
@@ -210,7 +252,9 @@ impl Reconcile<'_> {
             let digest = entry.digest.or_else(|| names.ours.get(&entry.name).map(|(digest, _)| *digest));
             let proven = entry.facts.proof.filter(|proof| proof.is_proven()).zip(entry.etag.clone());
             let target = Target { name: entry.name, key: self.key(entry.name), digest, proven };
-            subjects.push(Subject { entry: Some(entry.clone()), target, size_bytes: entry.size_bytes, unnamed });
+            let named_bytes = here.sizes.get(&entry.name).or_else(|| names.ours.get(&entry.name).map(|(_, size)| size));
+            let size_bytes = named_bytes.copied().unwrap_or(entry.size_bytes);
+            subjects.push(Subject { entry: Some(entry.clone()), target, size_bytes, unnamed });
         }
         let is_known =
             |chunk: ChunkName| here.recording.as_ref().is_some_and(|recording| recording.chunk(chunk).is_some());
@@ -233,6 +277,7 @@ impl Reconcile<'_> {
             for (subject, remote) in batch.into_iter().zip(remotes) {
                 // Only what is in the store beyond doubt needs no look at the file.
                 let is_doubted = self.options.deep
+                    || self.options.restore
                     || matches!(remote, Remote::Other)
                     || (is_corrupt && !matches!(remote, Remote::Same { .. }));
                 let local = self.local(here, &subject, is_doubted).await;
@@ -391,6 +436,13 @@ impl Reconcile<'_> {
     pub(super) fn find(&mut self, kind: FindingKind, message: String) {
         self.found.push(Finding::new(kind, &self.name, None, message));
     }
+}
+
+/// Tells whether chunks here have the indices of others that the store's manifest names: two captures had the name.
+fn is_of_other_capture(here: &Here, names: &RemoteNames) -> bool {
+    let indices: BTreeSet<_> = names.ours.keys().map(|chunk| chunk.index()).collect();
+    let is_other = |name: ChunkName| indices.contains(&name.index()) && !names.ours.contains_key(&name);
+    here.recording.iter().flat_map(|recording| &recording.chunks).any(|chunk| is_other(chunk.name))
 }
 
 /// Returns the objects that no manifest names and that are no chunk's here.

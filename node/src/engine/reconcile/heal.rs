@@ -40,14 +40,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is done about a chunk; a recording's own actions come after all of them.
 const fn is_chunks(kind: ActionKind) -> bool {
     match kind {
-        ActionKind::Unmark | ActionKind::Mark | ActionKind::Prove | ActionKind::Upload | ActionKind::Replace => true,
-        ActionKind::MarkCorrupt | ActionKind::ClearCorrupt | ActionKind::Publish => false,
+        ActionKind::Unmark
+        | ActionKind::Mark
+        | ActionKind::Prove
+        | ActionKind::Upload
+        | ActionKind::Replace
+        | ActionKind::Restore => true,
+        ActionKind::MarkCorrupt | ActionKind::ClearCorrupt | ActionKind::Publish | ActionKind::RestoreManifest => false,
     }
 }
 
 impl Reconcile<'_> {
     /// Carries out what is planned until nothing more is, and returns what is not mended.
     pub(super) async fn heal(&mut self, evidence: &mut Evidence) -> Vec<Finding> {
+        self.restore_manifest(evidence).await;
         for _ in 0..ROUNDS_MAX {
             let actions: Vec<_> =
                 reconcile::plan(evidence).actions.into_iter().filter(|action| is_chunks(action.kind)).collect();
@@ -74,7 +80,9 @@ impl Reconcile<'_> {
                 | ActionKind::Mark
                 | ActionKind::Prove
                 | ActionKind::Upload
-                | ActionKind::Replace => continue,
+                | ActionKind::Replace
+                | ActionKind::RestoreManifest
+                | ActionKind::Restore => continue,
             }
             self.done.push(action);
         }
@@ -83,6 +91,7 @@ impl Reconcile<'_> {
 
     async fn round(&mut self, evidence: &mut Evidence, actions: Vec<Action>) {
         let mut sent = BTreeMap::new();
+        let mut fetched = Vec::new();
         for action in actions {
             let Some(name) = action.chunk else { continue };
             let is_done = match action.kind {
@@ -93,19 +102,29 @@ impl Reconcile<'_> {
                     sent.insert(name, action);
                     continue;
                 }
-                ActionKind::MarkCorrupt | ActionKind::ClearCorrupt | ActionKind::Publish => continue,
+                ActionKind::Restore => {
+                    fetched.push(action);
+                    continue;
+                }
+                ActionKind::MarkCorrupt
+                | ActionKind::ClearCorrupt
+                | ActionKind::Publish
+                | ActionKind::RestoreManifest => continue,
             };
             if is_done {
                 changed(evidence);
                 self.done.push(action);
             }
         }
+        if !fetched.is_empty() {
+            self.restore_all(evidence, fetched).await;
+        }
         if !sent.is_empty() {
             self.send(evidence, sent).await;
         }
     }
 
-    fn id(&self, chunk: ChunkName) -> ChunkId {
+    pub(super) fn id(&self, chunk: ChunkName) -> ChunkId {
         ChunkId { recording: self.name.clone(), chunk }
     }
 
@@ -119,7 +138,7 @@ impl Reconcile<'_> {
     async fn mark(&self, evidence: &mut Evidence, name: ChunkName) -> bool {
         let (Some(chunk), Some(&digest)) = (chunk_of(evidence, name), self.digests.get(&name)) else { return false };
         let Remote::Same { proof, etag } = chunk.remote.clone() else { return false };
-        self.sync.mark(&self.id(name), Proven { digest, proof, etag }, self.key(name)).await;
+        self.sync.mark(&self.id(name), Proven { digest, proof, etag, sent_bytes: 0 }, self.key(name)).await;
         chunk.mark = Mark::Current;
         true
     }
@@ -133,7 +152,7 @@ impl Reconcile<'_> {
             return false;
         };
         let path = Folder::new(&self.sync.parts().recordings, &self.name).chunk(name);
-        let parcel = Parcel { path, digest, key: self.key(name), may_be_there: true };
+        let parcel = Parcel { path, digest, key: self.key(name), size_bytes, may_be_there: true, large: None };
         let is_done = match transfer::replace(&*self.store, probe, &parcel).await {
             Ok(proven) if proven.proof.is_proven() => {
                 chunk.remote = Remote::Same { proof: proven.proof, etag: proven.etag.clone() };
@@ -241,9 +260,8 @@ impl Reconcile<'_> {
                 let target = Target { name: id.chunk, key: self.key(id.chunk), digest: entry.digest, proven };
                 let found = look::look(&*self.store, self.probe, &target).await;
                 chunk.remote = found.unwrap_or_else(|error| self.no_answer(&error));
-                let can_prove = evidence.can_prove;
-                let is_left =
-                    chunk_of(evidence, id.chunk).is_some_and(|chunk| reconcile::step(chunk, can_prove).is_some());
+                let means = evidence.means;
+                let is_left = chunk_of(evidence, id.chunk).is_some_and(|chunk| reconcile::step(chunk, means).is_some());
                 if !is_left {
                     self.settled(size_bytes);
                 }

@@ -3,14 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bubbaloop_storage_schemas::{
-    ChunkName, Digest, MachineId, RecordingName,
-    keys::ObjectKey,
-    limits::{MANIFEST_BYTES_MAX, PAGE_ROWS_MAX},
-    manifest::{Indices, Manifest},
+    ChunkName, Digest, MachineId, RecordingName, keys::ObjectKey, limits::PAGE_ROWS_MAX, manifest::Manifest,
     reply::Proof,
 };
 
 use crate::{
+    engine::fetch::{self, ManifestError, RemoteManifest},
     library::scan::Recording,
     policy::manifest::{self, Merged},
     store::{ObjectMeta, ObjectStore, StoreError},
@@ -89,54 +87,56 @@ pub(super) struct RemoteNames {
     pub is_named: bool,
     /// Why that may not be all.
     pub doubt: Option<String>,
+    /// The one under the usual key, where it is this capture's.
+    pub usual: Option<RemoteManifest>,
+    /// Why what stands under the usual key is not taken for a manifest.
+    pub refused: Vec<String>,
 }
 
 impl RemoteNames {
     /// Reads the manifests that stand there. Without a local one, the one under the usual key is this capture's.
     pub(super) async fn read(
         store: &dyn ObjectStore,
+        (machine, name): (&MachineId, &RecordingName),
         keys: &[ObjectKey],
-        usual: &ObjectKey,
         local: Option<&Manifest>,
     ) -> Self {
+        let usual = ObjectKey::manifest(machine, name);
         let mut names = Self::default();
         if keys.len() > MANIFESTS_MAX {
             names.doubt = Some(format!("there are {} remote manifests", keys.len()));
         }
         for key in keys.iter().take(MANIFESTS_MAX) {
-            match read_manifest(store, key).await {
-                Ok(Some(theirs)) => names.add(&theirs, local, key == usual),
+            match fetch::manifest(store, key, machine, name).await {
+                Ok(Some(theirs)) => names.add(theirs, local, *key == usual),
                 Ok(None) => {}
-                Err(reason) => names.doubt = Some(reason),
+                Err(error) => {
+                    names.doubt = Some(error.to_string());
+                    if let ManifestError::Refused { key, reasons } = error
+                        && key == usual
+                    {
+                        names.refused = reasons;
+                    }
+                }
             }
         }
         names
     }
 
-    fn add(&mut self, theirs: &Manifest, local: Option<&Manifest>, is_usual: bool) {
-        let Ok(checked) = theirs.check(Indices::Rising) else { return };
+    fn add(&mut self, theirs: RemoteManifest, local: Option<&Manifest>, is_usual: bool) {
         let is_ours = match local {
-            Some(local) => matches!(manifest::merge(local, theirs), Merged::Same(_)),
+            Some(local) => matches!(manifest::merge(local, &theirs.manifest), Merged::Same(_)),
             None => is_usual,
         };
         self.is_name_taken |= is_usual && !is_ours;
         self.is_named |= is_ours;
-        for chunk in checked.chunks {
+        for chunk in &theirs.checked.chunks {
             if is_ours {
                 self.ours.insert(chunk.name, (chunk.digest, chunk.size_bytes));
             } else {
                 self.others.insert(chunk.name);
             }
         }
-    }
-}
-
-async fn read_manifest(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Manifest>, String> {
-    let object = store.get(key, None).await.map_err(|error| error.to_string())?;
-    let Some(object) = object else { return Ok(None) };
-    let text = object.collect(MANIFEST_BYTES_MAX).await.map_err(|error| error.to_string())?;
-    match Manifest::parse(&text, Indices::Rising) {
-        Ok((manifest, _)) => Ok(Some(manifest)),
-        Err(reasons) => Err(format!("{key} is refused: {}", reasons.join("; "))),
+        self.usual = Some(theirs).filter(|_| is_usual && is_ours).or(self.usual.take());
     }
 }

@@ -1,12 +1,15 @@
 //! Looks at manifest, local files and remote objects of one recording, then heals what can be healed without loss.
 //!
 //! `listing` reads what the store lists, `look` what one object is, `gather` makes the evidence of it, `heal` carries the
-//! plan out. Uploads go through the queue: there is one retry loop, and a running sync drives it.
+//! plan out, `restore` what of it fetches from the store. Uploads go through the queue: there is one retry loop, and a running sync drives it.
 
 mod gather;
 mod heal;
 mod listing;
 mod look;
+mod restore;
+
+pub use self::restore::{has_room, names_in_store};
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -20,7 +23,11 @@ use bubbaloop_storage_schemas::{
 use super::sync::Sync;
 use crate::{
     content::ContentError,
-    policy::reconcile::{self, ChunkEvidence, Evidence, Mark, Remote},
+    engine::fetch::RemoteManifest,
+    policy::{
+        fetch::NoRoom,
+        reconcile::{self, ChunkEvidence, Evidence, Mark, Means, Remote},
+    },
     store::ObjectStore,
 };
 
@@ -31,6 +38,8 @@ pub struct Options {
     pub deep: bool,
     /// The plan is told and nothing is changed, neither here nor in the store.
     pub dry_run: bool,
+    /// What is damaged, missing or evicted here is fetched from the store. Every local file is hashed.
+    pub restore: bool,
 }
 
 /// Why nothing could be looked at.
@@ -45,6 +54,9 @@ pub enum ReconcileError {
     /// Its folder can't be read.
     #[error(transparent)]
     Library(ContentError),
+    /// The disk has not the room for what is to be fetched.
+    #[error("the library's disk has not the room: {0}")]
+    NoRoom(#[from] NoRoom),
 }
 
 /// What a look at one recording came to.
@@ -87,6 +99,9 @@ pub async fn reconcile(
         probe: None,
         silent: None,
         is_manifest_gone: false,
+        restorable: None,
+        is_full: None,
+        restored: (0, 0),
         digests: BTreeMap::new(),
         found: Vec::new(),
         done: Vec::new(),
@@ -99,13 +114,20 @@ pub async fn reconcile(
     };
     let findings = if options.dry_run {
         let plan = reconcile::plan(&evidence);
+        run.restored = restore::planned(&evidence);
         run.done = plan.actions;
         plan.findings
     } else {
+        has_room(sync, restore::planned(&evidence).1).await?;
         run.heal(&mut evidence).await
     };
     result.counts.chunks = evidence.chunks.len() as u64;
     result.counts.proven_chunks = evidence.chunks.iter().filter(|chunk| is_proven(chunk)).count() as u64;
+    (result.counts.restored_chunks, result.counts.restored_bytes) = run.restored;
+    if options.restore && !options.dry_run {
+        result.counts.unrestored_chunks =
+            evidence.chunks.iter().filter(|chunk| !reconcile::is_here(chunk)).count() as u64;
+    }
     run.found.extend(findings);
     result.add(run.found, run.done);
     Ok(Reconciled { result, silent: run.silent })
@@ -132,6 +154,12 @@ struct Reconcile<'a> {
     silent: Option<String>,
     /// The remote manifest that was written last does not stand there.
     is_manifest_gone: bool,
+    /// The store's manifest, where it is to be written here.
+    restorable: Option<RemoteManifest>,
+    /// Why nothing more is fetched: the disk is full.
+    is_full: Option<String>,
+    /// Chunks that were fetched, and their bytes.
+    restored: (u64, u64),
     /// What the chunks' bytes hash to, where that is known.
     digests: BTreeMap<ChunkName, Digest>,
     /// What was seen beside the plan.
@@ -156,6 +184,10 @@ impl Reconcile<'_> {
         self.probe.is_none_or(|probe| probe.enforces_sha256 || probe.etag_is_md5 || probe.rights.get)
     }
 
+    fn means(&self) -> Means {
+        Means { can_prove: self.can_prove(), restore: self.options.restore }
+    }
+
     /// Tells how much there is to look at.
     fn begin(&mut self, sizes: impl Iterator<Item = u64>) {
         for size_bytes in sizes {
@@ -167,7 +199,7 @@ impl Reconcile<'_> {
 
     /// Counts a chunk that is gathered as done, unless its bytes are still to be sent.
     fn gathered(&mut self, chunk: &ChunkEvidence) {
-        if self.options.dry_run || reconcile::step(chunk, self.can_prove()).is_none() {
+        if self.options.dry_run || reconcile::step(chunk, self.means()).is_none() {
             self.settled(chunk.size_bytes);
         }
     }

@@ -16,6 +16,7 @@ use crate::{
     engine::transfer::Proven,
     library::scan::Recording,
     policy::{
+        fetch,
         queue::{ChunkId, Stage},
         recording::ManifestFacts,
     },
@@ -69,7 +70,7 @@ impl Sync {
             let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
             chunk.map(|chunk| {
                 let is_proven = chunk.facts.proof.is_some_and(Proof::is_proven);
-                (self.item(&id.recording, chunk), is_proven && chunk.etag.as_deref() == Some(&*proven.etag))
+                (self.item(&id.recording, chunk, 0), is_proven && chunk.etag.as_deref() == Some(&*proven.etag))
             })
         };
         let Some((item, is_marked)) = item else { return };
@@ -119,7 +120,7 @@ impl Sync {
         let Some(found) = recordings.get(recording) else { return };
         let mut is_new = false;
         for chunk in ids.filter_map(|id| found.chunk(id.chunk)) {
-            let item = self.item(recording, chunk);
+            let item = self.item(recording, chunk, 0);
             if queue.stage(&item.id).is_none() {
                 queue.offer(item);
                 is_new = true;
@@ -145,6 +146,17 @@ impl Sync {
         if let Err(error) = noted.await {
             tracing::error!(%error, "noting what is corrupt ended abnormally");
         }
+    }
+
+    /// Returns how many chunks may be on their way at once.
+    pub(in crate::engine) fn concurrency(&self) -> usize {
+        self.state().queue.concurrency()
+    }
+
+    /// Writes down that a chunk is fetched because a person wants it here, before it has its name. It blocks.
+    pub(in crate::engine) fn note_restored(&self, id: &ChunkId) {
+        let at_ns = self.journal(&id.recording, JournalEntry::Restored { chunk: id.chunk });
+        self.change(id, |chunk| chunk.pinned_until_ns = Some(fetch::pinned_until_ns(at_ns)));
     }
 
     /// Tells how a recording's remote manifest stands by what the journal says.

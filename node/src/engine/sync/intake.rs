@@ -3,7 +3,8 @@
 use std::{
     cmp::Ordering,
     collections::BTreeSet,
-    fs, io,
+    fs::{self, DirEntry},
+    io,
     path::Path,
     str::FromStr,
     sync::atomic::Ordering::{Relaxed, Release},
@@ -24,7 +25,6 @@ use crate::{
     library::{
         disk,
         scan::{self, ChunkEntry, Loaded, Look, Recording},
-        unmanaged::{self, AllUnmanaged},
     },
     policy::{
         intake::{self, Announced, OnDisk, Refused},
@@ -74,22 +74,23 @@ pub struct Errand {
 }
 
 /// The folders and files under the folder of recordings.
-struct Entries {
+pub(super) struct Entries {
     names: BTreeSet<RecordingName>,
     /// Folders that may be another tool's.
-    folders: BTreeSet<String>,
-    unmanaged: AllUnmanaged,
+    pub(super) folders: BTreeSet<String>,
+    /// What is no folder.
+    pub(super) files: Vec<DirEntry>,
 }
 
 impl Entries {
-    fn read(recordings: &Path) -> io::Result<Self> {
-        let mut found = Self { names: BTreeSet::new(), folders: BTreeSet::new(), unmanaged: AllUnmanaged::new() };
+    pub(super) fn read(recordings: &Path) -> io::Result<Self> {
+        let mut found = Self { names: BTreeSet::new(), folders: BTreeSet::new(), files: Vec::new() };
         for entry in fs::read_dir(recordings)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             // Through a link too: recordings may stand on a larger disk.
             if !fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
-                unmanaged::add_file(&mut found.unmanaged, &entry)?;
+                found.files.push(entry);
                 continue;
             }
             found.names.extend(RecordingName::from_str(&name).ok());
@@ -109,7 +110,7 @@ impl Sync {
         self.write_unwritten();
         let entries = Entries::read(&self.parts.recordings);
         self.note_scan(entries.as_ref().err());
-        let Entries { names, folders, mut unmanaged } = entries?;
+        let Entries { names, folders, files } = entries?;
         let free_bytes = disk::free_bytes(&self.parts.recordings);
         {
             let mut state = self.state();
@@ -123,11 +124,8 @@ impl Sync {
             }
         }
         self.scan_each(names);
-        let known: BTreeSet<_> = self.state().recordings.keys().map(ToString::to_string).collect();
-        for name in folders.difference(&known) {
-            let added = unmanaged::add_folder(&mut unmanaged, &self.parts.recordings.join(name), name);
-            self.note_unreadable(name, added.err().map(|error| error.to_string()));
-        }
+        self.salvage(&files);
+        let unmanaged = self.gather_unmanaged(&files, &folders)?;
         let mut state = self.state();
         state.unmanaged = unmanaged;
         state.unreadable.retain(|name, _| folders.contains(name));
@@ -152,7 +150,7 @@ impl Sync {
     }
 
     /// Remembers which folders can't be read, and tells when one begins to be so.
-    fn note_unreadable(&self, name: &str, error: Option<String>) {
+    pub(super) fn note_unreadable(&self, name: &str, error: Option<String>) {
         let mut state = self.state();
         match error {
             None => drop(state.unreadable.remove(name)),
@@ -226,13 +224,14 @@ impl Sync {
 
     /// Offers what is pending of a recording, where uploads go by themselves or somebody asked for it.
     pub(super) fn offer_pending(&self, state: &mut State, name: &RecordingName) {
-        if !self.parts.auto_upload && !state.asked.contains(name) {
+        if !state.tuning.auto_upload && !state.asked.contains(name) {
             return;
         }
         let Some(recording) = state.recordings.get(name) else { return };
         let pending: Vec<_> = recording.pending().cloned().collect();
+        let rank = state.tuning.rank(Some(recording));
         for chunk in &pending {
-            let item = self.item(name, chunk);
+            let item = self.item(name, chunk, rank);
             if state.is_given_up(&item.id, chunk) {
                 self.restore_letter(state, item);
             } else if state.queue.offer(item) == Offered::Full {
@@ -245,11 +244,12 @@ impl Sync {
     }
 
     /// A chunk that was finalized since the run started can't have been sent by an earlier one.
-    pub(super) fn item(&self, recording: &RecordingName, chunk: &ChunkEntry) -> Item {
+    pub(super) fn item(&self, recording: &RecordingName, chunk: &ChunkEntry, rank: u32) -> Item {
         Item {
             id: ChunkId { recording: recording.clone(), chunk: chunk.name },
             size_bytes: chunk.size_bytes,
             finalized_at_ns: chunk.finalized_at_ns,
+            rank,
             is_fresh: chunk.finalized_at_ns >= self.started_at_ns,
         }
     }
@@ -309,9 +309,10 @@ impl Sync {
         entry.digest = Some(chunk.digest);
         entry.log_time_first_ns = entry.log_time_first_ns.or(chunk.log_time_first_ns);
         entry.log_time_last_ns = entry.log_time_last_ns.or(chunk.log_time_last_ns);
-        if recording::is_pending(&entry.facts) && self.parts.auto_upload {
-            let item = self.item(name, entry);
-            state.queue.offer(item);
+        if recording::is_pending(&entry.facts) && state.tuning.auto_upload {
+            let entry = entry.clone();
+            let rank = state.tuning.rank(state.recordings.get(name));
+            state.queue.offer(self.item(name, &entry, rank));
             self.changed.notify_one();
         }
         Ok(())

@@ -4,11 +4,15 @@
 //! person's word, `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes;
 //! here is the state that they share and the loop that drives them.
 
+mod adopted;
+mod evict;
 mod heal;
 mod intake;
 mod letters;
+mod parts;
 mod pause;
 mod publish;
+mod tuning;
 mod upload;
 mod verify;
 
@@ -31,13 +35,14 @@ use bubbaloop_storage_schemas::{
     reply::{Failing, Paused, Probe, RefusedEvents},
 };
 use tokio::{
-    sync::Notify,
+    sync::{Notify, Semaphore},
     task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
 };
 
 pub use self::{
     heal::ManifestDue,
     intake::{Errand, Legacy, Standing},
+    tuning::{Timers, Tuning},
 };
 use super::facts::Facts;
 use crate::{
@@ -49,11 +54,12 @@ use crate::{
     },
     policy::{
         Tick, listing,
+        pace::Pace,
         publish::Publisher,
-        queue::{Block, ChunkId, Limits, Next, Queue, Stage},
+        queue::{Block, ChunkId, Next, Queue, Stage},
         rate::{Filling, Throughput},
     },
-    store::ObjectStore,
+    store::{ObjectStore, throttle::Throttle},
 };
 
 /// What a sync works with.
@@ -67,6 +73,8 @@ pub struct Parts {
     pub store: Arc<dyn ObjectStore>,
     /// Its id in the journal.
     pub store_id: StoreId,
+    /// Its folder, where it is one.
+    pub store_folder: Option<PathBuf>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Tells what changed.
@@ -77,8 +85,8 @@ pub struct Parts {
     pub state: PathBuf,
     /// The digest of the settings: with others, what was given up is tried again.
     pub settings: Digest,
-    /// Chunks go up by themselves; otherwise only those that somebody asks for.
-    pub auto_upload: bool,
+    /// Lets the bytes of uploads go no faster than it says.
+    pub throttle: Arc<Throttle>,
 }
 
 /// The library in memory, the queue, and what joins them to disk and store.
@@ -106,6 +114,9 @@ pub struct Sync {
 
 #[derive(Debug)]
 struct State {
+    tuning: Tuning,
+    /// Places for parts of large chunks that are on their way.
+    places: Arc<Semaphore>,
     queue: Queue,
     recordings: BTreeMap<RecordingName, Recording>,
     unmanaged: AllUnmanaged,
@@ -132,7 +143,11 @@ struct State {
     block: Option<(Block, UnixNs)>,
     refused: RefusedEvents,
     throughput: Throughput,
+    pace: Pace,
     filling: Filling,
+    leases: evict::Leases,
+    /// How much less is free than the settings want.
+    disk_low_bytes: u64,
 }
 
 /// How uploads go at one instant.
@@ -152,21 +167,11 @@ pub struct Going {
     pub disk_full_in_s: Option<u64>,
 }
 
-/// How often the running sync looks, and how long it may take to end.
-#[derive(Debug, Clone, Copy)]
-pub struct Timers {
-    /// Between looks at recordings that go on.
-    pub rescan_open: Duration,
-    /// Between looks at the whole library.
-    pub rescan_all: Duration,
-    /// Between comparisons of all marks with the store.
-    pub verify: Duration,
-    /// For what is on its way when it ends.
-    pub shutdown_grace: Duration,
-}
-
 /// The shortest wait of the running sync: a timer that is just due does not spin it.
 const WAKE_MIN: Duration = Duration::from_millis(1);
+
+/// Longest wait between looks whether room is to be made: a robot may write a gigabyte a minute.
+const ROOM_LOOK_MAX: Duration = Duration::from_secs(10);
 
 /// Between comparisons of marks and store while there is doubt.
 const DOUBT_RETRY: Duration = Duration::from_secs(60);
@@ -179,9 +184,12 @@ fn note_end(ended: Result<(), JoinError>) {
 
 impl Sync {
     /// Makes a sync that knows nothing yet.
-    pub fn new(parts: Parts, limits: Limits) -> Self {
+    pub fn new(parts: Parts, tuning: Tuning) -> Self {
+        parts.throttle.set(tuning.bandwidth_limit_bytes_per_s);
         let state = State {
-            queue: Queue::new(limits),
+            queue: Queue::new(tuning.limits),
+            places: Arc::new(Semaphore::new(tuning.places())),
+            tuning,
             recordings: BTreeMap::new(),
             unmanaged: AllUnmanaged::new(),
             unreadable: BTreeMap::new(),
@@ -198,7 +206,10 @@ impl Sync {
             block: None,
             refused: RefusedEvents::default(),
             throughput: Throughput::default(),
+            pace: Pace::default(),
             filling: Filling::default(),
+            leases: evict::Leases::default(),
+            disk_low_bytes: 0,
         };
         Self {
             started_at_ns: parts.clock.wall(),
@@ -327,7 +338,7 @@ impl Sync {
 
     /// Runs until `stop`: scans the library, takes up what is told meanwhile, uploads. Then what is on its way may
     /// end within the grace; what does not is dropped, which is always safe.
-    pub async fn run(self: &Arc<Self>, timers: Timers, stop: impl Future<Output = ()>) {
+    pub async fn run(self: &Arc<Self>, stop: impl Future<Output = ()>) {
         self.restore_letters();
         self.restore_pause();
         let mut stop = pin!(stop);
@@ -336,11 +347,12 @@ impl Sync {
         tasks.spawn(async move { first.probe_first().await });
         let mut scan: Option<JoinHandle<()>> = None;
         let (mut open_at, mut all_at) = (Tick::default(), Tick::default());
-        let mut verify_at = self.verify_at(timers.verify);
+        let mut verify_at = self.verify_at(self.timers().verify);
         let mut verify: Option<JoinHandle<Duration>> = None;
         let mut doubt_at = Tick::default();
+        let (mut room_at, mut room): (Tick, Option<JoinHandle<()>>) = (Tick::default(), None);
         loop {
-            let now = self.parts.clock.tick();
+            let (now, timers) = (self.parts.clock.tick(), self.timers());
             if now >= open_at {
                 if scan.as_ref().is_none_or(JoinHandle::is_finished) {
                     scan = Some(self.spawn_scan(now >= all_at));
@@ -357,6 +369,11 @@ impl Sync {
                 let sync = Arc::clone(self);
                 verify = Some(tokio::spawn(async move { sync.verify_and_note(timers.verify).await }));
             }
+            if now >= room_at && self.is_scanned() && room.as_ref().is_none_or(JoinHandle::is_finished) {
+                room_at = now.after(timers.rescan_all.min(ROOM_LOOK_MAX));
+                let sync = Arc::clone(self);
+                room = Some(tokio::spawn(async move { sync.make_room().await }));
+            }
             self.save_letters_later(&mut tasks);
             let next = self.start_all(&mut tasks);
             let wake = next.map_or(open_at, |next| next.min(open_at)).since(now).max(WAKE_MIN);
@@ -372,10 +389,9 @@ impl Sync {
                 note_end(ended);
             }
         };
-        if let Some(verify) = verify {
-            verify.abort();
-        }
-        if tokio::time::timeout(timers.shutdown_grace, drained).await.is_err() {
+        verify.iter().for_each(JoinHandle::abort);
+        room.iter().for_each(JoinHandle::abort);
+        if tokio::time::timeout(self.timers().shutdown_grace, drained).await.is_err() {
             tracing::warn!("uploads are cut off: they go on at the next start");
         }
         self.save_letters();
@@ -414,6 +430,12 @@ impl Sync {
         if let Some(until) = self.pause_until() {
             return Some(until);
         }
+        let window_changes_at = self.apply_window();
+        let next = self.start_now(tasks);
+        next.into_iter().chain(window_changes_at).min()
+    }
+
+    fn start_now(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
         loop {
             let next = self.state().queue.next(self.parts.clock.tick());
             let sync = Arc::clone(self);

@@ -34,6 +34,8 @@ struct Wanted {
     recording: Recording,
     manifest: Manifest,
     text: Vec<u8>,
+    /// The library that the local manifest came from, where it was restored: no twin, but what was here before.
+    predecessor: Option<String>,
 }
 
 /// Returns what may be published of a recording; `None` while nothing of it is proven, or where it is not ours to publish.
@@ -131,7 +133,8 @@ impl Sync {
         let local = self.manifest(name)?;
         let recording = self.recording(name)?;
         let (manifest, text) = wanted(&recording, &local, self.parts.facts.library_id())?;
-        Some(Wanted { recording, manifest, text })
+        let predecessor = manifest::library_of(&local).map(str::to_owned);
+        Some(Wanted { recording, manifest, text, predecessor })
     }
 
     /// Puts the wanted manifest in the place of the one that stands there, joined with it; another capture's is left
@@ -171,7 +174,8 @@ impl Sync {
         };
         // Even what we wrote ourselves is read: the local manifest may name less than it did, and this one only grows.
         let theirs = read_manifest(store, key).await?;
-        if let Some(twin) = theirs.as_ref().and_then(manifest::library_of) {
+        let library = theirs.as_ref().and_then(manifest::library_of);
+        if let Some(twin) = library.filter(|library| wanted.predecessor.as_deref() != Some(*library)) {
             self.note_library(twin, "bucket");
         }
         let text = match theirs.map(|theirs| joined(key, &wanted.manifest, &theirs)) {

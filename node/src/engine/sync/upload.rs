@@ -48,7 +48,11 @@ const DOUBTFUL: [&str; 3] = ["no_such_bucket", "local_path_missing", "local_path
 
 impl Sync {
     pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
-        let outcome = match self.send(&item, attempt).await {
+        let began = self.parts.clock.tick();
+        self.state().pace.begin(began);
+        let sent = self.send(&item, attempt).await;
+        self.end_pace(sent.as_ref().map_or(0, |(proven, _)| proven.sent_bytes));
+        let outcome = match sent {
             Ok((proven, key)) => {
                 let is_proven = proven.proof.is_proven();
                 self.settle(item.clone(), proven, key).await;
@@ -126,7 +130,7 @@ impl Sync {
         }
     }
 
-    async fn send(&self, item: &Item, attempt: u32) -> Result<(Proven, ObjectKey), TransferError> {
+    async fn send(self: &Arc<Self>, item: &Item, attempt: u32) -> Result<(Proven, ObjectKey), TransferError> {
         let known = self.state().probe;
         let probe = match known {
             Some(probe) => probe,
@@ -151,7 +155,7 @@ impl Sync {
     }
 
     /// Looks at the store when the run begins, so that a fact that stops uploads is told before the first chunk.
-    pub(super) async fn probe_first(&self) {
+    pub async fn probe_first(&self) {
         if let Err(block) = self.probe().await
             && block.reason != "unreachable"
         {
@@ -169,7 +173,7 @@ impl Sync {
         self.note_gate(&mut state);
     }
 
-    async fn parcel(&self, item: &Item, attempt: u32) -> Result<Parcel, StoreError> {
+    async fn parcel(self: &Arc<Self>, item: &Item, attempt: u32) -> Result<Parcel, StoreError> {
         let id = &item.id;
         let gone = || StoreError::from(ContentError::Gone(self.parts.recordings.join(id.recording.as_str())));
         let (machine_id, known) = {
@@ -183,7 +187,9 @@ impl Sync {
             None => hash_named(path.clone(), id.chunk).await?,
         };
         let key = ObjectKey::chunk(&machine_id, &id.recording, id.chunk);
-        Ok(Parcel { path, digest, key, may_be_there: attempt > 1 || !item.is_fresh })
+        let large = self.large(id, item.size_bytes);
+        let may_be_there = attempt > 1 || !item.is_fresh;
+        Ok(Parcel { path, digest, key, size_bytes: item.size_bytes, may_be_there, large })
     }
 
     /// Writes the mark to the journal, then takes it into the view and tells it.
@@ -200,7 +206,7 @@ impl Sync {
 
     fn settle_now(&self, item: &Item, proven: Proven, key: &ObjectKey) {
         let Item { id, size_bytes, .. } = item;
-        let Proven { digest, proof, etag } = proven;
+        let Proven { digest, proof, etag, sent_bytes } = proven;
         let (chunk, size_bytes) = (id.chunk, *size_bytes);
         let is_known_claim = !proof.is_proven()
             && self.recording(&id.recording).is_some_and(|recording| {
@@ -231,7 +237,7 @@ impl Sync {
         if let Some(recording) = state.recordings.get_mut(&id.recording) {
             recording.is_folded = false;
         }
-        state.throughput.add(size_bytes, now);
+        state.note_sent(sent_bytes, now);
         state.publisher.want(&id.recording, now);
         let (recording, sha256) = (id.recording.clone(), digest.to_string());
         self.parts.facts.tell(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });

@@ -94,6 +94,7 @@ impl Sync {
                 taken_back += usize::from(spawn_blocking(take_back).await.is_ok());
             }
         }
+        self.sweep_uploads().await;
         self.changed.notify_one();
         Ok(taken_back)
     }

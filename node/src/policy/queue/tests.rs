@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits = Limits { concurrency: 3, chunks_max: 8, give_up_after: Duration::from_secs(100) };
+const LIMITS: Limits =
+    Limits { concurrency: 3, chunks_max: 8, give_up_after: Duration::from_secs(100), order: Order::Oldest };
 
 fn id(number: u32) -> ChunkId {
     let digest = Digest::of(&number.to_be_bytes());
@@ -13,7 +14,7 @@ fn id(number: u32) -> ChunkId {
 }
 
 fn item(number: u32) -> Item {
-    Item { id: id(number), size_bytes: 1, finalized_at_ns: number.into(), is_fresh: false }
+    Item { id: id(number), size_bytes: 1, finalized_at_ns: number.into(), rank: 0, is_fresh: false }
 }
 
 fn at(seconds: u64) -> Tick {
@@ -50,6 +51,56 @@ fn the_oldest_goes_first_and_no_more_at_once_than_allowed() {
     assert_eq!(started, [0, 1, 2]);
     queue.finish(&id(1), Outcome::Settled, at(1), 0.0);
     assert_eq!(start(&mut queue, at(1)), Some(3));
+}
+
+#[test]
+fn the_newest_goes_first_where_that_is_wanted_and_a_better_rank_before_any_age() {
+    let mut queue = queue(5);
+    queue.set_limits(Limits { order: Order::Newest, ..LIMITS });
+    assert_eq!(start(&mut queue, at(0)), Some(4));
+    queue.rank(|id| u32::from(id.chunk.index() != 1));
+    assert_eq!(start(&mut queue, at(0)), Some(1));
+    queue.set_limits(Limits { concurrency: 4, ..LIMITS });
+    assert_eq!((start(&mut queue, at(0)), start(&mut queue, at(0))), (Some(0), Some(2)));
+    assert_eq!(start(&mut queue, at(0)), None, "four are on their way");
+}
+
+#[test]
+fn out_of_hours_only_what_a_person_asked_for_goes() {
+    let mut queue = queue(2);
+    queue.set_window(false);
+    assert_eq!(start(&mut queue, at(0)), None);
+    assert!(queue.admits_other(at(0)), "a manifest is small");
+    let asked = Item { id: ChunkId { recording: "asked".parse().unwrap(), ..id(7) }, ..item(7) };
+    queue.offer(asked);
+    queue.urge(Some(&"asked".parse().unwrap()));
+    assert_eq!((start(&mut queue, at(0)), start(&mut queue, at(0))), (Some(7), None));
+    queue.set_window(true);
+    assert_eq!(start(&mut queue, at(0)), Some(0));
+}
+
+#[test]
+fn a_slow_link_carries_one_chunk_at_a_time_and_what_is_wanted_more_beside_it() {
+    let mut queue = queue(4);
+    queue.set_room(Some(0));
+    assert_eq!((start(&mut queue, at(0)), start(&mut queue, at(0))), (Some(0), None));
+    queue.rank(|id| if id.chunk.index() == 3 { 0 } else { 1 });
+    queue.finish(&id(0), Outcome::Settled, at(1), 0.0);
+    let urgent = Item { id: ChunkId { recording: "asked".parse().unwrap(), ..id(7) }, ..item(7) };
+    assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(3), None));
+    queue.offer(urgent);
+    queue.urge(Some(&"asked".parse().unwrap()));
+    assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(7), None));
+    queue.set_room(Some(3));
+    assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(1), None), "three bytes at once");
+}
+
+#[test]
+fn a_full_queue_keeps_the_chunks_that_go_first() {
+    let mut queue = Queue::new(Limits { chunks_max: 2, ..LIMITS });
+    let offered = [5, 6, 7, 3, 6].map(|number| queue.offer(item(number)));
+    assert_eq!(offered, [Offered::Queued, Offered::Queued, Offered::Full, Offered::Queued, Offered::Full]);
+    assert_eq!((start(&mut queue, at(0)), start(&mut queue, at(0))), (Some(3), Some(5)));
 }
 
 #[test]
@@ -237,6 +288,8 @@ enum Action {
     Forget(u32),
     Probed(bool),
     Pass(u64),
+    Newest(bool),
+    Window(bool),
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -248,6 +301,8 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (0..20_u32).prop_map(Action::Forget),
         1 => any::<bool>().prop_map(Action::Probed),
         2 => (0..100_u64).prop_map(Action::Pass),
+        1 => any::<bool>().prop_map(Action::Newest),
+        1 => any::<bool>().prop_map(Action::Window),
     ]
 }
 
@@ -283,6 +338,12 @@ proptest! {
                     prop_assert_eq!(offered == Offered::Known, known);
                     if offered == Offered::Queued {
                         model.waiting.insert(number);
+                        let lost: Vec<_> =
+                            model.waiting.iter().copied().filter(|other| queue.stage(&id(*other)).is_none()).collect();
+                        let is_swap = model.waiting.len() > LIMITS.chunks_max;
+                        prop_assert_eq!(lost.len(), usize::from(is_swap), "a full queue gives one for another");
+                        model.waiting.retain(|other| !lost.contains(other));
+                        prop_assert!(!lost.contains(&number));
                     }
                 }
                 Action::Next => {
@@ -293,6 +354,8 @@ proptest! {
                             let number = item.id.chunk.index();
                             prop_assert!(not_before.is_none_or(|tick| tick <= now), "started before its time");
                             prop_assert!(queue.blocked().is_none(), "started while blocked");
+                            let is_urgent = queue.in_flight.get(&item.id).is_some_and(|entry| entry.is_urgent);
+                            prop_assert!(is_urgent || !queue.is_window_closed, "started out of hours");
                             prop_assert!(model.waiting.remove(&number) && model.in_flight.insert(number));
                             prop_assert!(!was_failing || model.in_flight.len() == 1, "two tries while failing");
                         }
@@ -329,6 +392,11 @@ proptest! {
                 }
                 Action::Probed(is_fine) => queue.probed(if is_fine { Ok(()) } else { Err(block("fact")) }, now),
                 Action::Pass(seconds) => now = now.after(Duration::from_secs(seconds)),
+                Action::Newest(is_newest) => {
+                    let order = if is_newest { Order::Newest } else { Order::Oldest };
+                    queue.set_limits(Limits { order, ..LIMITS });
+                }
+                Action::Window(is_open) => queue.set_window(is_open),
             }
             prop_assert!(model.places().values().all(|places| *places == 1), "in two places at once");
             prop_assert_eq!(queue.waiting(), model.waiting.len());

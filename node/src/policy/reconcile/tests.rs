@@ -25,7 +25,8 @@ fn evidence(chunks: Vec<ChunkEvidence>) -> Evidence {
         manifest: RemoteManifest::Current,
         is_corrupt: false,
         is_named: true,
-        can_prove: true,
+        local_manifest: LocalManifest::Kept,
+        means: Means { can_prove: true, restore: false },
     }
 }
 
@@ -109,6 +110,53 @@ fn every_cell_of_the_table() {
 }
 
 #[test]
+fn with_restore_what_only_the_store_has_is_fetched_and_all_else_is_as_without() {
+    let means = Means { can_prove: true, restore: true };
+    for local in locals() {
+        for remote in remotes() {
+            let without = evidence(vec![chunk(local.clone(), remote.clone(), Mark::None)]);
+            let with = Evidence { means, ..without.clone() };
+            let is_gone = matches!(local, Local::Damaged | Local::Missing | Local::Evicted);
+            let is_there = matches!(remote, Remote::Same { .. } | Remote::Claimed);
+            let (findings, actions) = kinds(&with);
+            assert_eq!(actions.contains(&ActionKind::Restore), is_gone && is_there, "{local:?} {remote:?}");
+            if is_gone && is_there {
+                assert_eq!(findings, [], "{local:?} {remote:?}: what is mended is no finding");
+            } else {
+                assert_eq!((findings, actions), kinds(&without), "{local:?} {remote:?}");
+            }
+            let failure = Some(Failure { step: Step::Restore, reason: "full".into(), is_denied: false });
+            let chunk = ChunkEvidence { failure, ..chunk(local.clone(), remote.clone(), Mark::None) };
+            let (findings, actions) = kinds(&Evidence { means, ..evidence(vec![chunk]) });
+            assert!(!actions.contains(&ActionKind::Restore), "{local:?} {remote:?}: once");
+            assert!(!(is_gone && is_there) || findings == [FindingKind::Failed], "{local:?} {remote:?}");
+        }
+    }
+    let corrupt = |remote| {
+        let told = Evidence { is_corrupt: true, means, ..evidence(vec![chunk(Local::Missing, remote, Mark::Current)]) };
+        kinds(&told).1
+    };
+    assert!(corrupt(same()).contains(&ActionKind::ClearCorrupt));
+    assert!(
+        !corrupt(Remote::Claimed).contains(&ActionKind::ClearCorrupt),
+        "a claim heals nothing before it is fetched"
+    );
+}
+
+#[test]
+fn the_stores_manifest_is_written_here_first_and_only_when_it_is_asked_for() {
+    let told = Evidence {
+        manifest: RemoteManifest::Nothing,
+        local_manifest: LocalManifest::Restorable,
+        ..evidence(vec![chunk(Local::Missing, same(), Mark::NoPlace)])
+    };
+    assert_eq!(kinds(&told), (vec![FindingKind::Missing], vec![]));
+    let with = Evidence { means: Means { can_prove: true, restore: true }, ..told };
+    let wanted = [ActionKind::RestoreManifest, ActionKind::Restore, ActionKind::Publish];
+    assert_eq!(kinds(&with), (vec![], wanted.to_vec()));
+}
+
+#[test]
 fn what_the_journal_says_and_the_store_denies_is_taken_back_and_nothing_is_for_want_of_an_answer() {
     for local in locals().into_iter().filter(|local| !matches!(local, Local::Unnamed(_))) {
         for mark in [Mark::Current, Mark::Outdated] {
@@ -139,7 +187,10 @@ fn what_was_tried_in_vain_is_told_and_not_tried_again() {
     assert_eq!(failed(Remote::Other, Step::Replace, false), (vec![FindingKind::Failed], vec![]));
     assert_eq!(failed(Remote::Claimed, Step::Replace, false), (vec![FindingKind::Failed], vec![]));
     assert_eq!(failed(Remote::Unknown("x".into()), Step::Upload, false), (vec![FindingKind::Failed], vec![]));
-    let blind = Evidence { can_prove: false, ..evidence(vec![chunk(Local::Intact, Remote::Claimed, Mark::None)]) };
+    let blind = Evidence {
+        means: Means { can_prove: false, restore: false },
+        ..evidence(vec![chunk(Local::Intact, Remote::Claimed, Mark::None)])
+    };
     assert_eq!(kinds(&blind), (vec![FindingKind::Unproven], vec![]), "sending again proves nothing there");
 }
 
@@ -171,9 +222,13 @@ fn orphans_and_manifests_are_told() {
     assert_eq!(with(RemoteManifest::Due), (vec![], vec![ActionKind::Publish]));
     assert_eq!(with(RemoteManifest::Nothing), (vec![], vec![]));
     assert_eq!(with(RemoteManifest::Unknown("x".into())), (vec![FindingKind::Unknown], vec![]));
-    for kind in
-        [FindingKind::Foreign, FindingKind::NameTaken, FindingKind::ManifestUnreadable, FindingKind::ManifestWaits]
-    {
+    for kind in [
+        FindingKind::Foreign,
+        FindingKind::NameTaken,
+        FindingKind::ManifestUnreadable,
+        FindingKind::ManifestWaits,
+        FindingKind::ManifestRefused,
+    ] {
         assert!(!remedy(kind).is_empty());
     }
 }
@@ -216,6 +271,8 @@ struct World {
     published: BTreeSet<usize>,
     /// The store refuses to overwrite.
     is_guarded: bool,
+    /// A person wants all of it here.
+    restore: bool,
 }
 
 impl World {
@@ -236,7 +293,8 @@ impl World {
         });
         let is_due = self.published != self.marked();
         let manifest = if is_due { RemoteManifest::Due } else { RemoteManifest::Current };
-        Evidence { manifest, is_corrupt: self.is_corrupt, ..evidence(chunks.collect()) }
+        let means = Means { can_prove: true, restore: self.restore };
+        Evidence { manifest, is_corrupt: self.is_corrupt, means, ..evidence(chunks.collect()) }
     }
 
     fn carry_out(&mut self, action: &Action) {
@@ -264,6 +322,14 @@ impl World {
             (ActionKind::Replace, Some(truth)) => {
                 assert_eq!(truth.local, Local::Intact, "only proven bytes replace");
                 (truth.object, truth.is_told, truth.mark) = (Some(true), true, Mark::Current);
+            }
+            (ActionKind::Restore, Some(truth)) if truth.object == Some(true) => {
+                (truth.local, truth.is_told) = (Local::Intact, true);
+            }
+            (ActionKind::Restore, Some(truth)) => {
+                assert_eq!(truth.remote(), Remote::Claimed, "what is known to be something else is not fetched");
+                truth.is_told = true;
+                truth.failure = Some(Failure { step: Step::Restore, reason: "other".into(), is_denied: false });
             }
             (ActionKind::MarkCorrupt, None) => self.is_corrupt = true,
             (ActionKind::ClearCorrupt, None) => self.is_corrupt = false,
@@ -293,8 +359,11 @@ fn truth() -> impl Strategy<Value = Truth> {
 }
 
 fn world() -> impl Strategy<Value = World> {
-    (proptest::collection::vec(truth(), 0..12), any::<bool>(), any::<bool>()).prop_map(
-        |(chunks, is_corrupt, is_guarded)| World { chunks, is_corrupt, published: BTreeSet::new(), is_guarded },
+    (proptest::collection::vec(truth(), 0..12), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(chunks, is_corrupt, is_guarded, restore)| {
+            let published = BTreeSet::new();
+            World { chunks, is_corrupt, published, is_guarded, restore }
+        },
     )
 }
 
@@ -313,6 +382,10 @@ proptest! {
             }
         }
         prop_assert_eq!(plan(&world.evidence()).actions, vec![]);
+        for truth in world.chunks.iter().filter(|truth| world.restore && truth.is_answered && truth.object == Some(true)) {
+            let is_gone = matches!(truth.local, Local::Damaged | Local::Missing | Local::Evicted);
+            prop_assert!(!is_gone, "{:?} was to be fetched", truth);
+        }
         if !world.is_guarded {
             // A run that knows nothing of this one's tries has nothing to do either.
             for truth in &mut world.chunks {

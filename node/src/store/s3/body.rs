@@ -8,7 +8,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
@@ -19,13 +19,13 @@ use md5::{Digest as _, Md5};
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 
 use super::settings::Patience;
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
-    store::{Body, StoreError, StoreErrorKind},
+    store::{Body, FilePart, StoreError, StoreErrorKind, throttle::Throttle},
 };
 
 /// Blocks that are read ahead of the connection.
@@ -89,7 +89,7 @@ impl Sending {
                 Err(_) => return words,
                 // The body is gone, so an answer or an error is being read.
                 Ok(Err(_)) => {
-                    tokio::time::sleep(patience.reply).await;
+                    sleep(patience.reply).await;
                     return words;
                 }
             }
@@ -106,38 +106,65 @@ pub(super) fn md5_of(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// The file can't be had; or it is small and damaged.
-pub(super) async fn open(body: &Body, wants_md5: bool) -> Result<Opened, StoreError> {
+pub(super) async fn open(body: &Body, wants_md5: bool, throttle: &Arc<Throttle>) -> Result<Opened, StoreError> {
     match body {
         Body::Bytes(bytes) => {
             let md5 = wants_md5.then(|| md5_of(bytes));
-            Ok(opened(bytes.len() as u64, Some(bytes.clone()), None, Report { failure: None, md5 }))
+            Ok(opened(bytes.len() as u64, Some(bytes.clone()), None, Report { failure: None, md5 }, throttle))
         }
         Body::File { path, digest } => {
             let (path, digest) = (path.clone(), *digest);
-            let began = spawn_blocking(move || {
-                let blocks = VerifiedBlocks::open(&path, Some(digest))?;
-                let size_bytes = blocks.size_at_open();
-                let mut reader = Reader { blocks, size_bytes, given: 0, md5: wants_md5.then(Md5::new) };
-                let first = reader.next()?;
-                Ok::<_, ContentError>((reader, first))
-            });
-            let ended = |error| retry(format!("reading a file ended: {error}"));
-            let (mut reader, first) = began.await.map_err(ended)??;
-            let size_bytes = reader.size_bytes;
-            if reader.is_done() {
-                let md5 = reader.md5();
-                return Ok(opened(size_bytes, first, None, Report { failure: None, md5 }));
-            }
-            Ok(opened(size_bytes, first, Some(reader), Report::default()))
+            begin(move || VerifiedBlocks::open(&path, Some(digest)), wants_md5, throttle).await
         }
     }
+}
+
+/// Opens a part of a file for one request, as [`open`] does.
+///
+/// # Errors
+/// As [`open`].
+pub(super) async fn open_part(
+    part: &FilePart,
+    wants_md5: bool,
+    throttle: &Arc<Throttle>,
+) -> Result<Opened, StoreError> {
+    let FilePart { path, range, digest } = part.clone();
+    begin(move || VerifiedBlocks::open_range(&path, &range, digest), wants_md5, throttle).await
+}
+
+async fn begin(
+    open: impl FnOnce() -> Result<VerifiedBlocks, ContentError> + Send + 'static,
+    wants_md5: bool,
+    throttle: &Arc<Throttle>,
+) -> Result<Opened, StoreError> {
+    let began = spawn_blocking(move || {
+        let blocks = open()?;
+        let size_bytes = blocks.size_at_open();
+        let mut reader = Reader { blocks, size_bytes, given: 0, md5: wants_md5.then(Md5::new) };
+        let first = reader.next()?;
+        Ok::<_, ContentError>((reader, first))
+    });
+    let ended = |error| retry(format!("reading a file ended: {error}"));
+    let (mut reader, first) = began.await.map_err(ended)??;
+    let size_bytes = reader.size_bytes;
+    if reader.is_done() {
+        let md5 = reader.md5();
+        return Ok(opened(size_bytes, first, None, Report { failure: None, md5 }, throttle));
+    }
+    Ok(opened(size_bytes, first, Some(reader), Report::default(), throttle))
 }
 
 fn retry(message: String) -> StoreError {
     StoreError::new(StoreErrorKind::Retry { after: None }, message)
 }
 
-fn opened(size_bytes: u64, first: Option<Bytes>, rest: Option<Reader>, known: Report) -> Opened {
+fn opened(
+    size_bytes: u64,
+    first: Option<Bytes>,
+    rest: Option<Reader>,
+    known: Report,
+    throttle: &Arc<Throttle>,
+) -> Opened {
     let report = Arc::new(Mutex::new(known));
     let begin = if size_bytes == 0 { Stage::Sent } else { Stage::Sending(0) };
     let (told, stage) = watch::channel(begin);
@@ -147,7 +174,8 @@ fn opened(size_bytes: u64, first: Option<Bytes>, rest: Option<Reader>, known: Re
         spawn_blocking(move || reader.run(&sender, &report));
         receiver
     });
-    let blocks = Blocks { left: size_bytes, first, rest, told };
+    let throttle = Arc::clone(throttle);
+    let blocks = Blocks { left: size_bytes, next: first, rest, told, throttle, waits: None };
     let stream = ByteStream::new(SdkBody::from_body_1_x(blocks));
     Opened { stream, sending: Sending { stage, report }, size_bytes }
 }
@@ -212,9 +240,42 @@ impl Reader {
 /// The body as the connection takes it.
 struct Blocks {
     left: u64,
-    first: Option<Bytes>,
+    /// What goes next, in pieces where it is large or the link is limited.
+    next: Option<Bytes>,
     rest: Option<mpsc::Receiver<io::Result<Bytes>>>,
     told: watch::Sender<Stage>,
+    throttle: Arc<Throttle>,
+    /// A piece that was cut off, until its time has come.
+    waits: Option<(Bytes, Pin<Box<Sleep>>)>,
+}
+
+impl Blocks {
+    /// Waits for the next block, where none is at hand.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        match (self.next.take(), &mut self.rest) {
+            (Some(block), _) => Poll::Ready(Some(Ok(block))),
+            (None, Some(rest)) => rest.poll_recv(context),
+            (None, None) => Poll::Ready(None),
+        }
+    }
+
+    /// Cuts off what may go at a time. The watch sees what leaves, not what is still to be sent: so bytes in memory leave
+    /// block by block too.
+    fn cut(&mut self, mut block: Bytes) -> Bytes {
+        let most = self.throttle.piece_bytes().min(BLOCK_BYTES);
+        if block.len() <= most {
+            return block;
+        }
+        let piece = block.split_to(most);
+        self.next = Some(block);
+        piece
+    }
+
+    fn give(&mut self, piece: Bytes) -> Frame<Bytes> {
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        self.told.send_replace(if self.left == 0 { Stage::Sent } else { Stage::Sending(self.left) });
+        Frame::data(piece)
+    }
 }
 
 impl HttpBody for Blocks {
@@ -222,30 +283,26 @@ impl HttpBody for Blocks {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let next = match (self.first.take(), &mut self.rest) {
-            // Bytes in memory leave block by block too: the watch sees what leaves, not what is still to be sent.
-            (Some(mut block), _) if block.len() > BLOCK_BYTES => {
-                let next = block.split_to(BLOCK_BYTES);
-                self.first = Some(block);
-                Some(Ok(next))
+        if self.waits.is_none() {
+            match ready!(self.poll_next(context)) {
+                Some(Ok(block)) => {
+                    let piece = self.cut(block);
+                    let wait = self.throttle.reserve(piece.len());
+                    if wait.is_zero() {
+                        return Poll::Ready(Some(Ok(self.give(piece))));
+                    }
+                    self.waits = Some((piece, Box::pin(sleep(wait))));
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None if self.left > 0 => return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into()))),
+                None => return Poll::Ready(None),
             }
-            (Some(block), _) => Some(Ok(block)),
-            (None, Some(rest)) => match rest.poll_recv(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(next) => next,
-            },
-            (None, None) => None,
-        };
-        Poll::Ready(match next {
-            Some(Ok(block)) => {
-                self.left = self.left.saturating_sub(block.len() as u64);
-                self.told.send_replace(if self.left == 0 { Stage::Sent } else { Stage::Sending(self.left) });
-                Some(Ok(Frame::data(block)))
-            }
-            Some(Err(error)) => Some(Err(error)),
-            None if self.left > 0 => Some(Err(io::ErrorKind::UnexpectedEof.into())),
-            None => None,
-        })
+        }
+        if let Some((_, until)) = &mut self.waits {
+            ready!(until.as_mut().poll(context));
+        }
+        let piece = self.waits.take().map(|(piece, _)| piece);
+        Poll::Ready(piece.map(|piece| Ok(self.give(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -265,6 +322,11 @@ mod tests {
     use bubbaloop_storage_schemas::Digest;
 
     use super::*;
+    use crate::clock::SystemClock;
+
+    fn throttle() -> Arc<Throttle> {
+        Arc::new(Throttle::new(Arc::new(SystemClock::start())))
+    }
 
     async fn sent(opened: Opened) -> (usize, Sending, bool) {
         let mut stream = opened.stream;
@@ -286,14 +348,14 @@ mod tests {
             let content: Vec<u8> = (0..=250).cycle().take(size).collect();
             std::fs::write(&path, &content).unwrap();
             let right = Body::File { path: path.clone(), digest: Digest::of(&content) };
-            let opened = open(&right, true).await.unwrap();
+            let opened = open(&right, true, &throttle()).await.unwrap();
             assert_eq!(opened.size_bytes, size as u64);
             let (bytes, sending, is_whole) = sent(opened).await;
             assert_eq!((bytes, is_whole), (size, true));
             assert!(sending.is_md5(&md5_of(&content)) && !sending.is_md5(""), "{size}");
 
             let wrong = Body::File { path: path.clone(), digest: Digest::of(b"other") };
-            match open(&wrong, false).await {
+            match open(&wrong, false, &throttle()).await {
                 Err(error) => assert!(size <= BLOCK_BYTES && matches!(error.kind, StoreErrorKind::Content(_))),
                 Ok(opened) => {
                     let (bytes, sending, is_whole) = sent(opened).await;
@@ -306,12 +368,25 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_in_memory_leave_block_by_block() {
-        let mut opened = open(&Body::Bytes(vec![7; 2 * BLOCK_BYTES + 1].into()), false).await.unwrap();
+        let mut opened = open(&Body::Bytes(vec![7; 2 * BLOCK_BYTES + 1].into()), false, &throttle()).await.unwrap();
         let mut sizes = Vec::new();
         while let Some(block) = opened.stream.next().await {
             sizes.push(block.unwrap().len());
         }
         assert_eq!(sizes, [BLOCK_BYTES, BLOCK_BYTES, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_limited_link_is_given_small_pieces_and_all_of_them_in_the_end() {
+        let throttle = throttle();
+        throttle.set(Some(400_000));
+        let mut opened = open(&Body::Bytes(vec![7; 250_000].into()), false, &throttle).await.unwrap();
+        let mut sizes = Vec::new();
+        while let Some(block) = opened.stream.next().await {
+            sizes.push(block.unwrap().len());
+        }
+        assert_eq!(sizes, [100_000, 100_000, 50_000]);
+        assert!(throttle.reserve(1) > Duration::ZERO);
     }
 
     #[tokio::test]
@@ -338,7 +413,7 @@ mod tests {
         let sending = Sending { stage, report: Arc::default() };
         let mover = async {
             for left in [6, 3] {
-                tokio::time::sleep(patience.stall / 2).await;
+                sleep(patience.stall / 2).await;
                 told.send_replace(Stage::Sending(left));
             }
         };

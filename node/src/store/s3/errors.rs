@@ -196,10 +196,12 @@ enum Fault {
     Digest,
     Refused,
     NoKey,
+    /// An upload in parts is not known, or not all of its parts are.
+    NoUpload,
     Condition,
 }
 
-const CODES: [(&str, Fault); 50] = [
+const CODES: [(&str, Fault); 54] = [
     ("SlowDown", Fault::Busy),
     ("SlowDownRead", Fault::Busy),
     ("SlowDownWrite", Fault::Busy),
@@ -248,6 +250,10 @@ const CODES: [(&str, Fault); 50] = [
     ("EntityTooLarge", Fault::Refused),
     ("NotImplemented", Fault::Refused),
     ("NoSuchKey", Fault::NoKey),
+    ("NoSuchUpload", Fault::NoUpload),
+    ("InvalidPart", Fault::NoUpload),
+    ("InvalidPartOrder", Fault::NoUpload),
+    ("EntityTooSmall", Fault::Refused),
     ("PreconditionFailed", Fault::Condition),
     ("ConditionalRequestConflict", Fault::Condition),
 ];
@@ -264,10 +270,9 @@ pub(super) fn meaning(request: Request, facts: &Facts, place: Place<'_>) -> Opti
     if let Some(transport) = &facts.transport {
         return Some(of_transport(transport, place));
     }
-    let known = facts.code.as_deref().and_then(|code| CODES.iter().find(|(name, _)| *name == code));
-    match (known, facts.status) {
-        (Some((_, Fault::NoKey)), _) => of_absent(request),
-        (Some((_, fault)), _) => Some(of_fault(*fault, request, facts, place)),
+    match (fault_of(facts), facts.status) {
+        (Some(Fault::NoKey), _) => of_absent(request),
+        (Some(fault), _) => Some(of_fault(fault, request, facts, place)),
         (None, Some(404)) if facts.code.is_some() || request == Request::Read => of_absent(request),
         (None, status) => Some(of_status(status, request, facts, place)),
     }
@@ -285,6 +290,33 @@ pub(super) fn may_be_skew(facts: &Facts) -> bool {
 /// Tells whether the store does not know conditions on a put.
 pub(super) fn is_unsupported(facts: &Facts) -> bool {
     facts.status == Some(501) || facts.code.as_deref() == Some("NotImplemented")
+}
+
+/// Tells whether the store does not know an upload in parts, or not all of its parts.
+pub(super) fn is_unknown_upload(facts: &Facts) -> bool {
+    fault_of(facts) == Some(Fault::NoUpload)
+}
+
+/// Tells whether the store found other bytes than the digest says.
+pub(super) fn is_bad_digest(facts: &Facts) -> bool {
+    fault_of(facts) == Some(Fault::Digest)
+}
+
+/// Tells whether the answer to the begin of an upload in parts means that there are none: it is not known, not
+/// allowed where other puts are, or an answer that S3 would not give.
+pub(super) fn can_no_parts(facts: &Facts) -> bool {
+    let is_of_them_all = matches!(
+        fault_of(facts),
+        Some(Fault::Busy | Fault::NoBucket | Fault::Credentials | Fault::Expired | Fault::Region | Fault::Skew)
+    );
+    !is_of_them_all
+        && facts.transport.is_none()
+        && matches!(facts.status, Some(200..=299 | 400 | 403 | 404 | 405 | 501))
+}
+
+fn fault_of(facts: &Facts) -> Option<Fault> {
+    let code = facts.code.as_deref()?;
+    CODES.iter().find(|(name, _)| *name == code).map(|(_, fault)| *fault)
 }
 
 fn of_absent(request: Request) -> Option<StoreErrorKind> {
@@ -346,6 +378,7 @@ fn of_fault(fault: Fault, request: Request, facts: &Facts, place: Place<'_>) -> 
             Request::Update => StoreErrorKind::Changed,
             _ => StoreErrorKind::Retry { after: None },
         },
+        Fault::NoUpload => StoreErrorKind::Changed,
         Fault::Refused | Fault::NoKey => StoreErrorKind::Rejected,
     }
 }

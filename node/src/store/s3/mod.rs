@@ -36,12 +36,16 @@ use self::{
     settings::{Credentials, Patience, Problem, S3Settings},
     time::StoreTime,
 };
-use super::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored};
+use super::{
+    Body, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, Page, PartSupport, PutMode, StoreError, StoreErrorKind,
+    Stored, throttle::Throttle,
+};
 use crate::clock::Clock;
 
 mod body;
 mod errors;
 mod http;
+mod multipart;
 mod probe;
 mod requests;
 pub mod settings;
@@ -62,7 +66,12 @@ pub struct S3Store {
     endpoint: String,
     time: StoreTime,
     patience: Patience,
+    throttle: Arc<Throttle>,
     found: Mutex<Option<Probe>>,
+    /// What it does with parts, once that was asked; after the next probe it is found out anew.
+    parts_found: Mutex<Option<PartSupport>>,
+    /// Held by whoever finds that out.
+    finding_parts: tokio::sync::Mutex<()>,
     /// Held by the one probe that runs, with how the last one ended: uploads that begin together ask
     /// for a probe together, and probes at once would find each other's objects.
     probing: tokio::sync::Mutex<Option<Result<Probe, StoreError>>>,
@@ -84,7 +93,7 @@ impl S3Store {
     /// All that is wrong with the settings, at once.
     pub async fn open(settings: &S3Settings, clock: Arc<dyn Clock>) -> Result<Self, Vec<Problem>> {
         let mut problems = settings.check().problems;
-        let time = StoreTime::new(clock);
+        let time = StoreTime::new(Arc::clone(&clock));
         let http = Http::new(settings.ca_file.as_deref(), settings.patience, time.clone());
         let http = http.map_err(|problem| problems.push(problem)).ok();
         let (Some(http), Some(region), true) = (http, settings.region(), problems.is_empty()) else {
@@ -116,12 +125,21 @@ impl S3Store {
             probe_folder: format!("{prefix}{}/.probe/", settings.machine_id),
             prefix,
             endpoint: settings.endpoint().unwrap_or(settings.provider.name()).to_owned(),
+            throttle: Arc::new(Throttle::new(Arc::clone(&clock))),
             time,
             patience: settings.patience,
             found: Mutex::new(None),
+            parts_found: Mutex::new(None),
+            finding_parts: tokio::sync::Mutex::new(()),
             probing: tokio::sync::Mutex::new(None),
             probes: AtomicU64::new(0),
         })
+    }
+
+    /// Lets the bytes of uploads go no faster than `throttle` says.
+    #[must_use]
+    pub fn throttled(self, throttle: Arc<Throttle>) -> Self {
+        Self { throttle, ..self }
     }
 
     /// Returns the store's clock minus ours as its last answer told it, in milliseconds, to within a second.
@@ -131,6 +149,14 @@ impl S3Store {
 
     fn found(&self) -> Option<Probe> {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn parts_found(&self) -> Option<PartSupport> {
+        *self.parts_found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_parts(&self, found: Option<PartSupport>) {
+        *self.parts_found.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     fn place(&self) -> Place<'_> {
@@ -148,8 +174,10 @@ impl S3Store {
     /// A digest is told only where the probe saw that the store finds it out itself.
     fn meta(&self, key: &ObjectKey, seen: Seen) -> ObjectMeta {
         let is_its_own = self.found().is_some_and(|found| found.tells_sha256);
-        let Seen { size_bytes, etag, told_digest } = seen;
-        ObjectMeta { key: key.clone(), size_bytes, etag, digest: told_digest.filter(|_| is_its_own) }
+        let checks_parts = self.parts_found() == Some(PartSupport::Checked);
+        let Seen { size_bytes, etag, told_digest, told_parts } = seen;
+        let (digest, parts) = (told_digest.filter(|_| is_its_own), told_parts.filter(|_| is_its_own && checks_parts));
+        ObjectMeta { key: key.clone(), size_bytes, etag, digest, parts }
     }
 
     /// Returns the condition for the store, having looked itself where the store is known to pass conditions over: a
@@ -291,7 +319,7 @@ impl ObjectStore for S3Store {
         }
         let Some((answer, etag)) = self.opened(&self.full(key), None).await? else { return Ok(None) };
         let size_bytes = length(&answer);
-        let meta = self.meta(key, Seen { size_bytes, etag, told_digest: None });
+        let meta = self.meta(key, Seen { size_bytes, etag, told_digest: None, told_parts: None });
         Ok(Some(self.stream(meta, answer.body, 0, size_bytes)))
     }
 
@@ -317,11 +345,25 @@ impl ObjectStore for S3Store {
                 let key = ObjectKey::from_str(&ours(object.key()?)?).ok()?;
                 let size_bytes = u64::try_from(object.size()?).ok()?;
                 let etag = object.e_tag().map(unquoted).unwrap_or_default();
-                Some(ObjectMeta { key, size_bytes, etag, digest: None })
+                Some(ObjectMeta { key, size_bytes, etag, digest: None, parts: None })
             })
             .collect();
         objects.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(Page { objects, next_after: next.and_then(ours) })
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let full = format!("{}{prefix}", self.prefix);
+        let found = self.folders(&full).await?;
+        let mut names: Vec<_> = found
+            .iter()
+            .filter_map(|folder| folder.strip_prefix(&full)?.strip_suffix('/'))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -339,9 +381,14 @@ impl ObjectStore for S3Store {
         let found = self.find_out().await;
         *last = Some(found.as_ref().copied().map_err(again));
         self.probes.fetch_add(1, Ordering::Release);
+        self.note_parts(None);
         if let Ok(found) = found {
             *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         }
         found
+    }
+
+    fn multipart(&self) -> Option<&dyn MultipartStore> {
+        Some(self)
     }
 }

@@ -9,16 +9,16 @@ use aws_sdk_s3::{
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::base64;
-use bubbaloop_storage_schemas::Digest;
+use bubbaloop_storage_schemas::{Digest, limits::STORE_FOLDERS_MAX};
 
 use super::{
     S3Store, body,
     errors::{self, Facts, Request},
 };
-use crate::store::{Body, StoreError, StoreErrorKind, Stored};
+use crate::store::{Body, PartsDigest, StoreError, StoreErrorKind, Stored};
 
 /// The name of our digest in an object's metadata: for people, and never believed.
-const METADATA_SHA256: &str = "sha256";
+pub(super) const METADATA_SHA256: &str = "sha256";
 
 /// Why a request gave nothing.
 #[derive(Debug)]
@@ -66,6 +66,8 @@ pub(super) struct Seen {
     pub etag: String,
     /// What the store says of the digest: perhaps only what it was told.
     pub told_digest: Option<Digest>,
+    /// What it says of the digests of the object's parts.
+    pub told_parts: Option<PartsDigest>,
 }
 
 fn retry(message: String) -> StoreError {
@@ -81,6 +83,12 @@ pub(super) fn unquoted(etag: &str) -> String {
 pub(super) fn whole_digest(text: &str) -> Option<Digest> {
     let bytes = base64::decode(text).ok()?;
     bytes.try_into().ok().map(Digest::from_bytes)
+}
+
+/// Reads the store's checksum of an object that went up in parts.
+pub(super) fn parts_digest(text: &str) -> Option<PartsDigest> {
+    let (digest, count) = text.rsplit_once('-')?;
+    Some(PartsDigest { digest: whole_digest(digest)?, count: count.parse().ok().filter(|count| *count > 0)? })
 }
 
 /// An answer counts only if a store gave it: a captive portal says 200 to everything. Some stores tell no ETag of an
@@ -154,7 +162,7 @@ impl S3Store {
     }
 
     /// Waits for an answer without a body of ours, not for ever.
-    async fn within<T>(&self, request: impl Future<Output = Result<T, Failed>> + Send) -> Result<T, Failed> {
+    pub(super) async fn within<T>(&self, request: impl Future<Output = Result<T, Failed>> + Send) -> Result<T, Failed> {
         let answer = tokio::time::timeout(self.patience.request, Box::pin(request)).await;
         answer.unwrap_or_else(|_| Err(Failed::Facts(Facts::timeout("no answer came in time"))))
     }
@@ -168,7 +176,7 @@ impl S3Store {
         condition: Condition<'_>,
         wants_md5: bool,
     ) -> Result<Stored, Failed> {
-        let opened = body::open(body, wants_md5).await.map_err(Failed::Told)?;
+        let opened = body::open(body, wants_md5, &self.throttle).await.map_err(Failed::Told)?;
         let length = i64::try_from(opened.size_bytes).unwrap_or(i64::MAX);
         let checksum = base64::encode(claimed.as_bytes());
         let put = self.client.put_object().bucket(&self.bucket).key(key).content_length(length);
@@ -201,6 +209,7 @@ impl S3Store {
             size_bytes: answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0),
             etag: version(answer.e_tag(), answer.metadata(), key)?,
             told_digest: answer.checksum_sha256().and_then(whole_digest),
+            told_parts: answer.checksum_sha256().and_then(parts_digest),
         })
     }
 
@@ -257,6 +266,29 @@ impl S3Store {
         page.ok_or_else(|| retry(format!("the listing of {prefix:?} is not there")))
     }
 
+    /// Lists the folders right below a prefix as they stand in the bucket.
+    pub(super) async fn folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let (mut folders, mut token) = (Vec::new(), None::<String>);
+        loop {
+            let send = || async {
+                let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).delimiter("/");
+                let list = list.set_continuation_token(token.clone());
+                self.within(async { Ok(list.send().await?) }).await
+            };
+            let page = self.ask(Request::List, &format!("list {prefix:?}"), send).await?;
+            let page = page.ok_or_else(|| retry(format!("the listing of {prefix:?} is not there")))?;
+            folders.extend(page.common_prefixes().iter().filter_map(|found| found.prefix().map(str::to_owned)));
+            let next = page.next_continuation_token().filter(|_| page.is_truncated() == Some(true));
+            if next.is_some() && next == token.as_deref() {
+                return Err(retry(format!("the listing of {prefix:?} does not go on")));
+            }
+            token = next.map(str::to_owned);
+            if token.is_none() || folders.len() >= STORE_FOLDERS_MAX {
+                return Ok(folders);
+            }
+        }
+    }
+
     /// Removes an object.
     pub(super) async fn removed(&self, key: &str) -> Result<(), StoreError> {
         let send = || async {
@@ -278,6 +310,10 @@ mod tests {
         assert_eq!(whole_digest(&text), Some(digest));
         for other in [format!("{text}-3"), String::new(), "AAAA".into(), "?".into()] {
             assert_eq!(whole_digest(&other), None, "{other}");
+        }
+        assert_eq!(parts_digest(&format!("{text}-3")), Some(PartsDigest { digest, count: 3 }));
+        for other in [text.clone(), format!("{text}-0"), format!("{text}-x"), "-1".into()] {
+            assert_eq!(parts_digest(&other), None, "{other}");
         }
     }
 

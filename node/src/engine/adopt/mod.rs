@@ -1,0 +1,414 @@
+//! Makes a recording of this machine of what is none: files of other tools, chunks that no manifest names, a recording
+//! that another machine wrote.
+//!
+//! `import` takes files in, `in_place` takes over what is laid out as a recording already, `job` runs it. The manifest is written last,
+//! so that nothing is a recording before it is whole; a source is never changed nor removed.
+
+mod import;
+mod in_place;
+pub mod job;
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bubbaloop_storage_schemas::{
+    MachineId, RecordingName, UnixNs,
+    adopt::{AdoptAction, AdoptActionKind, AdoptFinding, AdoptFindingKind, AdoptResult},
+    error::{ErrorCode, Refusal},
+    reply::Progress,
+};
+
+use crate::{
+    clock::Clock,
+    content::{ContentError, VerifiedBlocks},
+    durable,
+    library::{
+        mcap_file::McapFault,
+        scan,
+        source::{self, SourceFile, Stamp},
+        unmanaged::{self, SALVAGE},
+    },
+    policy::{adopt, recording::ManifestFacts},
+};
+
+/// Which library takes it in.
+#[derive(Debug, Clone)]
+pub struct Library {
+    /// The folder of recordings.
+    pub recordings: PathBuf,
+    /// This machine.
+    pub machine_id: MachineId,
+    /// Held while something is adopted, by this process or another one.
+    pub lock: PathBuf,
+    /// What crashes left of recorders' open files.
+    pub salvage: PathBuf,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What is to be adopted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// What `list` shows under a name.
+    Listed(String),
+    /// Files and folders that a person named.
+    Paths(Vec<PathBuf>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listed(name) => f.write_str(name),
+            Self::Paths(paths) => {
+                let names = paths.iter().filter_map(|path| Some(path.file_name()?.to_string_lossy()));
+                f.write_str(&names.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+/// How it is adopted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// The new recording's name; the source's without one.
+    pub name: Option<RecordingName>,
+    /// What is whole is taken out of files that were cut off or damaged.
+    pub recover: bool,
+    /// Files are copied rather than given a second name.
+    pub copy: bool,
+}
+
+/// Why something was not adopted.
+#[derive(Debug, thiserror::Error)]
+pub enum AdoptError {
+    /// There is no such thing.
+    #[error("there is nothing to adopt under the name {0}")]
+    NotFound(String),
+    /// It is still being written.
+    #[error("{what} was written to less than a minute ago: it may still be recorded")]
+    Busy {
+        /// What is.
+        what: String,
+    },
+    /// It may not be adopted as it is.
+    #[error("{message}")]
+    Conflict {
+        /// Why.
+        message: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A file is none that can be taken as it is.
+    #[error("{file}: {fault}")]
+    Unfit {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        fault: McapFault,
+        /// Recovering was asked for already.
+        is_recovering: bool,
+    },
+    /// A file changed while it was read.
+    #[error("{0} changed while it was read")]
+    Changed(String),
+    /// The library can't be read or written.
+    #[error("{what}: {source}")]
+    Disk {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A person stopped it.
+    #[error("it was cancelled")]
+    Cancelled,
+}
+
+impl AdoptError {
+    /// A file can't be had, whatever is in it.
+    fn file(label: &str, fault: ContentError) -> Self {
+        match fault {
+            ContentError::Unreadable { source, .. } => Self::Disk { what: label.to_owned(), source },
+            fault => Self::Disk { what: label.to_owned(), source: io::Error::other(fault) },
+        }
+    }
+
+    /// A file is none that can be taken as it is.
+    fn unfit(label: &str, fault: McapFault, is_recovering: bool) -> Self {
+        match fault {
+            McapFault::Stopped => Self::Cancelled,
+            McapFault::File(fault) => Self::file(label, fault),
+            McapFault::Write(source) => Self::Disk { what: format!("what is whole in {label}"), source },
+            fault => Self::Unfit { file: label.to_owned(), fault, is_recovering },
+        }
+    }
+
+    fn disk(what: &Path) -> impl Fn(io::Error) -> Self {
+        let what = what.display().to_string();
+        move |source| Self::Disk { what: what.clone(), source }
+    }
+
+    /// Tells it to the asker.
+    pub fn refusal(&self) -> Refusal {
+        let message = self.to_string();
+        match self {
+            Self::NotFound(_) => Refusal::new(ErrorCode::NotFound, message).hint("list tells what there is"),
+            Self::Busy { .. } | Self::Changed(_) => {
+                let refusal =
+                    Refusal::new(ErrorCode::Conflict, message).hint("ask again when it has been still for a minute");
+                Refusal { retryable: true, ..refusal }
+            }
+            Self::Conflict { hint, .. } => Refusal::new(ErrorCode::Conflict, message).hint(*hint),
+            Self::Unfit { fault, is_recovering: false, .. } if fault.is_recoverable() => {
+                Refusal::new(ErrorCode::Corrupt, message).hint("recover=true (--recover) takes what is whole in it")
+            }
+            Self::Unfit { .. } => Refusal::new(ErrorCode::Corrupt, message).hint("move it away to adopt the rest"),
+            Self::Disk { .. } => {
+                let hint = "make room, or make it readable and writable for the node, and ask again";
+                Refusal::new(ErrorCode::Unavailable, message).hint(hint)
+            }
+            Self::Cancelled => {
+                Refusal::new(ErrorCode::Conflict, message).hint("ask again: it goes on where it stopped")
+            }
+        }
+    }
+}
+
+/// Hears how far it is, and tells whether to go on.
+pub trait Watch {
+    /// Hears how far it is.
+    fn hear(&self, progress: Progress);
+
+    /// Tells whether a person stopped it.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// What is known of a source before its bytes are read.
+#[derive(Debug)]
+pub struct Found {
+    /// The recording that it becomes.
+    pub recording: RecordingName,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Files that become chunks.
+    Files(Vec<SourceFile>),
+    /// A recording's folder.
+    Recording,
+}
+
+/// Finds what is to be adopted, and refuses what may still be written. It reads no content.
+///
+/// `is_unmanaged` tells that `list` shows it as laid out in another way; otherwise it is a recording's folder.
+///
+/// # Errors
+/// There is nothing of that name, it may still be written, or it can't have the wanted name.
+pub fn find(library: &Library, source: &Source, options: &Options, is_unmanaged: bool) -> Result<Found, AdoptError> {
+    let unreadable = AdoptError::disk(&library.recordings);
+    let files = match source {
+        Source::Paths(paths) => source::paths(paths).map_err(unreadable)?,
+        Source::Listed(name) if !is_unmanaged => return find_recording(library, name, options),
+        Source::Listed(name) => listed_files(library, name).map_err(unreadable)?,
+    };
+    if files.is_empty() {
+        return Err(AdoptError::NotFound(source.to_string()));
+    }
+    let now_ns = library.clock.wall();
+    if let Some(file) = files.iter().find(|file| !adopt::is_still(file.stamp.mtime_ns, now_ns)) {
+        return Err(AdoptError::Busy { what: file.label.clone() });
+    }
+    let recording = match &options.name {
+        Some(name) => name.clone(),
+        None => default_name(library, source, &files)?,
+    };
+    Ok(Found { recording, kind: Kind::Files(files) })
+}
+
+/// Returns the files of something that is listed as laid out in another way.
+fn listed_files(library: &Library, name: &str) -> io::Result<Vec<SourceFile>> {
+    if let Some(recording) = name.strip_prefix(SALVAGE) {
+        return source::folder(&library.salvage.join(recording), name);
+    }
+    let mut files = source::flat(&library.recordings, name)?;
+    let folder = library.recordings.join(name);
+    // Beside flat files of a session there may be the recording that was made of them.
+    if files.is_empty() && folder.is_dir() {
+        files = source::folder(&folder, name)?;
+    }
+    Ok(files)
+}
+
+/// Returns the name of the recording that a source becomes: its own, unless that is the source's folder.
+fn default_name(library: &Library, source: &Source, files: &[SourceFile]) -> Result<RecordingName, AdoptError> {
+    let own = match source {
+        Source::Listed(name) => name.strip_prefix(SALVAGE).unwrap_or(name).to_owned(),
+        Source::Paths(paths) => {
+            let first = paths.first().and_then(|path| path.canonicalize().ok()).unwrap_or_default();
+            let name = first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            match source::stem(&name) {
+                Some((stem, _)) => unmanaged::name_of(stem).to_owned(),
+                None => name,
+            }
+        }
+    };
+    let illegal = || AdoptError::Conflict {
+        message: format!("no recording can be named after {own:?}"),
+        hint: "give the new recording a name=",
+    };
+    let name = adopt::legal_name(&own).ok_or_else(illegal)?;
+    let folder = library.recordings.join(name.as_str());
+    let is_of_a_crash = matches!(source, Source::Listed(listed) if listed.starts_with(SALVAGE));
+    let is_own_folder = files.iter().any(|file| file.path.starts_with(&folder));
+    if is_own_folder || is_of_a_crash { adopt::other_name(&name).ok_or_else(illegal) } else { Ok(name) }
+}
+
+fn find_recording(library: &Library, name: &str, options: &Options) -> Result<Found, AdoptError> {
+    let recording: RecordingName = name.parse().map_err(|_| AdoptError::NotFound(name.to_owned()))?;
+    if options.name.as_ref().is_some_and(|wanted| *wanted != recording) {
+        let message = format!("{recording} is a recording already and keeps its name");
+        return Err(AdoptError::Conflict { message, hint: "leave out name" });
+    }
+    let view = in_place::view(library, &recording)?;
+    let now_ns = library.clock.wall();
+    if !adopt::is_still(view.recording.touched_at_ns, now_ns) {
+        return Err(AdoptError::Busy { what: recording.to_string() });
+    }
+    let may_go_on = matches!(view.recording.manifest, ManifestFacts::Readable { is_ours: true, has_ended: false })
+        && !view.recording.has_ended(now_ns);
+    if may_go_on {
+        let message = format!("{recording} has no end: its recorder may go on with it, and writes its manifest");
+        let hint = "its chunks go up all the same; ask again when it has ended, or has been still for a day";
+        return Err(AdoptError::Conflict { message, hint });
+    }
+    Ok(Found { recording, kind: Kind::Recording })
+}
+
+/// The right to adopt into a library, which one process has at a time. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _lock: File,
+}
+
+/// Between two tries to have the turn.
+const TURN_LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for the turn.
+///
+/// # Errors
+/// The home is not writable.
+pub async fn turn(library: &Library) -> Result<Turn, AdoptError> {
+    loop {
+        match durable::lock(&library.lock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(TURN_LOOK).await,
+            result => return result.map(|lock| Turn { _lock: lock }).map_err(AdoptError::disk(&library.lock)),
+        }
+    }
+}
+
+/// Adopts what was found. Idempotent: what was adopted before is found again, and what was begun goes on.
+///
+/// It reads and writes the disk: call it where blocking is allowed.
+///
+/// # Errors
+/// Why it was not adopted. What was done stays, and asking again goes on from there.
+pub fn adopt(
+    library: &Library,
+    source: &Source,
+    options: &Options,
+    is_unmanaged: bool,
+    watch: &dyn Watch,
+    _turn: &Turn,
+) -> Result<AdoptResult, AdoptError> {
+    // Looked for in turn: the one before may have adopted it.
+    let Found { recording, kind } = find(library, source, options, is_unmanaged)?;
+    let mut run = Run {
+        library,
+        options,
+        watch,
+        source: source.to_string(),
+        name: recording,
+        progress: Progress::default(),
+        result: AdoptResult::default(),
+    };
+    match kind {
+        Kind::Files(files) => run.import(files)?,
+        Kind::Recording => run.take_over()?,
+    }
+    Ok(run.result)
+}
+
+/// One adoption.
+struct Run<'a> {
+    library: &'a Library,
+    options: &'a Options,
+    watch: &'a dyn Watch,
+    /// What is adopted, for people.
+    source: String,
+    /// The recording that it becomes.
+    name: RecordingName,
+    progress: Progress,
+    result: AdoptResult,
+}
+
+impl Run<'_> {
+    fn folder(&self) -> scan::Folder {
+        scan::Folder::new(&self.library.recordings, &self.name)
+    }
+
+    fn now_ns(&self) -> UnixNs {
+        self.library.clock.wall()
+    }
+
+    fn find(&mut self, kind: AdoptFindingKind, file: Option<&str>, message: String) {
+        let (source, file) = (self.source.clone(), file.map(str::to_owned));
+        self.result.find(AdoptFinding { kind, source, file, message });
+    }
+
+    fn act(&mut self, kind: AdoptActionKind, file: Option<&str>, message: String) {
+        let (recording, file) = (self.name.clone(), file.map(str::to_owned));
+        self.result.act(AdoptAction { kind, recording, file, message });
+    }
+
+    fn begin(&mut self, sizes: impl Iterator<Item = u64>) {
+        for size_bytes in sizes {
+            self.progress.chunks_total += 1;
+            self.progress.bytes_total += size_bytes;
+        }
+        self.watch.hear(self.progress);
+    }
+
+    /// Hashes a file that must not change meanwhile, with its progress.
+    fn hash(
+        &mut self,
+        path: &Path,
+        label: &str,
+        stamp: Stamp,
+    ) -> Result<bubbaloop_storage_schemas::Digest, AdoptError> {
+        let fault = |fault| AdoptError::file(label, fault);
+        let mut blocks = VerifiedBlocks::open(path, None).map_err(fault)?;
+        while let Some(block) = blocks.next_block().map_err(fault)? {
+            if self.watch.is_cancelled() {
+                return Err(AdoptError::Cancelled);
+            }
+            self.progress.bytes_done += block.len() as u64;
+            self.watch.hear(self.progress);
+        }
+        let is_same = Stamp::of(path).is_ok_and(|now| now == stamp);
+        match blocks.finished() {
+            Some((digest, size_bytes)) if is_same && size_bytes == stamp.size_bytes => {
+                self.progress.chunks_done += 1;
+                self.watch.hear(self.progress);
+                Ok(digest)
+            }
+            Some(_) | None => Err(AdoptError::Changed(label.to_owned())),
+        }
+    }
+}

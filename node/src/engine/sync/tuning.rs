@@ -1,0 +1,163 @@
+//! The settings that apply to a sync as it runs.
+
+use std::{sync::Arc, time::Duration};
+
+use bubbaloop_storage_schemas::{RecordingName, limits::QUEUE_CHUNKS_MAX, reply::UploadWindow};
+use tokio::sync::Semaphore;
+
+use super::{State, Sync};
+use crate::{
+    library::scan::Recording,
+    policy::{
+        Tick,
+        parts::PartLimits,
+        queue::{Limits, Order},
+        retention::Retention,
+        window::Window,
+    },
+};
+
+/// Parts of large chunks on their way at once, over all of them: R2 refuses more.
+const PARTS_AT_ONCE: usize = 4;
+
+/// How uploads go. All of it may change while they do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuning {
+    /// How many at once, in which order, and for how long.
+    pub limits: Limits,
+    /// How often the running sync looks.
+    pub timers: Timers,
+    /// Chunks go up by themselves; otherwise only those that somebody asks for.
+    pub auto_upload: bool,
+    /// Recordings with the first of these tags go first, then those with the second.
+    pub priority_tags: Vec<String>,
+    /// Bytes per second over all uploads; `None` without a limit.
+    pub bandwidth_limit_bytes_per_s: Option<u64>,
+    /// The hours in which uploads go by themselves; `None` at all hours.
+    pub window: Option<Window>,
+    /// Which chunks go up in parts.
+    pub parts: PartLimits,
+    /// When files make room that are proven elsewhere.
+    pub retention: Retention,
+}
+
+impl Default for Tuning {
+    /// What holds where nothing is set.
+    fn default() -> Self {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        Self {
+            limits: Limits {
+                concurrency: 4,
+                chunks_max: QUEUE_CHUNKS_MAX,
+                give_up_after: hours(12),
+                order: Order::Oldest,
+            },
+            timers: Timers {
+                rescan_open: Duration::from_secs(5),
+                rescan_all: Duration::from_secs(60),
+                verify: hours(7 * 24),
+                shutdown_grace: Duration::from_secs(10),
+            },
+            auto_upload: true,
+            priority_tags: Vec::new(),
+            bandwidth_limit_bytes_per_s: None,
+            window: None,
+            parts: PartLimits { threshold_bytes: 16 * 1024 * 1024, part_bytes: 8 * 1024 * 1024 },
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// How often the running sync looks, and how long it may take to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// Between looks at recordings that go on.
+    pub rescan_open: Duration,
+    /// Between looks at the whole library.
+    pub rescan_all: Duration,
+    /// Between comparisons of all marks with the store.
+    pub verify: Duration,
+    /// For what is on its way when it ends.
+    pub shutdown_grace: Duration,
+}
+
+impl Tuning {
+    /// Returns how many parts may be on their way at once.
+    pub(super) fn places(&self) -> usize {
+        self.limits.concurrency.clamp(1, PARTS_AT_ONCE)
+    }
+
+    /// Returns how a recording's tags rank it: a lower one goes first.
+    pub(super) fn rank(&self, recording: Option<&Recording>) -> u32 {
+        let tags = recording.map(|recording| recording.tags.as_slice()).unwrap_or_default();
+        let place = self.priority_tags.iter().position(|tag| tags.contains(tag));
+        u32::try_from(place.unwrap_or(self.priority_tags.len())).unwrap_or(u32::MAX)
+    }
+}
+
+impl State {
+    /// Counts bytes that arrived.
+    pub(super) fn note_sent(&mut self, bytes: u64, now: Tick) {
+        if bytes > 0 {
+            self.throughput.add(bytes, now);
+        }
+    }
+
+    /// Puts the queue into the order of the recordings' tags.
+    fn rank(&mut self) {
+        let Self { queue, recordings, tuning, .. } = self;
+        queue.rank(|id| tuning.rank(recordings.get(&id.recording)));
+    }
+}
+
+impl Sync {
+    /// Takes up other settings at once. What is on its way goes on.
+    pub fn tune(&self, tuning: Tuning) {
+        self.parts.throttle.set(tuning.bandwidth_limit_bytes_per_s);
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.tuning.places() != tuning.places() {
+            // Parts that have a place keep it; the next ones are counted anew.
+            state.places = Arc::new(Semaphore::new(tuning.places()));
+        }
+        state.queue.set_limits(tuning.limits);
+        state.tuning = tuning;
+        state.rank();
+        let names: Vec<RecordingName> = state.recordings.keys().cloned().collect();
+        for name in &names {
+            self.offer_pending(state, name);
+        }
+        drop(guard);
+        self.changed.notify_one();
+    }
+
+    /// Takes in that an upload ended, for which so many bytes arrived in one piece.
+    pub(super) fn end_pace(&self, sent_bytes: u64) {
+        let now = self.parts.clock.tick();
+        let mut state = self.state();
+        state.pace.arrived(sent_bytes, now);
+        state.pace.end(now);
+        let room = state.pace.room_bytes();
+        state.queue.set_room(room);
+    }
+
+    pub(super) fn timers(&self) -> Timers {
+        self.state().tuning.timers
+    }
+
+    /// Returns how the hours stand in which uploads go by themselves; `None` where they go at all hours.
+    pub fn window(&self) -> Option<UploadWindow> {
+        let window = self.state().tuning.window?;
+        let second = self.parts.clock.second_of_day();
+        let (is_open, changes_in_s) = (window.holds(second), window.changes_in(second).as_secs());
+        Some(UploadWindow { hours: window.to_string(), is_open, changes_in_s })
+    }
+
+    /// Tells the queue whether uploads may go at this hour, and returns when that changes.
+    pub(super) fn apply_window(&self) -> Option<Tick> {
+        let now = self.parts.clock.tick();
+        let window = self.window();
+        self.state().queue.set_window(window.as_ref().is_none_or(|window| window.is_open));
+        window.map(|window| now.after(Duration::from_secs(window.changes_in_s)))
+    }
+}

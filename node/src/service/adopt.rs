@@ -1,0 +1,101 @@
+//! What `adopt` starts.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bubbaloop_storage_schemas::{
+    UnixNs, Verb,
+    error::{ErrorCode, Refusal},
+    limits::{WAIT_DEFAULT, WAIT_MAX},
+    params::Params,
+};
+
+use super::{Pending, Service};
+use crate::{
+    engine::{
+        adopt::{self, Options, Source},
+        jobs::Work,
+    },
+    policy,
+};
+
+/// What was tried to be adopted by itself, as it looked then: it is tried again when it looks otherwise.
+pub type Tried = BTreeMap<String, (u64, u64, UnixNs)>;
+
+impl Service {
+    /// Starts to make a recording of what `list` shows and is none of this machine's; joins the job that does so already.
+    ///
+    /// # Errors
+    /// A parameter is wrong, `list` shows no such name, it may still be written, or too many jobs run. Nothing was
+    /// started.
+    pub fn adopt(&self, params: &Params) -> Result<Pending, Refusal> {
+        params.check_names(Verb::Adopt)?;
+        let (source, all) = (params.text("recording")?, params.flag("all")?);
+        let options =
+            Options { name: params.recording("name")?, recover: params.flag("recover")?, copy: params.flag("copy")? };
+        let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
+        let wrong = |message: &str, hint: &str| Err(Refusal::new(ErrorCode::InvalidParams, message).hint(hint));
+        match (source, all, &options.name) {
+            (Some(_), true, _) => return wrong("both a recording and all are named", "name one of them"),
+            (None, true, Some(_)) => {
+                return wrong("all can't have one name", "leave out name, or adopt them one by one");
+            }
+            (None, false, _) => {
+                let hint = "ask adopt?recording=NAME, or adopt?all=true for everything that list shows as unmanaged";
+                return wrong("adopt needs a recording", hint);
+            }
+            (Some(_), false, _) | (None, true, None) => {}
+        }
+        self.scanned()?;
+        let work = match source {
+            None => Work::Adopt { source: None, target: None, options },
+            Some(name) => {
+                let Some(is_unmanaged) = self.sync.is_unmanaged(name) else { return Err(self.nothing_to_adopt(name)) };
+                let options = self.sync.adopt_options(name, &options);
+                let listed = Source::Listed(name.to_owned());
+                let found = adopt::find(&self.sync.library(), &listed, &options, is_unmanaged)
+                    .map_err(|error| error.refusal())?;
+                Work::Adopt { source: Some(name.to_owned()), target: Some(found.recording), options }
+            }
+        };
+        let job = self.jobs.start(work)?;
+        Ok(Pending::new(self.head(Verb::Adopt), job, Arc::clone(&self.sync), wait))
+    }
+
+    /// Starts to adopt what is laid out in another way and has been still for a minute; what was refused is left
+    /// alone until it looks otherwise.
+    pub fn auto_adopt(&self, tried: &mut Tried) {
+        let now_ns = self.clock.wall();
+        let found = self.sync.not_adopted(false);
+        tried.retain(|name, _| found.contains_key(name));
+        for (name, found) in found {
+            let look = (found.files, found.size_bytes, found.newest_at_ns);
+            if !policy::adopt::is_still(found.newest_at_ns, now_ns) || tried.get(&name) == Some(&look) {
+                continue;
+            }
+            tried.insert(name.clone(), look);
+            match self.adopt(&Params::default().with("recording", name.as_str())) {
+                Ok(_) => tracing::info!(source = name, "adopting it"),
+                Err(refusal) => {
+                    tracing::warn!(source = name, %refusal, "it is not adopted");
+                    if refusal.retryable {
+                        tried.remove(&name);
+                    }
+                }
+            }
+        }
+    }
+
+    fn nothing_to_adopt(&self, name: &str) -> Refusal {
+        if name.contains('/') || name == ".." || name == "." {
+            let refusal = Refusal::new(ErrorCode::InvalidParams, "adopt takes names that list shows, and no paths");
+            return refusal.hint("on the machine itself: bubbaloop-storage adopt PATH");
+        }
+        let names: Vec<_> = self.sync.unmanaged().into_keys().collect();
+        let hint = match bubbaloop_storage_schemas::error::nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "list?state=unmanaged tells what there is to adopt".into(),
+        };
+        let name = bubbaloop_storage_schemas::digest::shorten(name);
+        Refusal::new(ErrorCode::NotFound, format!("list shows nothing named {name}")).hint(hint)
+    }
+}

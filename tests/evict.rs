@@ -1,0 +1,202 @@
+//! Making room: what goes is known to be elsewhere just then, and nothing else ever goes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use bubbaloop_storage::{engine::sync::Sync, policy::retention::Retention};
+use bubbaloop_storage_schemas::reply::ChunkLocal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    node::{Machine, Recorder, until},
+    python::{Get, Python},
+    robot::{Robot, sync_once},
+};
+
+/// A robot of which five chunks are uploaded and published, and whose disk may hold three of them.
+async fn full_robot() -> (Robot, Vec<Value>, Arc<Sync>) {
+    let mut robot = Robot::new();
+    robot.tuning.retention = Retention { quota_bytes: Some(900_000), ..Retention::default() };
+    let chunks: Vec<_> = (0..5).map(|index| robot.chunk(index)).collect();
+    for (chunk, age) in chunks.iter().zip([40, 50, 30, 20, 10]) {
+        let path = robot.recording().join("chunks").join(chunk["name"].as_str().unwrap());
+        robot.age(&path, std::time::Duration::from_secs(age));
+    }
+    robot.ended(&chunks);
+    let sync = robot.started_and_scanned();
+    sync_once(&sync).await;
+    assert!(robot.remote("manifest.json").exists());
+    (robot, chunks, sync)
+}
+
+fn locals(sync: &Sync) -> Vec<ChunkLocal> {
+    sync.read(|recordings, _| {
+        recordings.values().flat_map(|found| found.chunks.iter().map(|chunk| chunk.facts.local)).collect()
+    })
+}
+
+fn files(robot: &Robot) -> usize {
+    fs::read_dir(robot.recording().join("chunks")).unwrap().count()
+}
+
+const PRESENT: ChunkLocal = ChunkLocal::Present;
+const EVICTED: ChunkLocal = ChunkLocal::Evicted;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_files_go_as_far_as_needed_and_stay_known_as_evicted() {
+    let (robot, chunks, sync) = full_robot().await;
+    let mut heard = robot.facts.listen();
+    sync.make_room().await;
+    assert_eq!(locals(&sync), [EVICTED, EVICTED, PRESENT, PRESENT, PRESENT]);
+    assert_eq!(files(&robot), 3);
+    let mut told = Vec::new();
+    while let Ok(event) = heard.try_recv() {
+        told.push(event.fact.kind());
+    }
+    assert_eq!(told, ["evicted", "evicted"]);
+    assert!(chunks.iter().all(|chunk| robot.is_stored(chunk)));
+    sync.make_room().await;
+    assert_eq!((files(&robot), sync.disk_low_bytes()), (3, 0), "no more than that");
+
+    let again = robot.started_and_scanned();
+    assert_eq!(locals(&again), [EVICTED, EVICTED, PRESENT, PRESENT, PRESENT]);
+    again.probe_first().await;
+    let puts = robot.puts();
+    sync_once(&again).await;
+    again.make_room().await;
+    assert_eq!((robot.puts(), files(&robot)), (puts, 3), "nothing is sent again and nothing more goes");
+    assert_eq!(robot.remote_indices("manifest.json").unwrap(), [0, 1, 2, 3, 4]);
+    assert!(again.dead_letters().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_store_does_not_hold_just_then_stays_and_goes_up_again() {
+    let (robot, chunks, sync) = full_robot().await;
+    fs::remove_file(robot.object(&chunks[0])).unwrap();
+    fs::write(robot.object(&chunks[1]), "other").unwrap();
+    sync.make_room().await;
+    assert_eq!(files(&robot), 5);
+    assert_eq!(locals(&sync)[..2], [PRESENT, PRESENT]);
+    let pending: usize = sync.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum());
+    assert_eq!(pending, 2, "their marks were lies");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_with_a_second_name_makes_no_room_and_the_next_one_goes() {
+    let (robot, chunks, sync) = full_robot().await;
+    let path = |index: usize| robot.recording().join("chunks").join(chunks[index]["name"].as_str().unwrap());
+    fs::hard_link(path(1), robot.folder.path().join("source.mcap")).unwrap();
+    sync.make_room().await;
+    assert_eq!(locals(&sync), [EVICTED, PRESENT, EVICTED, PRESENT, PRESENT]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_goes_without_the_manifest_that_names_it() {
+    let (robot, _, sync) = full_robot().await;
+    fs::remove_file(robot.remote("manifest.json")).unwrap();
+    sync.make_room().await;
+    assert_eq!(files(&robot), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_is_not_proven_goes_and_the_want_of_room_is_told_once() {
+    let mut robot = Robot::new();
+    robot.tuning.retention = Retention { quota_bytes: Some(100_000), ..Retention::default() };
+    let chunks = [robot.chunk(0), robot.chunk(1)];
+    robot.ended(&chunks);
+    let sync = robot.started_and_scanned();
+    let mut heard = robot.facts.listen();
+    sync.make_room().await;
+    sync.make_room().await;
+    assert_eq!((files(&robot), sync.disk_low_bytes()), (2, 500_000));
+    assert_eq!(heard.try_recv().unwrap().fact.kind(), "disk_low");
+    assert!(heard.try_recv().is_err());
+    sync_once(&sync).await;
+    sync.make_room().await;
+    assert_eq!((files(&robot), sync.disk_low_bytes()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_on_the_librarys_own_disk_makes_no_room() {
+    let (mut robot, _, _) = full_robot().await;
+    robot.store_folder = Some(robot.folder.path().join("mnt/bucket"));
+    let sync = robot.started_and_scanned();
+    sync.probe_first().await;
+    sync.make_room().await;
+    assert_eq!((sync.is_other_disk(), files(&robot)), (Some(false), 5));
+    assert_eq!(sync.disk_low_bytes(), 600_000);
+}
+
+/// A small disk of its own for a library.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, mebibytes: u32) -> Self {
+        fs::create_dir_all(at).unwrap();
+        let size = format!("size={mebibytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output().unwrap();
+        assert!(mounted.status.success(), "a test mounts a small disk: {}", String::from_utf8_lossy(&mounted.stderr));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+fn free_mib(path: &Path) -> u64 {
+    let stat = rustix::fs::statvfs(path).unwrap();
+    (stat.f_bavail * stat.f_frsize) >> 20
+}
+
+fn status(python: &mut Python, machine: &Machine) -> Value {
+    let replies = python.get(&Get { selector: &machine.key("status"), ..Get::default() });
+    replies.first().filter(|reply| reply.is_ok).map(|reply| reply.value()).unwrap_or_default()
+}
+
+#[test]
+fn a_robot_records_four_times_what_its_disk_holds_and_loses_nothing() {
+    let mut machine = Machine::new("evict_1", "rescan_interval = \"1s\"\nmin_free_gb = 0.012");
+    let recordings = machine.home().join("recordings");
+    let _disk = SmallDisk::mount(&recordings, 32);
+    machine.start();
+    let (mut recorders, mut smallest) = (Vec::new(), u64::MAX);
+    for number in 0..16 {
+        let mut recorder = machine.recorder(&format!("drive_{number:02}"));
+        for _ in 0..8 {
+            until("there is room for the next chunk", || free_mib(&recordings) >= 3);
+            recorder.finalize_of(1 << 20);
+            smallest = smallest.min(free_mib(&recordings));
+        }
+        recorder.end();
+        recorders.push(recorder);
+        if number % 6 == 3 {
+            machine.kill();
+            machine.start();
+        }
+    }
+    assert!(smallest >= 1, "the disk was never full");
+    let mut python = machine.python();
+    until("all is safe", || status(&mut python, &machine)["safe"] == json!(true));
+    until("there is room", || free_mib(&recordings) >= 11);
+    let here = |recorder: &Recorder| recorder.chunks.iter().filter(|chunk| recorder.path(chunk).exists()).count();
+    let all_here: usize = recorders.iter().map(here).sum();
+    assert!((1..32).contains(&all_here), "{all_here} chunks are here");
+    for recorder in &recorders {
+        let name = recorder.name.as_str();
+        assert!(recorder.chunks.iter().all(|chunk| machine.is_stored(name, chunk)));
+        assert_eq!(machine.remote_manifest(name).unwrap()["chunks"].as_array().unwrap().len(), 8);
+        let info = python.ask(&format!("{}?recording={name}", machine.key("info"))).value();
+        let rows = info["chunks"].as_array().unwrap().clone();
+        let count = |local: &str| rows.iter().filter(|chunk| chunk["local"] == local).count();
+        assert_eq!((count("evicted"), count("present")), (8 - here(recorder), here(recorder)), "{name}");
+        let sent = recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count();
+        assert_eq!(sent, 8, "each was sent once");
+    }
+}

@@ -1,0 +1,89 @@
+//! A link that is slow and breaks: what it costs, and that all of it gets there.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bubbaloop_storage::{clock::Clock, engine::sync::Timers, store::s3::S3Store};
+
+use crate::{
+    s3_store::settings,
+    support::{
+        proxy::Proxy,
+        robot::{MovedClock, Robot},
+        servers::Server,
+    },
+};
+
+/// 2 Mbit/s.
+const BYTES_PER_S: u64 = 250_000;
+
+/// How much faster the test's time passes.
+const SPEED: u32 = 20;
+
+/// Sends chunks over 2 Mbit/s that break every minute, and returns the bytes that went over the link for each that was
+/// stored.
+async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
+    let server = Server::seaweedfs().await;
+    server.bucket(bucket).await;
+    let proxy = Proxy::start(&server.endpoint).await;
+    let mut robot = Robot::new();
+    let look = Duration::from_millis(100);
+    let timers = Timers { rescan_open: look, rescan_all: look, ..robot.tuning.timers };
+    robot.tuning.timers = timers;
+    let chunks: Vec<_> = (0..).zip(sizes).map(|(index, size)| robot.chunk_of(index, *size)).collect();
+    robot.manifest(&chunks);
+    robot.hurry(SPEED);
+    let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
+    let store = S3Store::open(&settings(&proxy.endpoint, bucket), clock).await.unwrap();
+    let sync = robot.started_with(Arc::new(store), bucket);
+    proxy.limit(BYTES_PER_S * u64::from(SPEED));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn({
+        let sync = Arc::clone(&sync);
+        async move { sync.run(async { stopped.await.unwrap_or_default() }).await }
+    });
+    let before = proxy.sent();
+    let cutting = async {
+        let mut carried = before;
+        while !is_over.load(Ordering::Relaxed) {
+            // By bytes and not by time, which passes at another speed on a busy machine.
+            if proxy.sent() - carried >= 60 * BYTES_PER_S {
+                carried = proxy.sent();
+                proxy.cut();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waiting = async {
+        let pending =
+            || sync.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum::<usize>());
+        while pending() != 0 || !sync.is_scanned() {
+            tokio::time::sleep(look).await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let both = async { tokio::join!(cutting, waiting) };
+    tokio::time::timeout(Duration::from_secs(300), both).await.expect("it gets there");
+    stop.send(()).unwrap();
+    running.await.unwrap();
+    assert!(sync.dead_letters().is_empty());
+    (proxy.sent() - before) as f64 / sizes.iter().sum::<usize>() as f64
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_link_that_breaks_every_minute_carries_small_chunks_almost_once() {
+    let cost = cost("slow-small", &[1 << 20; 50]).await;
+    assert!(cost < 1.1, "{cost} bytes for each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_link_that_breaks_every_minute_carries_large_chunks_too() {
+    let cost = cost("slow-large", &[9 << 20; 6]).await;
+    assert!(cost < 1.5, "{cost} bytes for each");
+}

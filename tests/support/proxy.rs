@@ -1,0 +1,184 @@
+//! A link between a client and a server that is slow, breaks, or stands still, as a test wants it.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Mutex as AsyncMutex, watch},
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+/// Bytes that go over the link at a time.
+const PIECE: usize = 16 * 1024;
+
+#[derive(Debug)]
+struct Link {
+    /// Bytes per second from client to server; zero is no limit.
+    rate: AtomicU64,
+    /// When the link is free for the next bytes: one link, whatever runs over it.
+    free_at: AsyncMutex<Instant>,
+    /// Bytes that went from client to server.
+    sent: AtomicU64,
+    /// New connections are refused.
+    is_down: AtomicBool,
+    /// Nothing moves, and nothing breaks.
+    is_still: AtomicBool,
+    /// Each change cuts all connections.
+    cuts: watch::Sender<u64>,
+    /// The next connections are cut after so many bytes of the client's.
+    cut_after: Mutex<Option<u64>>,
+}
+
+/// A proxy on loopback. It ends when it is dropped.
+pub struct Proxy {
+    pub endpoint: String,
+    link: Arc<Link>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Proxy {
+    /// Starts one before a server.
+    pub async fn start(server: &str) -> Self {
+        let server = server.strip_prefix("http://").unwrap().to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let link = Arc::new(Link {
+            rate: AtomicU64::new(0),
+            free_at: AsyncMutex::new(Instant::now()),
+            sent: AtomicU64::new(0),
+            is_down: AtomicBool::new(false),
+            is_still: AtomicBool::new(false),
+            cuts: watch::channel(0).0,
+            cut_after: Mutex::default(),
+        });
+        let shared = Arc::clone(&link);
+        let task = tokio::spawn(async move {
+            let mut serving = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                if shared.is_down.load(Ordering::Relaxed) {
+                    continue;
+                }
+                let (link, server) = (Arc::clone(&shared), server.clone());
+                // A connection that breaks is part of the tests.
+                serving.spawn(async move { link.serve(client, &server).await.ok() });
+            }
+        });
+        Self { endpoint, link, task }
+    }
+
+    /// Lets so many bytes a second go from client to server; zero is no limit.
+    pub fn limit(&self, bytes_per_s: u64) {
+        self.link.rate.store(bytes_per_s, Ordering::Relaxed);
+    }
+
+    /// Returns how many bytes went from client to server.
+    pub fn sent(&self) -> u64 {
+        self.link.sent.load(Ordering::Relaxed)
+    }
+
+    /// Cuts all connections.
+    pub fn cut(&self) {
+        self.link.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Cuts all connections and refuses new ones, or takes them again.
+    pub fn down(&self, is_down: bool) {
+        self.link.is_down.store(is_down, Ordering::Relaxed);
+        self.cut();
+    }
+
+    /// Lets nothing move any more, or again.
+    pub fn stand_still(&self, is_still: bool) {
+        self.link.is_still.store(is_still, Ordering::Relaxed);
+    }
+
+    /// Cuts each new connection after so many bytes of the client's; `None` ends that.
+    pub fn cut_after(&self, bytes: Option<u64>) {
+        *self.link.cut_after.lock().unwrap() = bytes;
+    }
+}
+
+impl Link {
+    async fn serve(&self, client: TcpStream, server: &str) -> io::Result<()> {
+        let mut cuts = self.cuts.subscribe();
+        let server = TcpStream::connect(server).await?;
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        let left = *self.cut_after.lock().unwrap();
+        tokio::select! {
+            _ = cuts.changed() => Ok(()),
+            ended = self.up(from_client, to_server, left) => ended,
+            ended = self.down_to(from_server, to_client) => ended,
+        }
+    }
+
+    async fn up(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut left: Option<u64>) -> io::Result<()> {
+        let mut block = vec![0; PIECE];
+        loop {
+            let read = from.read(&mut block).await?;
+            if read == 0 {
+                return to.shutdown().await;
+            }
+            self.wait(read).await;
+            let read = left.map_or(read, |left| read.min(usize::try_from(left).unwrap()));
+            to.write_all(&block[..read]).await?;
+            self.sent.fetch_add(read as u64, Ordering::Relaxed);
+            if let Some(left) = &mut left {
+                *left -= read as u64;
+                if *left == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn down_to(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> io::Result<()> {
+        let mut block = vec![0; PIECE];
+        loop {
+            let read = from.read(&mut block).await?;
+            self.wait_while_still().await;
+            if read == 0 {
+                return Ok(());
+            }
+            to.write_all(&block[..read]).await?;
+        }
+    }
+
+    async fn wait_while_still(&self) {
+        while self.is_still.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn wait(&self, bytes: usize) {
+        self.wait_while_still().await;
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
+            return;
+        }
+        let until = {
+            let mut free_at = self.free_at.lock().await;
+            *free_at = (*free_at).max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / rate as f64);
+            *free_at
+        };
+        sleep_until(until).await;
+    }
+}

@@ -1,0 +1,136 @@
+//! A router as a fleet has one, with REST and the browser's WebSocket: `tests/router`, built the first time.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    node::{Machine, until},
+    servers::ports,
+    tools::{alone, installed, program, run},
+};
+
+/// Returns the router's binary. Cargo knows whether there is anything to build.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let _alone = alone("router");
+        let (manifest, target) =
+            (Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/router/Cargo.toml"), installed().join("router"));
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--locked", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&target);
+        // Build scripts look at what Cargo told of our package, and would run again where a test is started without it.
+        for (name, _) in std::env::vars_os() {
+            if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|ours| name.as_encoded_bytes().starts_with(ours.as_bytes()))
+            {
+                build.env_remove(name);
+            }
+        }
+        run(build.env("CARGO_INCREMENTAL", "0"));
+        target.join("debug/router")
+    })
+}
+
+/// A running router; it ends when it is dropped.
+pub struct Router {
+    /// Where Zenoh's sessions dial it.
+    pub endpoint: String,
+    /// Where its REST answers.
+    pub rest: String,
+    /// Where browsers dial it.
+    pub websocket: String,
+    folder: TempDir,
+    child: Child,
+}
+
+impl Router {
+    /// Starts a router on free ports. Gossip is off, as Bubbaloop's routers have it.
+    ///
+    /// Between the look for free ports and its start another process may take one: then it is started again.
+    pub fn started() -> Self {
+        for _ in 0..5 {
+            if let Some(router) = Self::start() {
+                return router;
+            }
+        }
+        unreachable!("the router ends at its start")
+    }
+
+    fn start() -> Option<Self> {
+        let binary = binary();
+        let folder = tempfile::tempdir().unwrap();
+        let [zenoh, rest, websocket] = ports().map(|port: u16| format!("127.0.0.1:{port}"));
+        let endpoint = format!("tcp/{zenoh}");
+        let config = json!({
+            "mode": "router",
+            "listen": {"endpoints": [endpoint]},
+            "scouting": {"multicast": {"enabled": false}, "gossip": {"enabled": false}},
+            "plugins_loading": {"enabled": true, "search_dirs": []},
+            "plugins": {
+                "rest": {"http_port": rest, "__required__": true},
+                "remote_api": {"websocket_port": websocket, "__required__": true},
+            },
+        });
+        let file = folder.path().join("router.json5");
+        fs::write(&file, config.to_string()).unwrap();
+        let log = File::create(folder.path().join("log")).unwrap();
+        let child = Command::new(binary).arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let (rest, websocket) = (format!("http://{rest}"), format!("ws://{websocket}"));
+        let mut router = Self { endpoint, rest, websocket, folder, child: child.unwrap() };
+        let mut is_up = false;
+        until("the router answers", || {
+            let heard = |url: &str| std::net::TcpStream::connect(url.split_once("//").unwrap().1).is_ok();
+            is_up = heard(&router.rest) && heard(&router.websocket);
+            is_up || router.child.try_wait().unwrap().is_some()
+        });
+        is_up.then_some(router)
+    }
+
+    /// Lets a machine's node, which does not run yet, join this router: as its `client`, or as a `peer` that dials it.
+    pub fn is_joined_by(&self, machine: &Machine, mode: &str) {
+        let config = machine.home().join("config.toml");
+        let settings = fs::read_to_string(&config).unwrap();
+        let connect = format!("mode = {mode:?}\nconnect = [{:?}]", self.endpoint);
+        fs::write(&config, settings.replace("connect = []", &connect)).unwrap();
+    }
+
+    /// Asks as `curl` does, and returns what it printed. `more` are further arguments.
+    pub fn curl(&self, selector: &str, more: &[&str]) -> String {
+        // Keys have stars and braces, which curl would otherwise take for patterns of its own.
+        let mut curl = Command::new(program("curl"));
+        curl.args(["--globoff", "--silent", "--show-error", "--fail", "--max-time", "60", "--noproxy", "*"]).args(more);
+        let output = curl.arg(format!("{}/{selector}", self.rest)).output().unwrap();
+        assert!(output.status.success(), "{selector}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Asks by REST and returns the rows of its JSON: key, value, encoding.
+    pub fn get(&self, selector: &str, more: &[&str]) -> Vec<Value> {
+        serde_json::from_str(&self.curl(selector, more)).unwrap()
+    }
+
+    /// Waits until a machine's node, which has joined, answers by REST and has scanned its library.
+    pub fn wait_for(&self, machine: &Machine) {
+        until("the node answers through the router", || {
+            let rows = self.get(&machine.key("list"), &[]);
+            rows.len() == 1 && rows[0]["value"]["verb"] == "list" && rows[0]["key"] != "ERROR"
+        });
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        // One that has ended already can't be killed, and a test's end is no place to say so.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            eprintln!("{}", fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
+        }
+    }
+}
