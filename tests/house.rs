@@ -15,15 +15,18 @@ const ROWS: [&[&str]; 5] = [
 ];
 
 /// What only some rooms may name.
-const OWNED: [(&str, &[&str]); 9] = [
+const OWNED: [(&str, &[&str]); 12] = [
     ("aws_", &["store"]),
     ("zenoh::", &["bus"]),
     ("zenoh_ext", &["bus"]),
     ("zenoh_keyexpr", &["bus"]),
     ("clap::", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("indicatif", &["cli"]),
+    ("textwrap", &["cli"]),
     // The demo is a recorder too.
     ("use mcap::", &["library", "cli"]),
-    ("serde_yaml", &["library"]),
+    ("serde_yaml_ng", &["library", "cli"]),
     ("SystemTime::now", &["clock"]),
     ("Instant::now", &["clock"]),
 ];

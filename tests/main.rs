@@ -33,3 +33,4 @@ mod simulation;
 mod slow_link;
 mod support;
 mod sync;
+mod terminal;

@@ -247,6 +247,39 @@ async fn a_node_that_is_killed_in_a_large_chunk_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_moves_on_with_each_part_of_a_large_chunk_and_never_back() {
+    let server = Server::seaweedfs().await;
+    server.bucket("moving").await;
+    let proxy = Proxy::start(&server.endpoint).await;
+    let mut machine = machine("parts_3", &proxy.endpoint, "moving", "concurrency = 1");
+    let mut recorder = machine.recorder("drive");
+    let size = 32 * MIB as u64;
+    recorder.finalize_of(32 * MIB);
+    recorder.end();
+    proxy.limit(8 * MIB as u64);
+    machine.start();
+    until("the recording is seen", || machine.run(&["info", "drive"]).status.success());
+    let job = || -> Value {
+        serde_json::from_slice(&machine.run(&["upload", "drive", "--wait", "0s", "--json"]).stdout).unwrap()
+    };
+    let mut told = vec![0];
+    until("the job is done", || {
+        let job = job();
+        let progress = &job["progress"];
+        let bytes_done = progress["bytes_done"].as_u64().unwrap();
+        assert!(bytes_done >= *told.last().unwrap(), "it moves back: {told:?} {bytes_done}");
+        if job["state"] == "running" {
+            assert_eq!((&progress["chunks_done"], &progress["bytes_total"]), (&json!(0), &json!(size)));
+        }
+        told.push(bytes_done);
+        job["state"] == "done"
+    });
+    told.dedup();
+    assert!(told.len() > 3, "it moves on in steps: {told:?}");
+    assert_eq!(told.last(), Some(&size));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_whose_chunk_vanished_is_given_up_and_those_of_others_are_left_alone() {
     let server = Server::seaweedfs().await;
     server.bucket("vanished").await;

@@ -175,7 +175,7 @@ pub async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     let name = drive();
     let progress = |progress| *heard.lock().unwrap() = progress;
     let ended = reconcile(sync, &name, options, &progress);
-    let result = tokio::time::timeout(DEADLINE, ended).await.unwrap().unwrap();
+    let result = tokio::time::timeout(DEADLINE, ended).await.unwrap().unwrap().result;
     let last = *heard.lock().unwrap();
     assert_eq!((last.chunks_done, last.bytes_done), (last.chunks_total, last.bytes_total), "all of it is told as done");
     assert_eq!(last.chunks_total, result.counts.chunks);

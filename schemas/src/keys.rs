@@ -86,6 +86,11 @@ pub fn contract(machine: &MachineId, name: &str) -> String {
     format!("{}/{name}", root(Space::Global, machine))
 }
 
+/// Returns the key expression of the manifests of all nodes of a fleet, those of other projects too.
+pub const fn manifests() -> &'static str {
+    "bubbaloop/**/manifest"
+}
+
 /// Returns the key on which an instance of a recorder publishes its finalize events.
 pub fn chunk_finalized(space: Space, machine: &MachineId, instance: &str) -> String {
     format!("{}/{machine}/{instance}/chunk_finalized", space.base())

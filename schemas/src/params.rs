@@ -14,6 +14,10 @@ use crate::{
     verb::Verb,
 };
 
+/// The smallest number of nanoseconds since 1970 that is taken for a time: 1973. Below it are all times of our age in
+/// seconds, milliseconds and microseconds.
+const UNIX_NS_MIN: u64 = 100_000_000_000_000_000;
+
 /// What a request was given, by name.
 ///
 /// Values of a selector are text, those of a payload JSON; the readers below take both spellings.
@@ -162,7 +166,7 @@ impl Params {
         duration.map(Some).ok_or_else(|| wrong(name, value, "a length of time such as 5s or 2m"))
     }
 
-    /// Reads a point of time.
+    /// Reads a point of time. A small number is refused: it is meant in another unit than nanoseconds.
     ///
     /// # Errors
     /// It is something else.
@@ -170,13 +174,18 @@ impl Params {
         let Some(value) = self.0.get(name) else {
             return Ok(None);
         };
-        let time = match value {
-            Value::String(text) => Timestamp::parse(text),
+        let (time, is_number) = match value {
+            Value::String(text) => (Timestamp::parse(text), text.parse::<u64>().is_ok()),
             Value::Number(number) => {
-                number.as_u64().or_else(|| number.as_f64().and_then(lenient::whole)).map(Timestamp)
+                (number.as_u64().or_else(|| number.as_f64().and_then(lenient::whole)).map(Timestamp), true)
             }
-            _ => None,
+            _ => (None, false),
         };
+        if time.is_some_and(|Timestamp(ns)| is_number && (1..UNIX_NS_MIN).contains(&ns)) {
+            let message = format!("{name}={}: too small for nanoseconds since 1970", shorten(&value.to_string()));
+            let hint = "give nanoseconds since 1970, or an RFC 3339 time such as 2026-01-31T08:00:00Z";
+            return Err(Refusal::new(ErrorCode::InvalidParams, message).hint(hint));
+        }
         time.map(Some)
             .ok_or_else(|| wrong(name, value, "a time such as 2026-01-31, 2026-01-31T08:00:00Z or Unix nanoseconds"))
     }
@@ -228,15 +237,30 @@ mod tests {
     #[test]
     fn a_selector_and_a_payload_say_the_same() {
         for params in [
-            selector("recording=r;all;limit=10;wait=5s;since=1970-01-02"),
-            payload(json!({"recording": "r", "all": true, "limit": 10.0, "wait": 5, "since": 86_400_000_000_000_u64})),
+            selector("recording=r;all;limit=10;wait=5s;since=2026-01-01"),
+            payload(json!({
+                "recording": "r", "all": true, "limit": 10.0, "wait": 5, "since": 1_767_225_600_000_000_000_u64
+            })),
         ] {
             assert_eq!(params.recording("recording").unwrap().unwrap().as_str(), "r");
             assert!(params.flag("all").unwrap());
             assert_eq!(params.limit().unwrap(), 10);
             assert_eq!(params.duration("wait").unwrap(), Some(Duration::from_secs(5)));
-            assert_eq!(params.time("since").unwrap(), Some(Timestamp(86_400_000_000_000)));
+            assert_eq!(params.time("since").unwrap(), Some(Timestamp(1_767_225_600_000_000_000)));
         }
+    }
+
+    #[test]
+    fn seconds_are_not_taken_for_nanoseconds() {
+        for number in [1, 1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000_u64] {
+            for params in [selector(&format!("since={number}")), payload(json!({"since": number}))] {
+                let refusal = params.time("since").unwrap_err();
+                assert_eq!(refusal.code, ErrorCode::InvalidParams);
+                assert!(refusal.hint.unwrap().contains("nanoseconds since 1970, or an RFC 3339 time"), "{number}");
+            }
+        }
+        assert_eq!(selector("since=0").time("since").unwrap(), Some(Timestamp(0)));
+        assert_eq!(selector("since=1970-01-02").time("since").unwrap(), Some(Timestamp(86_400_000_000_000)));
     }
 
     #[test]

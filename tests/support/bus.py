@@ -76,6 +76,9 @@ def main():
             publishers[key].put(octets(command["bytes"]), encoding=zenoh.Encoding(command["encoding"]))
         elif name == "subscribe":
             keep.append(session.declare_subscriber(command["key"], hear))
+        elif name == "answer":
+            reply = (command["key"], octets(command["bytes"]))
+            keep.append(session.declare_queryable(command["key"], lambda query, reply=reply: query.reply(*reply)))
         elif name == "alive":
             answer = [str(reply.ok.key_expr) for reply in session.liveliness().get(command["key"]) if reply.ok]
         elif name == "heard":

@@ -11,4 +11,5 @@ pub mod router;
 pub mod servers;
 pub mod sim;
 pub mod steps;
+pub mod terminal;
 pub mod tools;

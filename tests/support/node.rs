@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::{
     python::Python,
     steps::{self, Went},
+    terminal::Terminal,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
@@ -144,6 +145,13 @@ impl Machine {
 
     pub fn is_running(&mut self) -> bool {
         self.node.as_mut().is_some_and(|node| node.try_wait().unwrap().is_none())
+    }
+
+    /// Runs a command of the same binary for this home on a terminal.
+    pub fn on_terminal(&self, columns: u16, arguments: &[&str]) -> Terminal {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg("--home").arg(self.home());
+        Terminal::run(command, columns)
     }
 
     /// Runs a command of the same binary for this home.

@@ -165,6 +165,11 @@ impl Python {
         self.command(&json!({"do": "publish", "key": key, "bytes": STANDARD.encode(bytes), "encoding": encoding}));
     }
 
+    /// Answers queries for a key with these bytes, as long as the client lives.
+    pub fn answer(&mut self, key: &str, bytes: &[u8]) {
+        self.command(&json!({"do": "answer", "key": key, "bytes": STANDARD.encode(bytes)}));
+    }
+
     pub fn subscribe(&mut self, key: &str) {
         self.command(&json!({"do": "subscribe", "key": key}));
     }

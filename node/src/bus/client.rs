@@ -86,6 +86,24 @@ impl Client {
         Ok(machines)
     }
 
+    /// Returns the dataflow manifests of all nodes of the fleet, this project's or not; of one that can't be read, its key.
+    ///
+    /// # Errors
+    /// Zenoh refuses the query.
+    pub async fn manifests(&self, deadline: Duration) -> Result<Vec<Result<Value, String>>, BusError> {
+        let key = keys::manifests();
+        let get = self.session.get(key).target(QueryTarget::All).consolidation(ConsolidationMode::None);
+        let replies = get.timeout(deadline).await.map_err(BusError::new(format!("can't ask {key}")))?;
+        let mut manifests = Vec::new();
+        while let Ok(reply) = replies.recv_async().await {
+            let Ok(sample) = reply.result() else { continue };
+            let bytes = sample.payload().to_bytes();
+            let read = (bytes.len() <= REPLY_BYTES_MAX).then(|| codec::decode_value(&bytes, None).ok()).flatten();
+            manifests.push(read.ok_or_else(|| sample.key_expr().to_string()));
+        }
+        Ok(manifests)
+    }
+
     /// Listens to the events of one machine's node, or of every node, and gives each to `hear`.
     ///
     /// # Errors

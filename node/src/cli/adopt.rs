@@ -12,7 +12,12 @@ use serde_json::json;
 use super::{
     Exit,
     args::{Asked, Global},
-    ask, failed, note, result, table,
+    ask, failed, note,
+    progress::Bar,
+    result,
+    screen::Screen,
+    show::exit_of_code,
+    table,
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -39,7 +44,7 @@ pub(super) async fn run(home: &Path, global: &Global, sources: &[String], option
         return Exit::Usage;
     }
     let source = Source::Paths(sources.iter().map(PathBuf::from).collect());
-    let adopted = outside::adopt(home, &global.set, source, options, progress()).await;
+    let adopted = outside::adopt(home, &global.set, source, options, progress(global.json)).await;
     let reply = match adopted {
         Ok(reply) => reply,
         Err(error) => return failed(&error.to_string(), None),
@@ -49,7 +54,7 @@ pub(super) async fn run(home: &Path, global: &Global, sources: &[String], option
     }
     let exit = match &reply.row.error {
         None => Exit::Done,
-        Some(error) => ask::exit_of_code(error.code),
+        Some(error) => exit_of_code(error.code),
     };
     let told = json!(reply);
     if global.json {
@@ -57,7 +62,7 @@ pub(super) async fn run(home: &Path, global: &Global, sources: &[String], option
     } else if let Some(error) = &reply.row.error {
         failed(&error.message, error.hint.as_deref());
     } else {
-        result(format_args!("{}", table::adopted(&told)));
+        result(format_args!("{}", table::adopted(Screen::of_stdout(), &told)));
     }
     exit
 }
@@ -65,13 +70,16 @@ pub(super) async fn run(home: &Path, global: &Global, sources: &[String], option
 /// Between two lines that tell how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Tells how far it is.
-fn progress() -> outside::OnProgress {
+/// Shows how far it is: as a bar on a terminal, in lines elsewhere.
+fn progress(is_quiet: bool) -> outside::OnProgress {
+    if let Some(bar) = Bar::begin() {
+        return Box::new(move |progress| bar.show("adopt", progress.bytes_done, progress.bytes_total));
+    }
     let clock = SystemClock::start();
     let told = Mutex::new(clock.tick());
     Box::new(move |progress| {
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-        if clock.tick().since(*told) >= TELL_EVERY {
+        if !is_quiet && clock.tick().since(*told) >= TELL_EVERY {
             *told = clock.tick();
             note(format_args!("{}", table::progress(&json!(progress))));
         }

@@ -48,7 +48,19 @@ pub(super) enum Asked {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the node
-    Serve,
+    Serve {
+        /// A YAML file of settings, as Bubbaloop's daemon hands one over; they count as --set, which wins
+        #[arg(short, long = "config", value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Look for what is wrong: one line for each thing, with what to do
+    Doctor,
+    /// What flows in the fleet: machines, their nodes, and the topics of each
+    Topics {
+        /// Only topics that contain this text
+        #[arg(long, value_name = "TEXT")]
+        grep: Option<String>,
+    },
     /// Show the whole way from a recorder to the store, with a real node in a temporary folder
     Demo(Demo),
     /// Follow what changes, live

@@ -2,18 +2,19 @@
 
 use std::{collections::BTreeSet, path::Path, pin::pin, time::Duration};
 
-use bubbaloop_storage_schemas::{
-    MachineId, Verb,
-    error::{ErrorCode, ErrorReply},
-    limits::WAIT_MAX,
-    params::Params,
-};
+use bubbaloop_storage_schemas::{MachineId, Verb, error::ErrorCode, limits::WAIT_MAX, params::Params};
 use serde_json::{Value, json};
 
 use super::{
-    Exit,
+    Exit, READER_GONE,
     args::{Ask, Asked, Global},
-    failed, note, result, table,
+    failed, note,
+    progress::JobBar,
+    result,
+    screen::Screen,
+    show::{Answers, Form, Shown, show, text},
+    table,
+    watch::watch,
 };
 use crate::{
     bus::client::{Client, Told},
@@ -32,27 +33,30 @@ const JOB_LOOK: Duration = Duration::from_secs(1);
 /// Pages of a list or of a recording's chunks that are put together; more are cut off and told.
 const PAGES_MAX: usize = 1000;
 
+/// Between two looks at a job whose bar is drawn.
+const BAR_LOOK: Duration = Duration::from_millis(300);
+
 /// A client, and whom it asks.
-struct Asker {
-    client: Client,
-    machine: Option<MachineId>,
-    timeout: Duration,
+pub(super) struct Asker {
+    pub(super) client: Client,
+    pub(super) machine: Option<MachineId>,
+    pub(super) timeout: Duration,
 }
 
-/// What came of a question.
-#[derive(Default)]
-struct Answers {
-    told: Vec<Told>,
-    /// The machine that was asked; none where all were.
-    machine: Option<MachineId>,
-    /// Machines that were alive when all were asked.
-    alive: BTreeSet<String>,
-    /// Machines that answered, and did not answer when they were asked how it goes.
-    silent: BTreeSet<String>,
+/// Why nobody is reached.
+#[derive(Debug)]
+pub(super) struct Unreached {
+    pub(super) message: String,
+    pub(super) hint: &'static str,
 }
 
-/// Between two questions of a status that is watched.
-const WATCH_EVERY: Duration = Duration::from_secs(2);
+impl Unreached {
+    /// Tells it.
+    pub(super) fn told(&self) -> Exit {
+        failed(&self.message, Some(self.hint));
+        Exit::NoAnswer
+    }
+}
 
 /// Asks a verb of the node of this home, of another machine, or of all of them.
 pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Future<Output = ()>) -> Exit {
@@ -65,21 +69,14 @@ pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Futu
     }
     let asker = match Asker::connect(home, global).await {
         Ok(asker) => asker,
-        Err(exit) => return exit,
+        Err(unreached) => return unreached.told(),
     };
-    let is_watched = matches!(ask, Ask::Status { watch: true });
-    loop {
-        let exit = tokio::select! {
-            exit = asker.answer(global, ask) => exit,
-            () = &mut stop => return interrupted(ask),
-        };
-        if !is_watched {
-            return exit;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(WATCH_EVERY) => result(format_args!("")),
-            () = &mut stop => return exit,
-        }
+    if matches!(ask, Ask::Status { watch: true }) {
+        return watch(&asker, global, ask, stop).await;
+    }
+    tokio::select! {
+        shown = asker.answer(global, ask, Form::of(global)) => shown.print(),
+        () = &mut stop => interrupted(ask),
     }
 }
 
@@ -98,7 +95,7 @@ async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
     match offline::ask(home, &global.set, verb, params).await {
         Ok(told) => {
             let told = vec![told.map(|reply| json!(reply))];
-            show(ask, global, Answers { told, ..Answers::default() })
+            show(ask, global, Form::of(global), Answers { told, ..Answers::default() }).print()
         }
         Err(error) => failed(&error.to_string(), None),
     }
@@ -127,66 +124,80 @@ pub(super) async fn point_at(home: &Path, global: &Global, recording: &str) {
 pub(super) async fn follow(home: &Path, global: &Global, stop: impl Future<Output = ()>) -> Exit {
     let asker = match Asker::connect(home, global).await {
         Ok(asker) => asker,
-        Err(exit) => return exit,
+        Err(unreached) => return unreached.told(),
     };
-    let is_json = global.json;
+    let (is_json, screen) = (global.json, Screen::of_stdout());
     let show = move |event: Value| match is_json {
         true => result(format_args!("{event}")),
-        false => result(format_args!("{}", table::event(&event))),
+        false => result(format_args!("{}", table::event(screen, &event))),
     };
     match asker.client.listen(asker.machine.as_ref(), show).await {
         Ok(_listening) => {
-            stop.await;
+            tokio::select! {
+                () = stop => {}
+                () = READER_GONE.notified() => {}
+            }
             Exit::Done
         }
         Err(error) => failed(&error.to_string(), None),
     }
 }
 
+/// Joins the bus where the node of this home listens, or where the settings say.
+pub(super) async fn dial(home: &Path, global: &Global) -> Result<Client, Unreached> {
+    let config = Config::load(home, &global.set);
+    let holder = HomeLock::holder(home).filter(|_| HomeLock::take(home).is_err());
+    let mut endpoints: Vec<_> = holder.into_iter().flat_map(|holder| holder.endpoints).collect();
+    endpoints.extend(config.settings.zenoh.connect.iter().cloned());
+    Client::connect(&config.settings.zenoh, &endpoints).await.map_err(|_| Unreached {
+        message: match endpoints.is_empty() {
+            true => "the node is not on the bus, and zenoh.connect names no endpoint".to_owned(),
+            false => format!("nothing answers on {}", endpoints.join(", ")),
+        },
+        hint: "is the node running? start it with `bubbaloop-storage serve`",
+    })
+}
+
 impl Asker {
     /// Reaches the node of this home, or whatever the settings dial.
-    async fn connect(home: &Path, global: &Global) -> Result<Self, Exit> {
-        let config = Config::load(home, &global.set);
-        let holder = HomeLock::holder(home).filter(|_| HomeLock::take(home).is_err());
-        let mut endpoints: Vec<_> = holder.iter().flat_map(|holder| holder.endpoints.clone()).collect();
-        endpoints.extend(config.settings.zenoh.connect.iter().cloned());
-        let own = || holder.map(|holder| holder.machine_id).or_else(|| Identity::load(home).map(|it| it.machine_id));
+    pub(super) async fn connect(home: &Path, global: &Global) -> Result<Self, Unreached> {
+        let own = || HomeLock::holder(home).map(|holder| holder.machine_id);
+        let own = || own().or_else(|| Identity::load(home).map(|identity| identity.machine_id));
         let machine = match &global.machine {
             Some(Asked::All) => None,
             Some(Asked::One(machine)) => Some(machine.clone()),
-            None => Some(own().ok_or_else(|| {
-                let message = format!("no node was ever started in {}", home.display());
-                failed(&message, Some("start one with `bubbaloop-storage serve`, or name another with --machine"));
-                Exit::NoAnswer
+            None => Some(own().ok_or_else(|| Unreached {
+                message: format!("no node was ever started in {}", home.display()),
+                hint: "start one with `bubbaloop-storage serve`, or name another with --machine",
             })?),
         };
-        let client = Client::connect(&config.settings.zenoh, &endpoints).await.map_err(|_| {
-            let message = match endpoints.is_empty() {
-                true => "the node is not on the bus, and zenoh.connect names no endpoint".to_owned(),
-                false => format!("nothing answers on {}", endpoints.join(", ")),
-            };
-            failed(&message, Some("is the node running? start it with `bubbaloop-storage serve`"));
-            Exit::NoAnswer
-        })?;
-        Ok(Self { client, machine, timeout: global.timeout })
+        Ok(Self { client: dial(home, global).await?, machine, timeout: global.timeout })
     }
 
-    async fn answer(&self, global: &Global, ask: &Ask) -> Exit {
+    /// Asks and puts together what is to be shown.
+    pub(super) async fn answer(&self, global: &Global, ask: &Ask, form: Form) -> Shown {
         let alive = match self.machine {
             Some(_) => BTreeSet::new(),
             None => self.client.alive(global.timeout).await.unwrap_or_default(),
         };
         let told = match ask.job_wait() {
-            Some(wait) => self.job(ask, wait).await,
+            Some(wait) => self.job(ask, wait, global.json).await,
             None => self.pages(ask).await.map(|told| (told, BTreeSet::new())),
         };
         match told {
-            Ok((told, silent)) => show(ask, global, Answers { told, machine: self.machine.clone(), alive, silent }),
-            Err(error) => failed(&error.to_string(), None),
+            Ok((told, silent)) => {
+                show(ask, global, form, Answers { told, machine: self.machine.clone(), alive, silent })
+            }
+            Err(error) => Shown::failure(&error.to_string(), None, Exit::Failed),
         }
     }
 
-    async fn ask(&self, verb: Verb, params: &Params, wait: Duration) -> Result<Vec<Told>, crate::bus::BusError> {
+    pub(super) async fn ask(
+        &self,
+        verb: Verb,
+        params: &Params,
+        wait: Duration,
+    ) -> Result<Vec<Told>, crate::bus::BusError> {
         self.client.ask(self.machine.as_ref(), verb, params, self.timeout + wait).await
     }
 
@@ -234,35 +245,32 @@ impl Asker {
         &self,
         ask: &Ask,
         wait: Option<Duration>,
+        is_quiet: bool,
     ) -> Result<(Vec<Told>, BTreeSet<String>), crate::bus::BusError> {
         let clock = SystemClock::start();
         let began = clock.tick();
         let (verb, params) = ask.request();
+        let mut bar = JobBar::begin(is_quiet);
+        let (first, look) = if bar.is_drawn() { (BAR_LOOK, BAR_LOOK) } else { (JOB_WAIT, JOB_LOOK) };
         let wait = wait.unwrap_or(Duration::MAX);
-        let step = wait.min(JOB_WAIT);
+        let step = wait.min(first);
         let mut told = self.ask(verb, &params.with("wait", json!(step.as_secs_f64())), step).await?;
         let mut heard_at = vec![clock.tick(); told.len()];
         let mut silent = BTreeSet::new();
-        let mut shown = String::new();
         loop {
             let left = wait.saturating_sub(clock.tick().since(began));
             if left.is_zero() || !told.iter().any(|told| goes_on(told, &silent)) {
                 return Ok((told, silent));
             }
-            let line = told.iter().filter_map(|told| told.as_ref().ok()).map(table::job_line).collect::<Vec<_>>();
-            let line = line.join("\n");
-            if line != shown {
-                note(format_args!("{line}"));
-                shown = line;
-            }
-            tokio::time::sleep(left.min(JOB_LOOK)).await;
+            bar.show(told.iter().filter_map(|told| told.as_ref().ok()));
+            tokio::time::sleep(left.min(look)).await;
             for (told, heard_at) in told.iter_mut().zip(&mut heard_at) {
                 let has_ended = !goes_on(told, &silent);
                 let Ok(job) = told else { continue };
                 if has_ended {
                     continue;
                 }
-                if self.look_at(job).await? {
+                if self.look_at(job, ask).await? {
                     *heard_at = clock.tick();
                 } else if clock.tick().since(*heard_at) >= self.timeout {
                     silent.insert(text(job, "machine_id").to_owned());
@@ -272,7 +280,7 @@ impl Asker {
     }
 
     /// Asks the machine of a job how it goes, and tells whether it answered.
-    async fn look_at(&self, job: &mut Value) -> Result<bool, crate::bus::BusError> {
+    async fn look_at(&self, job: &mut Value, ask: &Ask) -> Result<bool, crate::bus::BusError> {
         let machine: Option<MachineId> = job["machine_id"].as_str().and_then(|id| id.parse().ok());
         let params = Params::default().with("job", text(job, "job"));
         match self.client.ask(machine.as_ref(), Verb::Jobs, &params, self.timeout).await?.into_iter().next() {
@@ -281,8 +289,20 @@ impl Asker {
                     job[name] = value.clone();
                 }
             }
-            // The node was started again and knows nothing of it: what it did stays done.
-            Some(Err(error)) if error.refusal.code == ErrorCode::NotFound => job["state"] = json!("cancelled"),
+            // The node was started again, or took up other settings, and knows nothing of it: asking again goes on with it.
+            Some(Err(refusal)) if refusal.refusal.code == ErrorCode::NotFound => {
+                let (verb, params) = ask.request();
+                let told = self.client.ask(machine.as_ref(), verb, &params.with("wait", 0), self.timeout).await?;
+                match told.into_iter().next() {
+                    Some(Ok(again)) => *job = again,
+                    Some(Err(refusal)) if !refusal.refusal.retryable => {
+                        job["state"] = json!("failed");
+                        job["error"] = json!(refusal.refusal);
+                    }
+                    Some(Err(_)) => {}
+                    None => return Ok(false),
+                }
+            }
             // It can't tell just now.
             Some(Err(_)) => {}
             None => return Ok(false),
@@ -296,109 +316,4 @@ fn goes_on(told: &Told, silent: &BTreeSet<String>) -> bool {
     told.as_ref().is_ok_and(|job| {
         ["queued", "running"].contains(&text(job, "state")) && !silent.contains(text(job, "machine_id"))
     })
-}
-
-fn text<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name].as_str().unwrap_or_default()
-}
-
-/// Shows what was answered, and by whom it was not.
-fn show(ask: &Ask, global: &Global, answers: Answers) -> Exit {
-    let Answers { told, machine, mut alive, silent } = answers;
-    for told in &told {
-        match told {
-            Ok(reply) => alive.remove(text(reply, "machine_id")),
-            Err(refusal) => alive.remove(&refusal.machine_id),
-        };
-    }
-    if told.is_empty() && alive.is_empty() {
-        let whom = machine.map_or_else(|| "any node".to_owned(), |machine| format!("the node of {machine}"));
-        failed(&format!("no answer from {whom}"), None);
-        note(format_args!("hint: is it running and on this bus? an access rule that denies looks the same"));
-        return Exit::NoAnswer;
-    }
-    let (replies, refused): (Vec<_>, Vec<_>) = told.into_iter().partition(Result::is_ok);
-    let replies: Vec<_> = replies.into_iter().filter_map(Result::ok).collect();
-    let refused: Vec<_> = refused.into_iter().filter_map(Result::err).collect();
-    let is_fleet = global.machine == Some(Asked::All);
-    if global.json {
-        show_json(is_fleet, &replies, &refused);
-    } else if !replies.is_empty() {
-        show_text(ask, is_fleet, &replies);
-    }
-    let mut exit = Exit::Done;
-    for machine in &alive {
-        failed(&format!("{machine}: alive, and no answer in time"), None);
-        exit = Exit::NoAnswer;
-    }
-    for machine in &silent {
-        let hint = "is it running and on this bus? asking again joins the job, or starts what is left of it";
-        failed(&format!("{machine}: answers no more, and this is what it told last"), Some(hint));
-        exit = Exit::NoAnswer;
-    }
-    for refusal in &refused {
-        let whom = if is_fleet { format!("{}: ", refusal.machine_id) } else { String::new() };
-        failed(&format!("{whom}{}", refusal.refusal.message), refusal.refusal.hint.as_deref());
-        exit = exit.max(exit_of(refusal));
-    }
-    if ask.job_wait().is_some() { replies.iter().map(exit_of_job).fold(exit, Exit::max) } else { exit }
-}
-
-fn exit_of_job(reply: &Value) -> Exit {
-    let is_not_there = reply["error"]["code"] == json!(ErrorCode::NotFound);
-    match text(reply, "state") {
-        "failed" if is_not_there => Exit::NotFound,
-        "failed" | "cancelled" => Exit::Failed,
-        _ => Exit::Done,
-    }
-}
-
-fn exit_of(refusal: &ErrorReply) -> Exit {
-    exit_of_code(refusal.refusal.code)
-}
-
-pub(super) const fn exit_of_code(code: ErrorCode) -> Exit {
-    match code {
-        ErrorCode::InvalidParams => Exit::Usage,
-        ErrorCode::NotFound => Exit::NotFound,
-        ErrorCode::Conflict
-        | ErrorCode::Corrupt
-        | ErrorCode::Denied
-        | ErrorCode::Unavailable
-        | ErrorCode::Limit
-        | ErrorCode::Internal => Exit::Failed,
-    }
-}
-
-/// One object for one node; for the fleet an array, a refusal being an object with its code.
-fn show_json(is_fleet: bool, replies: &[Value], refused: &[ErrorReply]) {
-    let refused = refused.iter().map(|refusal| json!(refusal));
-    if is_fleet {
-        let all: Vec<_> = replies.iter().cloned().chain(refused).collect();
-        return result(format_args!("{:#}", json!(all)));
-    }
-    for reply in replies.iter().cloned().chain(refused) {
-        result(format_args!("{reply:#}"));
-    }
-}
-
-fn show_text(ask: &Ask, is_fleet: bool, replies: &[Value]) {
-    if let Ask::List { .. } = ask {
-        return result(format_args!("{}", table::recordings(replies, is_fleet)));
-    }
-    for reply in replies {
-        let text = match ask {
-            Ask::Info { .. } => table::recording(reply),
-            Ask::Status { .. } => table::status(reply),
-            Ask::Config { .. } => table::settings(&reply["settings"]),
-            Ask::Upload { .. } | Ask::Cancel { .. } => table::job_line(reply),
-            Ask::Reconcile { .. } => table::reconciled(reply),
-            Ask::Adopt { .. } => table::adopted(reply),
-            Ask::Jobs { .. } => table::jobs(reply),
-            Ask::Pause { .. } | Ask::Resume => table::pause(reply),
-            Ask::DeadLetters => table::dead_letters(reply),
-            Ask::List { .. } => continue,
-        };
-        result(format_args!("{text}"));
-    }
 }

@@ -7,14 +7,17 @@ use std::{
 
 use serde_json::json;
 
-use super::{Exit, args::Global, failed, note, result, table};
-use crate::config::{
-    Config,
-    edit::{self, Change, EditError},
+use super::{Exit, args::Global, failed, note, result, screen::Screen, table};
+use crate::{
+    config::{
+        Config, ConfigProblem,
+        edit::{self, Change, EditError},
+    },
+    serve,
 };
 
 /// Changes settings; secrets are asked for without being shown.
-pub(super) fn run(home: &Path, changes: &[String]) -> Exit {
+pub(super) async fn run(home: &Path, changes: &[String]) -> Exit {
     let mut read = Vec::new();
     for change in changes {
         match read_change(change) {
@@ -25,17 +28,53 @@ pub(super) fn run(home: &Path, changes: &[String]) -> Exit {
             }
         }
     }
-    match edit::change(home, &read) {
-        Ok(()) => {
-            note(format_args!("set in {}; a node that runs takes it up", home.display()));
-            Exit::Done
-        }
+    let edit = match edit::edit(home, &read) {
+        Ok(edit) => edit,
         Err(error @ EditError::Wrong(_)) => {
             failed(&error.to_string(), Some("nothing was changed"));
-            Exit::Usage
+            return Exit::Usage;
         }
-        Err(error) => failed(&error.to_string(), Some("nothing was changed")),
+        Err(error) => return failed(&error.to_string(), Some("nothing was changed")),
+    };
+    let (before, after) = (serve::faults(home, &edit.before).await, serve::faults(home, &edit.after).await);
+    let is_new = |problem: &&ConfigProblem| {
+        !before
+            .problems
+            .iter()
+            .chain(&before.warnings)
+            .any(|known| (&known.key, &known.message) == (&problem.key, &problem.message))
+    };
+    // The node's own environment may hold a secret that this one lacks.
+    let is_set = |key: &str| edit.after.listed.iter().any(|setting| setting.key == key && !setting.value.is_null());
+    let (mut passed, refused): (Vec<_>, Vec<_>) = after
+        .problems
+        .iter()
+        .filter(is_new)
+        .partition(|problem| edit::is_secret(&problem.key) && !is_set(&problem.key));
+    passed.extend(after.warnings.iter().filter(is_new));
+    if !refused.is_empty() {
+        for problem in refused {
+            tell(problem);
+        }
+        note(format_args!("nothing was changed: settings that need each other are set in one command"));
+        return Exit::Failed;
     }
+    match edit.write(home) {
+        Ok(()) => {
+            note(format_args!("set in {}; a node that runs takes it up", home.display()));
+            passed.into_iter().for_each(warn);
+            Exit::Done
+        }
+        Err(error) => failed(&error.to_string(), None),
+    }
+}
+
+fn warn(ConfigProblem { key, source, message, hint }: &ConfigProblem) {
+    note(format_args!("warning: {key} ({source}): {message}\nhint: {hint}"));
+}
+
+fn tell(ConfigProblem { key, source, message, hint }: &ConfigProblem) {
+    failed(&format!("{key} ({source}): {message}"), Some(hint));
 }
 
 fn read_change(text: &str) -> Result<Change, String> {
@@ -64,15 +103,18 @@ fn ask_for(key: &str) -> Result<String, String> {
 }
 
 /// Shows the settings of this home and fails where something is wrong with them.
-pub(super) fn check(home: &Path, global: &Global) -> Exit {
+pub(super) async fn check(home: &Path, global: &Global) -> Exit {
     let config = Config::load(home, &global.set);
+    let serve::Faults { problems, warnings } = serve::faults(home, &config).await;
     if global.json {
-        result(format_args!("{:#}", json!({"settings": config.listed, "config_problems": config.problems})));
+        result(format_args!(
+            "{:#}",
+            json!({"settings": config.listed, "config_problems": problems, "warnings": warnings})
+        ));
     } else {
-        result(format_args!("{}", table::settings(&json!(config.listed))));
+        result(format_args!("{}", table::settings(Screen::of_stdout(), &json!(config.listed))));
     }
-    for problem in &config.problems {
-        failed(&format!("{} ({}): {}", problem.key, problem.source, problem.message), Some(&problem.hint));
-    }
-    if config.problems.is_empty() { Exit::Done } else { Exit::Failed }
+    problems.iter().for_each(tell);
+    warnings.iter().for_each(warn);
+    if problems.is_empty() { Exit::Done } else { Exit::Failed }
 }

@@ -20,7 +20,7 @@ use mcap::{WriteOptions, records::MessageHeader};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Exit, args::Demo, failed, result, table};
+use super::{Exit, args::Demo, failed, result, screen::Screen, table};
 use crate::{
     bus::client::Client,
     clock::{Clock, SystemClock},
@@ -57,7 +57,7 @@ pub(super) async fn run(demo: &Demo, stop: impl Future<Output = ()>) -> Exit {
 async fn show(demo: &Demo, stop: impl Future<Output = ()>) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("bubbaloop-demo-").tempdir()?;
     let stage = Stage::open(folder).await?;
-    let robot = &stage.machine;
+    let (robot, screen) = (&stage.machine, Screen::of_stdout());
     result(format_args!("a node runs for machine {robot}, with a store in {}\n", stage.store.display()));
 
     let uploaded = Arc::new(AtomicU32::new(0));
@@ -84,18 +84,19 @@ async fn show(demo: &Demo, stop: impl Future<Output = ()>) -> Result<(), Failure
     let recording = Params::default().with("recording", recorder.name.as_str());
     result(format_args!("recorder: the recording has ended\n\n$ bubbaloop-storage upload drive_demo"));
     for job in stage.ask(Verb::Upload, &recording).await? {
-        result(format_args!("{}", table::job_line(&job)));
+        result(format_args!("{}", table::job_line(screen, &job)));
     }
     let is_published = || stage.store.join(robot.as_str()).join(recorder.name.as_str()).join("manifest.json").is_file();
     until("the remote manifest is written", is_published).await?;
 
     result(format_args!("\n$ bubbaloop-storage list"));
-    result(format_args!("{}", table::recordings(&stage.ask(Verb::List, &Params::default()).await?, false)));
+    result(format_args!("{}", table::recordings(screen, &stage.ask(Verb::List, &Params::default()).await?, false)));
     for (line, verb, params) in
         [("info drive_demo", Verb::Info, &recording), ("status", Verb::Status, &Params::default())]
     {
         for reply in stage.ask(verb, params).await? {
-            let text = if verb == Verb::Info { table::recording(&reply) } else { table::status(&reply) };
+            let text =
+                if verb == Verb::Info { table::recording(screen, &reply) } else { table::status(screen, &reply) };
             result(format_args!("\n$ bubbaloop-storage {line}\n{text}"));
         }
     }

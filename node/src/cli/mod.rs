@@ -6,12 +6,20 @@ mod args;
 mod ask;
 mod configure;
 mod demo;
+mod doctor;
+mod instance;
+mod progress;
 mod remote;
+mod screen;
+mod show;
 mod table;
+mod topics;
+mod watch;
 
 use std::{
     fmt,
     io::{self, IsTerminal},
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -21,6 +29,7 @@ use clap::{CommandFactory, Parser};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
+    sync::Notify,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -48,14 +57,14 @@ const BLOCKING_THREADS_MAX: usize = QUERIES_AT_WORK_MAX + REPLIES_SENT_MAX + REF
 /// Runs the program.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let is_node = matches!(cli.command, Command::Serve);
+    let is_node = matches!(cli.command, Command::Serve { .. });
     let directives = if is_node { "info,zenoh=error,zenoh_transport=off,zenoh_link=off" } else { "error,zenoh=off" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
     let is_terminal = io::stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(is_terminal)
+        .with_ansi(is_terminal && !config::wants_no_colour())
         .with_target(false)
         .init();
     let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build();
@@ -74,18 +83,17 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
     };
     runtime.block_on(async {
         match cli.command {
-            Command::Serve => match Box::pin(serve::run(home, &cli.global.set, told_to_stop())).await {
-                Ok(()) => Exit::Done,
-                Err(error) => failed(&error.to_string(), None),
-            },
+            Command::Serve { config } => serve(home, config.as_deref(), cli.global.set).await,
+            Command::Doctor => doctor::run(&home, &cli.global).await,
+            Command::Topics { grep } => topics::run(&home, &cli.global, grep.as_deref()).await,
             Command::Demo(demo) => demo::run(&demo, told_to_stop()).await,
             Command::Events => ask::follow(&home, &cli.global, told_to_stop()).await,
-            Command::Configure { changes } => configure::run(&home, &changes),
+            Command::Configure { changes } => configure::run(&home, &changes).await,
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Cli::command(), "bubbaloop-storage", &mut io::stdout());
                 Exit::Done
             }
-            Command::Ask(Ask::Config { check: true }) => configure::check(&home, &cli.global),
+            Command::Ask(Ask::Config { check: true }) => configure::check(&home, &cli.global).await,
             Command::Ask(Ask::List { remote: true, name, .. }) => {
                 remote::list(&home, &cli.global, name.as_deref(), told_to_stop()).await
             }
@@ -97,6 +105,19 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
             Command::Ask(verb) => ask::run(&home, &cli.global, &verb, told_to_stop()).await,
         }
     })
+}
+
+/// Runs the node with the settings of an instance file below those of `set`.
+async fn serve(home: PathBuf, instance: Option<&Path>, set: Vec<(String, String)>) -> Exit {
+    let mut flags = match instance.map(instance::read).transpose() {
+        Ok(flags) => flags.unwrap_or_default(),
+        Err(message) => return failed(&message, Some("name a YAML file of settings, or leave --config out")),
+    };
+    flags.extend(set);
+    match Box::pin(serve::run(home, &flags, told_to_stop())).await {
+        Ok(()) => Exit::Done,
+        Err(error) => failed(&error.to_string(), None),
+    }
 }
 
 /// Returns when SIGTERM, SIGINT or SIGHUP comes: a closed terminal ends a node in order too.
@@ -130,6 +151,9 @@ fn note(line: fmt::Arguments<'_>) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
+/// Told when nobody reads the results any more.
+static READER_GONE: Notify = Notify::const_new();
+
 /// Whether a result could not be written.
 static IS_RESULT_LOST: AtomicBool = AtomicBool::new(false);
 
@@ -138,10 +162,11 @@ fn result(text: fmt::Arguments<'_>) {
     use std::io::Write;
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => READER_GONE.notify_one(),
+        Err(error) => {
             note(format_args!("error: the result can't be written: {error}"));
             IS_RESULT_LOST.store(true, Ordering::Relaxed);
         }
-        Ok(()) | Err(_) => {}
+        Ok(()) => {}
     }
 }

@@ -9,7 +9,11 @@ use serde_json::json;
 use super::{
     Exit,
     args::{Asked, Download, Global},
-    failed, note, result, table,
+    failed, note,
+    progress::Bar,
+    result,
+    screen::{Screen, plain},
+    table,
 };
 use crate::{
     config::Config,
@@ -100,7 +104,7 @@ pub(super) async fn list(home: &Path, global: &Global, name: Option<&str>, stop:
     if global.json {
         result(format_args!("{:#}", json!({ "recordings": held })));
     } else {
-        result(format_args!("{}", table::holdings(&held)));
+        result(format_args!("{}", table::holdings(Screen::of_stdout(), &held)));
     }
     Exit::Done
 }
@@ -143,37 +147,61 @@ async fn copy(home: &Path, global: &Global, asked: &Download) -> Exit {
         // A bare name has no folder above it to sync.
         folder: std::path::absolute(&asked.to).unwrap_or_else(|_| asked.to.clone()),
     };
-    let mut progress = Progress::default();
-    match download::download(&order, &mut |told| progress.tell(&told)).await {
+    let mut progress = Progress::begin(order.recording.to_string(), global.json);
+    let downloaded = download::download(&order, &mut |told| progress.tell(&told)).await;
+    // Its bar goes before anything else is told.
+    drop(progress);
+    match downloaded {
         Ok(done) => show(global, &order, &done),
         Err(error) => refused(&reader, &order.recording, error).await,
     }
 }
 
-/// How far a download is, for a person: a line for each chunk.
-#[derive(Default)]
+/// How far a download is, for a person: a bar on a terminal, a line for each chunk elsewhere.
 struct Progress {
+    bar: Option<Bar>,
+    is_quiet: bool,
+    recording: String,
     chunks_done: usize,
     chunks: usize,
+    bytes_done: u64,
+    size_bytes: u64,
 }
 
 impl Progress {
+    /// Begins to tell; `is_quiet` where a program reads.
+    fn begin(recording: String, is_quiet: bool) -> Self {
+        Self { bar: Bar::begin(), is_quiet, recording, chunks_done: 0, chunks: 0, bytes_done: 0, size_bytes: 0 }
+    }
+
     fn tell(&mut self, told: &Told<'_>) {
-        match told {
+        let (line, is_bad) = match told {
             Told::Planned { chunks, size_bytes } => {
-                self.chunks = *chunks;
-                note(format_args!("{}, {}", table::chunks(*chunks as u64), ByteSize::b(*size_bytes)));
+                (self.chunks, self.size_bytes) = (*chunks, *size_bytes);
+                (format!("{}, {}", table::chunks(*chunks as u64), ByteSize::b(*size_bytes)), false)
             }
             Told::Chunk { name, size_bytes, fate } => {
                 self.chunks_done += 1;
+                self.bytes_done += *size_bytes;
                 let how = match fate {
                     Fate::Fetched => "fetched".to_owned(),
                     Fate::There => "is there already".to_owned(),
                     Fate::Failed(error) => format!("failed: {error}"),
                 };
                 let size = ByteSize::b(*size_bytes);
-                note(format_args!("{}/{} {name} ({size}) {how}", self.chunks_done, self.chunks));
+                let line = format!("{}/{} {name} ({size}) {how}", self.chunks_done, self.chunks);
+                (line, matches!(fate, Fate::Failed(_)))
             }
+        };
+        match &self.bar {
+            Some(bar) => {
+                bar.show(&self.recording, self.bytes_done, self.size_bytes);
+                if is_bad {
+                    bar.note(&plain(&line));
+                }
+            }
+            None if !self.is_quiet => note(format_args!("{line}")),
+            None => {}
         }
     }
 }
@@ -228,7 +256,7 @@ async fn refused(reader: &Reader, recording: &RecordingName, error: DownloadErro
         DownloadError::Refused { reasons, .. } => {
             failed(&error.to_string(), None);
             for reason in reasons {
-                note(format_args!("  {}", table::shown(reason)));
+                note(format_args!("  {}", plain(reason)));
             }
             note(format_args!("hint: bring back an earlier version of the object; nothing was written"));
             Exit::Failed

@@ -4,26 +4,13 @@ use std::{fmt::Write, time::Duration};
 
 use bubbaloop_storage_schemas::Timestamp;
 use bytesize::ByteSize;
-use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
+use super::screen::{Grid, Screen, plain};
 use crate::engine::holdings::Holding;
 
-/// The widest cell: a reason fits, and a label of hundreds of characters leaves room for the rest.
-const CELL_CHARS_MAX: usize = 100;
-
-/// Makes text of others fit to be shown: control characters would reach the terminal.
-pub(super) fn shown(text: &str) -> String {
-    let plain = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
-    let mut shown: String = text.chars().take(CELL_CHARS_MAX).map(plain).collect();
-    if text.chars().nth(CELL_CHARS_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
 fn text(value: &Value, name: &str) -> String {
-    shown(value[name].as_str().unwrap_or("-"))
+    plain(value[name].as_str().unwrap_or("-"))
 }
 
 fn number(value: &Value, name: &str) -> u64 {
@@ -51,27 +38,26 @@ fn rows(rows: &Value) -> &[Value] {
     rows.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn table(head: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(head.iter().map(|text| text.to_uppercase()).collect::<Vec<_>>());
-    table
-}
-
 /// The recordings of one machine, or of several with a column for them.
 ///
 /// With several machines, one without recordings has a row too.
-pub(super) fn recordings(replies: &[Value], is_fleet: bool) -> String {
-    let mut head = vec!["recording", "state", "uploaded", "size", "started (UTC)", "tags", "reason"];
+pub(super) fn recordings(screen: Screen, replies: &[Value], is_fleet: bool) -> String {
+    let mut head = vec![
+        ("recording", 0),
+        ("state", 0),
+        ("uploaded", 1),
+        ("size", 3),
+        ("started (UTC)", 4),
+        ("tags", 5),
+        ("reason", 1),
+    ];
     if is_fleet {
-        head.insert(0, "machine");
+        head.insert(0, ("machine", 0));
     }
-    let mut table = table(&head);
-    let mut is_empty = true;
+    let mut table = Grid::new(&head);
     for reply in replies {
         if is_fleet && rows(&reply["recordings"]).is_empty() {
-            table.add_row(vec![text(reply, "machine_id"), "no recordings".into()]);
-            is_empty = false;
+            table.row(vec![text(reply, "machine_id"), "no recordings".into()]);
         }
         for row in rows(&reply["recordings"]) {
             let tags: Vec<_> = rows(&row["tags"]).iter().filter_map(Value::as_str).collect();
@@ -81,25 +67,24 @@ pub(super) fn recordings(replies: &[Value], is_fleet: bool) -> String {
                 format!("{}/{}", number(row, "uploaded_chunks"), number(row, "chunks")),
                 size(number(row, "size_bytes")),
                 time(row, "started_at"),
-                shown(&tags.join(" ")),
-                shown(row["reason"].as_str().unwrap_or_default()),
+                plain(&tags.join(" ")),
+                plain(row["reason"].as_str().unwrap_or_default()),
             ];
             if is_fleet {
                 cells.insert(0, text(reply, "machine_id"));
             }
-            table.add_row(cells);
-            is_empty = false;
+            table.row(cells);
         }
     }
-    if is_empty { "no recordings".into() } else { table.trim_fmt() }
+    if table.is_empty() { "no recordings".into() } else { table.show(screen) }
 }
 
 /// What the store holds.
-pub(super) fn holdings(held: &[Holding]) -> String {
-    let mut table = table(&["machine", "recording", "chunks", "size", "manifest"]);
+pub(super) fn holdings(screen: Screen, held: &[Holding]) -> String {
+    let mut table = Grid::new(&[("machine", 0), ("recording", 0), ("chunks", 2), ("size", 1), ("manifest", 3)]);
     for held in held {
         let manifest = if held.has_manifest { "yes" } else { "no" };
-        table.add_row(vec![
+        table.row(vec![
             held.machine_id.to_string(),
             held.recording.to_string(),
             held.chunks.to_string(),
@@ -107,12 +92,12 @@ pub(super) fn holdings(held: &[Holding]) -> String {
             manifest.into(),
         ]);
     }
-    if table.is_empty() { "the store holds nothing of it".into() } else { table.trim_fmt() }
+    if table.is_empty() { "the store holds nothing of it".into() } else { table.show(screen) }
 }
 
 /// One recording and its chunks.
-pub(super) fn recording(reply: &Value) -> String {
-    let mut out = format!(
+pub(super) fn recording(screen: Screen, reply: &Value) -> String {
+    let mut head = format!(
         "{} of {}: {}, {}/{} chunks uploaded, {} of {}\n",
         text(reply, "recording"),
         text(reply, "recording_machine_id"),
@@ -123,29 +108,38 @@ pub(super) fn recording(reply: &Value) -> String {
         size(number(reply, "size_bytes")),
     );
     if let Some(reason) = reply["reason"].as_str() {
-        writeln!(out, "reason: {}", shown(reason)).ok();
+        writeln!(head, "reason: {}", plain(reason)).ok();
     }
-    writeln!(out, "from {} to {} (UTC)\n", time(reply, "started_at"), time(reply, "ended_at")).ok();
-    let mut table = table(&["chunk", "size", "here", "upload", "proof", "uploaded (UTC)", "reason"]);
+    writeln!(head, "from {} to {} (UTC)", time(reply, "started_at"), time(reply, "ended_at")).ok();
+    let mut table = Grid::new(&[
+        ("chunk", 0),
+        ("size", 4),
+        ("here", 2),
+        ("upload", 0),
+        ("proof", 5),
+        ("uploaded (UTC)", 6),
+        ("reason", 1),
+    ]);
     for chunk in rows(&reply["chunks"]) {
-        table.add_row(vec![
+        table.row(vec![
             text(chunk, "name"),
             size(number(chunk, "size_bytes")),
             text(chunk, "local"),
             text(chunk, "upload"),
             text(chunk, "proof"),
             time(chunk, "uploaded_at"),
-            shown(chunk["reason"].as_str().unwrap_or_default()),
+            plain(chunk["reason"].as_str().unwrap_or_default()),
         ]);
     }
-    out + &table.trim_fmt()
+    format!("{}\n\n{}", screen.lines(head.trim_end()), table.show(screen))
 }
 
 /// The uploads that were given up.
-pub(super) fn dead_letters(reply: &Value) -> String {
-    let mut table = table(&["recording", "chunk", "size", "tries", "last (UTC)", "reason"]);
+pub(super) fn dead_letters(screen: Screen, reply: &Value) -> String {
+    let mut table =
+        Grid::new(&[("recording", 0), ("chunk", 0), ("size", 4), ("tries", 2), ("last (UTC)", 3), ("reason", 0)]);
     for letter in rows(&reply["dead_letters"]) {
-        table.add_row(vec![
+        table.row(vec![
             text(letter, "recording"),
             text(letter, "chunk"),
             size(number(letter, "size_bytes")),
@@ -154,43 +148,41 @@ pub(super) fn dead_letters(reply: &Value) -> String {
             text(letter, "reason"),
         ]);
     }
-    if table.is_empty() { "no dead letters".into() } else { table.trim_fmt() }
+    if table.is_empty() { "no dead letters".into() } else { table.show(screen) }
 }
 
 /// Settings with their sources.
-pub(super) fn settings(settings: &Value) -> String {
-    let mut table = table(&["setting", "value", "source"]);
+pub(super) fn settings(screen: Screen, settings: &Value) -> String {
+    let mut table = Grid::new(&[("setting", 0), ("value", 0), ("source", 1)]);
     for setting in rows(settings) {
         let value = match &setting["value"] {
             Value::Null => "-".into(),
-            Value::String(text) => shown(text),
-            other => shown(&other.to_string()),
+            Value::String(text) => plain(text),
+            other => plain(&other.to_string()),
         };
-        table.add_row(vec![text(setting, "key"), value, text(setting, "source")]);
+        table.row(vec![text(setting, "key"), value, text(setting, "source")]);
     }
-    table.trim_fmt()
+    table.show(screen)
 }
 
 /// An event in a line.
-pub(super) fn event(event: &Value) -> String {
+pub(super) fn event(screen: Screen, event: &Value) -> String {
     let at = event["at_ns"].as_u64().map(|at_ns| Timestamp(at_ns).to_rfc3339()).unwrap_or_default();
     let head = ["library_id", "boot_id", "seq", "at_ns", "machine_id", "kind"];
     let fields = event.as_object().into_iter().flatten().filter(|(name, _)| !head.contains(&name.as_str()));
     let fields: Vec<_> = fields
         .map(|(name, value)| match value {
-            Value::String(text) => format!("{name}={}", shown(text)),
-            other => format!("{name}={}", shown(&other.to_string())),
+            Value::String(text) => format!("{name}={}", plain(text)),
+            other => format!("{name}={}", plain(&other.to_string())),
         })
         .collect();
-    format!("{at} {} {} {}", text(event, "machine_id"), text(event, "kind"), fields.join(" "))
+    screen.lines(&format!("{at} {} {} {}", text(event, "machine_id"), text(event, "kind"), fields.join(" ")))
 }
 
 /// What is safe, first of all.
-pub(super) fn status(reply: &Value) -> String {
-    let mut out = String::new();
-    let mut line = |name: &str, value: String| {
-        writeln!(out, "{name:<16} {value}").ok();
-    };
+pub(super) fn status(screen: Screen, reply: &Value) -> String {
+    let mut lines = Vec::new();
+    let mut line = |name: &'static str, value: String| lines.push((name, value));
     line("machine", text(reply, "machine_id"));
     let at_risk = number(reply, "at_risk_chunks");
     line("safe", if reply["safe"] == true { "yes".into() } else { "NO".into() });
@@ -241,7 +233,7 @@ pub(super) fn status(reply: &Value) -> String {
         line("wrong setting", format!("{place}: {}; {}", text(problem, "message"), text(problem, "hint")));
     }
     line("version", format!("{}, since {} UTC", text(reply, "version"), time(reply, "started_at")));
-    out.trim_end().to_owned()
+    screen.named(&lines)
 }
 
 fn refused(events: &Value) -> String {
@@ -255,27 +247,25 @@ fn refused(events: &Value) -> String {
 }
 
 /// What a reconcile saw and did.
-pub(super) fn reconciled(reply: &Value) -> String {
-    outcome(reply, "chunk", ["recording", "recording"])
+pub(super) fn reconciled(screen: Screen, reply: &Value) -> String {
+    outcome(screen, reply, "chunk", ["recording", "recording"])
 }
 
 /// What an adopt saw and did.
-pub(super) fn adopted(reply: &Value) -> String {
-    let mut out = outcome(reply, "file", ["source", "recording"]);
-    if let Some(hint) = reply["error"]["hint"].as_str() {
-        write!(out, "\nhint: {hint}").ok();
-    }
-    out
+pub(super) fn adopted(screen: Screen, reply: &Value) -> String {
+    outcome(screen, reply, "file", ["source", "recording"])
 }
 
 /// A job's findings and actions: `part` is what of a recording they are about, `wholes` what the whole is called in each.
-fn outcome(reply: &Value, part: &str, wholes: [&str; 2]) -> String {
-    let mut out = job_line(reply);
-    let result = &reply["result"];
+fn outcome(screen: Screen, reply: &Value, part: &'static str, wholes: [&'static str; 2]) -> String {
+    let mut out = job_line(screen, reply);
+    let (result, mut is_quiet) = (&reply["result"], true);
     let fetched = &result["counts"];
     if number(fetched, "restored_chunks") > 0 {
         let bytes = size(number(fetched, "restored_bytes"));
-        write!(out, "\nfrom the store: {}, {bytes}", chunks(number(fetched, "restored_chunks"))).ok();
+        let line = format!("from the store: {}, {bytes}", chunks(number(fetched, "restored_chunks")));
+        write!(out, "\n{}", screen.lines(&line)).ok();
+        is_quiet = false;
     }
     for ((title, field), whole) in [("found", "findings"), ("done", "actions")].into_iter().zip(wholes) {
         let counted = rows(&result["counts"][field]);
@@ -284,37 +274,43 @@ fn outcome(reply: &Value, part: &str, wholes: [&str; 2]) -> String {
         }
         let counts: Vec<_> =
             counted.iter().map(|row| format!("{} {}", number(row, "count"), text(row, "kind"))).collect();
-        write!(out, "\n\n{title}: {}\n", counts.join(", ")).ok();
-        let columns = ["kind", whole, part, "message"];
-        let mut table = table(&columns);
+        write!(out, "\n\n{}\n", screen.lines(&format!("{title}: {}", counts.join(", ")))).ok();
+        let columns = [("kind", 0), (whole, 2), (part, 1), ("message", 0)];
+        let mut table = Grid::new(&columns);
         for row in rows(&result[field]) {
-            let cells = columns.map(|name| text(row, name));
-            table.add_row(cells.to_vec());
+            table.row(columns.map(|(name, _)| text(row, name)).to_vec());
         }
-        out += &table.trim_fmt();
+        out += &table.show(screen);
+        is_quiet = false;
     }
-    if result.is_object() && out.lines().count() == 1 {
+    if result.is_object() && is_quiet && reply["error"].is_null() {
         out += "\nnothing to do";
     }
     out
 }
 
 /// The jobs, the newest first.
-pub(super) fn jobs(reply: &Value) -> String {
-    let lines: Vec<_> = rows(&reply["jobs"]).iter().map(job_line).collect();
+pub(super) fn jobs(screen: Screen, reply: &Value) -> String {
+    let lines: Vec<_> = rows(&reply["jobs"]).iter().map(|job| job_line(screen, job)).collect();
     if lines.is_empty() { "no jobs".into() } else { lines.join("\n") }
 }
 
 /// How uploads are paused.
-pub(super) fn pause(reply: &Value) -> String {
+pub(super) fn pause(screen: Screen, reply: &Value) -> String {
     let machine = text(reply, "machine_id");
-    match &reply["paused"] {
+    let line = match &reply["paused"] {
         Value::Null => format!("uploads of {machine} go on"),
         paused => match paused["until_ns"].as_u64() {
             None => format!("uploads of {machine} are paused until somebody resumes them"),
             Some(until_ns) => format!("uploads of {machine} are paused until {}", Timestamp(until_ns).to_rfc3339()),
         },
-    }
+    };
+    screen.lines(&line)
+}
+
+/// What holds a job back, in a line.
+pub(super) fn blocked(reply: &Value) -> String {
+    format!("blocked: {}: {}", text(&reply["blocked"], "reason"), text(&reply["blocked"], "hint"))
 }
 
 /// How far a job is.
@@ -329,9 +325,9 @@ pub(super) fn progress(progress: &Value) -> String {
 }
 
 /// A job in a line or two.
-pub(super) fn job_line(reply: &Value) -> String {
-    let what = shown(reply["recording"].as_str().unwrap_or("all recordings"));
-    let machine = reply["machine_id"].as_str().map(|machine| format!(" on {}", shown(machine))).unwrap_or_default();
+pub(super) fn job_line(screen: Screen, reply: &Value) -> String {
+    let what = plain(reply["recording"].as_str().unwrap_or("all recordings"));
+    let machine = reply["machine_id"].as_str().map(|machine| format!(" on {}", plain(machine))).unwrap_or_default();
     let mut out = format!(
         "{} of {what}{machine}: {}, {}",
         text(reply, "verb"),
@@ -342,10 +338,79 @@ pub(super) fn job_line(reply: &Value) -> String {
         write!(out, ", job {}", text(reply, "job")).ok();
     }
     if reply["blocked"].is_object() {
-        write!(out, "\nblocked: {}: {}", text(&reply["blocked"], "reason"), text(&reply["blocked"], "hint")).ok();
+        write!(out, "\n{}", blocked(reply)).ok();
     }
     if reply["error"].is_object() {
         write!(out, "\n{}", text(&reply["error"], "message")).ok();
+        if let Some(hint) = reply["error"]["hint"].as_str() {
+            write!(out, "\nhint: {}", plain(hint)).ok();
+        }
     }
-    out
+    screen.lines(&out)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{super::screen::tests::*, *};
+
+    fn list() -> Value {
+        json!({"machine_id": "robot_1", "recordings": [{
+            "recording": "drive_2026-11-24", "state": "ended", "corrupt": false, "uploaded_chunks": 3, "chunks": 3,
+            "size_bytes": 716_800, "started_at": "2026-11-24T11:28:53.5Z", "tags": ["night"], "reason": null,
+        }]})
+    }
+
+    fn recording_reply() -> Value {
+        json!({
+            "recording": "drive_1", "recording_machine_id": "robot_1", "state": "ended", "uploaded_chunks": 1,
+            "chunk_count": 1, "uploaded_bytes": 200_008, "size_bytes": 200_008, "chunks": [{
+                "name": "chunk-000000-2189f574.mcap", "size_bytes": 200_008, "local": "present", "upload": "uploaded",
+                "proof": "enforced", "uploaded_at": "2026-11-24T11:36:43Z",
+            }],
+        })
+    }
+
+    #[test]
+    fn a_list_reads_at_every_width() {
+        let shown = |columns| recordings(screen(columns), &[list()], false);
+        assert_eq!(
+            shown(None),
+            " RECORDING         STATE  UPLOADED  SIZE       STARTED (UTC)        TAGS   REASON\n \
+             drive_2026-11-24  ended  3/3       700.0 KiB  2026-11-24 11:28:53  night"
+        );
+        assert_eq!(
+            shown(Some(80)),
+            " RECORDING         STATE  UPLOADED  SIZE       STARTED (UTC)        TAGS\n \
+             drive_2026-11-24  ended  3/3       700.0 KiB  2026-11-24 11:28:53  night"
+        );
+        assert_eq!(shown(Some(40)), " RECORDING         STATE  UPLOADED\n drive_2026-11-24  ended  3/3");
+    }
+
+    #[test]
+    fn a_chunks_name_stays_whole_where_a_spare_column_can_go() {
+        let shown = |columns| recording(screen(columns), &recording_reply());
+        let row = |columns| shown(columns).lines().find(|line| line.contains("chunk-")).unwrap().trim().to_owned();
+        assert_eq!(row(Some(80)), "chunk-000000-2189f574.mcap  195.3 KiB  present  uploaded  enforced  2026-11-24");
+        assert_eq!(row(Some(40)), "chunk-000000-2189f574.mcap  uploaded");
+        for columns in [Some(40), Some(80), None] {
+            fits(&shown(columns), columns);
+        }
+    }
+
+    #[test]
+    fn errors_and_holds_are_whole_in_a_pipe_and_folded_on_a_terminal() {
+        let job = json!({
+            "verb": "upload", "recording": "drive", "state": "failed", "progress": {"chunks_done": 1, "chunks_total": 2},
+            "blocked": {"reason": "no_such_bucket", "hint": "there is no bucket \"fleet\": make it, or set bucket to another one"},
+            "error": {"message": "1 of 2 chunks could not be sent: drive/chunk-000000-2189f574.mcap: gone", "hint": "ask again"},
+        });
+        let piped = job_line(screen(None), &job);
+        assert_eq!(piped.lines().count(), 4, "{piped}");
+        assert!(piped.ends_with("mcap: gone\nhint: ask again"), "{piped}");
+        for columns in [40, 80] {
+            fits(&job_line(screen(Some(columns)), &job), Some(columns));
+        }
+    }
 }

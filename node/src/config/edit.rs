@@ -1,9 +1,13 @@
 //! Changing `config.toml` and `secrets.toml`: comments, other tables and the order of lines stay.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 use toml_edit::{Array, DocumentMut, Item, Table};
+use zeroize::Zeroizing;
 
 use super::{
     Config, File, Files, environment,
@@ -34,11 +38,26 @@ pub fn is_secret(key: &str) -> bool {
     KEYS.iter().any(|known| known.name == key && known.kind == Kind::Secret)
 }
 
-/// Changes settings of a home: secrets in `secrets.toml`, all others in `config.toml`. A node that runs takes them up.
+/// Tells whether there is a setting of this name.
+pub fn is_setting(key: &str) -> bool {
+    KEYS.iter().any(|known| known.name == key)
+}
+
+/// Changes that are not written yet, with the settings before and after them.
+#[derive(Debug)]
+pub struct Edit {
+    /// The settings as they are.
+    pub before: Config,
+    /// The settings as they would be.
+    pub after: Config,
+    texts: Vec<(PathBuf, Zeroizing<String>, bool)>,
+}
+
+/// Works out changes of a home's settings: secrets in `secrets.toml`, all others in `config.toml`.
 ///
 /// # Errors
-/// Nothing is changed: a value is wrong, or a file can't be used. The two files are written one after the other.
-pub fn change(home: &Path, changes: &[Change]) -> Result<(), EditError> {
+/// A value is wrong by itself, or a file can't be used.
+pub fn edit(home: &Path, changes: &[Change]) -> Result<Edit, EditError> {
     let wrong: Vec<_> = changes.iter().filter_map(|change| fault(home, change)).collect();
     if !wrong.is_empty() {
         return Err(EditError::Wrong(wrong));
@@ -48,28 +67,30 @@ pub fn change(home: &Path, changes: &[Change]) -> Result<(), EditError> {
     let config = edited(&paths.0, &File::read(&paths.0), &plain)?;
     let hidden = edited(&paths.1, &secrets(&paths.1), &secret)?;
     let files = Files { config: File::Text(config.clone().into()), secrets: File::Text(hidden.clone().into()) };
-    let problems = Config::of(home, &files, &environment(), &[]).problems;
-    let is_ours = |key: &str| changes.iter().any(|(changed, _)| changed == key);
-    let wrong: Vec<_> = problems
-        .into_iter()
-        .filter(|problem| is_ours(&problem.key))
-        .map(|problem| format!("{}: {}; {}", problem.key, problem.message, problem.hint))
-        .collect();
-    if !wrong.is_empty() {
-        return Err(EditError::Wrong(wrong));
+    let (before, after) = (Config::load(home, &[]), Config::of(home, &files, &environment(), &[]));
+    let written =
+        [(paths.1, hidden.into(), true, secret.is_empty()), (paths.0, config.into(), false, plain.is_empty())];
+    let texts = written.into_iter().filter(|(.., is_same)| !is_same).map(|(path, text, hides, _)| (path, text, hides));
+    Ok(Edit { before, after, texts: texts.collect() })
+}
+
+impl Edit {
+    /// Writes the changes, one file after the other. A node that runs takes them up.
+    ///
+    /// # Errors
+    /// A file can't be written.
+    pub fn write(self, home: &Path) -> Result<(), EditError> {
+        let not_writable = |path: &Path| {
+            let path = path.display().to_string();
+            move |error| EditError::NotWritable(path, error)
+        };
+        durable::create_folder(home).map_err(not_writable(home))?;
+        for (path, text, hides) in self.texts {
+            let write = if hides { durable::replace_private } else { durable::replace };
+            write(&path, text.as_bytes()).map_err(not_writable(&path))?;
+        }
+        Ok(())
     }
-    let not_writable = |path: &Path| {
-        let path = path.display().to_string();
-        move |error| EditError::NotWritable(path, error)
-    };
-    durable::create_folder(home).map_err(not_writable(home))?;
-    if !secret.is_empty() {
-        durable::replace_private(&paths.1, hidden.as_bytes()).map_err(not_writable(&paths.1))?;
-    }
-    if !plain.is_empty() {
-        durable::replace(&paths.0, config.as_bytes()).map_err(not_writable(&paths.0))?;
-    }
-    Ok(())
 }
 
 fn fault(home: &Path, (name, value): &Change) -> Option<String> {
@@ -144,6 +165,10 @@ mod tests {
 
     fn set(key: &str, value: &str) -> Change {
         (key.into(), Some(value.into()))
+    }
+
+    fn change(home: &Path, changes: &[Change]) -> Result<(), EditError> {
+        edit(home, changes)?.write(home)
     }
 
     #[test]

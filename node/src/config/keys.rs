@@ -119,6 +119,10 @@ impl Key {
     /// It is none: what it should look like.
     pub(super) fn read(&self, home: &Path, value: &Value) -> Result<Value, String> {
         let text = value.as_str();
+        // An empty text sets an optional setting to nothing, over what another source says.
+        if text == Some("") && self.default.is_none() && matches!(self.kind, Kind::Text | Kind::Secret | Kind::Path) {
+            return Ok(Value::Null);
+        }
         match self.kind {
             Kind::Text | Kind::Secret => spelled(value).map(Value::from).ok_or_else(|| "not text".into()),
             Kind::Machine => match spelled(value).map(|text| MachineId::of_host(&text)) {

@@ -178,6 +178,11 @@ pub fn home(flag: Option<PathBuf>) -> Result<PathBuf, NoHome> {
     Ok(std::path::absolute(&home).unwrap_or(home))
 }
 
+/// Tells whether a person wants no colours: `NO_COLOR` is set.
+pub fn wants_no_colour() -> bool {
+    environment().get("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
 /// Returns this machine's host name.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -151,3 +151,18 @@ fn secrets_that_others_can_read_are_not_used() {
         }
     }
 }
+
+#[test]
+fn an_empty_text_sets_an_optional_setting_to_nothing() {
+    let text = "[storage]\nbackend = \"s3\"\nbucket = \"fleet\"\nprefix = \"north\"\nregion = \"\"\nca_file = \"\"\n";
+    let files = Files { config: File::Text(text.to_owned().into()), secrets: File::Absent };
+    let flags = [("prefix".to_owned(), String::new())];
+    let config = Config::of(Path::new("/home"), &files, &BTreeMap::new(), &flags);
+    assert_eq!(config.problems, []);
+    let StoreSettings::Remote(remote) = config.settings.store else { panic!("a store") };
+    assert_eq!((remote.prefix.as_str(), remote.region, remote.ca_file), ("", None, None));
+    let prefix = config.listed.iter().find(|setting| setting.key == "prefix").unwrap();
+    assert_eq!((prefix.value.is_null(), prefix.source.as_str()), (true, "--set prefix"));
+    let flags = [("recordings_dir".to_owned(), String::new())];
+    assert_eq!(Config::of(Path::new("/home"), &files, &BTreeMap::new(), &flags).problems.len(), 1, "it has a default");
+}

@@ -26,7 +26,7 @@ use ulid::Ulid;
 use super::{
     adopt::{self, AdoptError, job::Shared},
     facts::Facts,
-    reconcile::{Options, ReconcileError, has_room, names_in_store, reconcile},
+    reconcile::{Options, ReconcileError, Reconciled, has_room, names_in_store, reconcile},
     sync::{Errand, Standing, Sync},
 };
 use crate::{
@@ -321,7 +321,11 @@ impl Runner {
             return self.show(JobView { error: Some(error), ..JobView::new(JobState::Failed) });
         }
         let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
-        let (mut result, mut failed) = (ReconcileResult::default(), Vec::new());
+        let (mut result, mut failed, mut silent) = (ReconcileResult::default(), Vec::new(), Vec::new());
+        let nothing = match &scope {
+            Scope::Matching(glob) if names.is_empty() => Some(no_match(glob)),
+            Scope::Matching(_) | Scope::One(_) | Scope::All => None,
+        };
         for name in names {
             let _lease = self.sync.lease(&name).await;
             let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
@@ -341,11 +345,15 @@ impl Runner {
             };
             done = sum(done, *shared.lock().unwrap_or_else(PoisonError::into_inner));
             match reconciled {
-                Ok(found) => result.join(found),
+                Ok(Reconciled { result: found, silent: reason }) => {
+                    result.join(found);
+                    silent.extend(reason.map(|reason| (name, reason)));
+                }
                 Err(error) => failed.push((name, error)),
             }
         }
-        let error = refusal(&failed, is_one).or_else(|| unrestored(&result).filter(|_| options.restore));
+        let unrestored = || unrestored(&result).filter(|_| options.restore);
+        let error = nothing.or_else(|| refusal(&failed, is_one)).or_else(unrestored).or_else(|| silence(&silent));
         let state = if error.is_none() { JobState::Done } else { JobState::Failed };
         self.show(JobView { state, progress: done, result: Some(JobResult::Reconcile(Box::new(result))), error });
     }
@@ -373,7 +381,7 @@ impl Runner {
         let mut needed_bytes = 0_u64;
         for name in names.iter() {
             if let Ok(found) = reconcile(&self.sync, name, look, &|_| {}).await {
-                needed_bytes = needed_bytes.saturating_add(found.counts.restored_bytes);
+                needed_bytes = needed_bytes.saturating_add(found.result.counts.restored_bytes);
             }
         }
         has_room(&self.sync, needed_bytes).await.map_err(|error| refused(&error, error.to_string()))
@@ -422,12 +430,18 @@ impl Runner {
         let errands = spawn_blocking(move || asked.ask(recording.as_ref())).await.unwrap_or_default();
         let mut upload = Upload::new(errands);
         upload.look(&self.sync);
+        let mut looked_at = self.clock.tick();
         while !upload.waiting.is_empty() {
             self.show(upload.view());
             match tokio::time::timeout(LOOK_EVERY, facts.recv()).await {
                 Ok(Ok(event)) => upload.hear(&self.sync, &event.fact),
                 Ok(Err(RecvError::Lagged(_))) | Err(_) => upload.look(&self.sync),
                 Ok(Err(RecvError::Closed)) => return,
+            }
+            // Facts of others may come so fast that the wait never ends.
+            if self.clock.tick().since(looked_at) >= LOOK_EVERY {
+                upload.look(&self.sync);
+                looked_at = self.clock.tick();
             }
         }
         self.show(upload.view());
@@ -493,10 +507,41 @@ fn not_adopted(failed: &[(String, AdoptError)], is_one: bool) -> Option<Refusal>
     Some(Refusal { message, ..refusal })
 }
 
+fn no_match(glob: &str) -> Refusal {
+    let refusal = Refusal::new(ErrorCode::NotFound, format!("no recording's name matches {glob}"));
+    refusal.hint("list tells the names of the recordings; * stands for any text, ? for one letter")
+}
+
+/// Why a reconcile does not know what the store holds.
+fn silence(silent: &[(RecordingName, String)]) -> Option<Refusal> {
+    let (name, reason) = silent.first()?;
+    let more = match silent.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more recordings"),
+    };
+    let message = format!("what the store holds of {name}{more} could not be found out: {reason}");
+    let refusal = Refusal::new(ErrorCode::Unavailable, message);
+    Some(refusal.hint("nothing was taken for absent; ask again when the store answers"))
+}
+
+/// A chunk that waits or is on its way.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    size_bytes: u64,
+    /// What the store took of it in parts; it never shrinks, though parts may have to be sent again.
+    sent_bytes: u64,
+}
+
+impl Waiting {
+    fn hear(&mut self, sent_bytes: u64) {
+        self.sent_bytes = self.sent_bytes.max(sent_bytes).min(self.size_bytes);
+    }
+}
+
 /// An upload's chunks: each waits, is proven, or failed.
 #[derive(Debug, Default)]
 struct Upload {
-    waiting: BTreeMap<ChunkId, u64>,
+    waiting: BTreeMap<ChunkId, Waiting>,
     failed: BTreeMap<ChunkId, (String, bool)>,
     progress: Progress,
     proven: u64,
@@ -504,8 +549,10 @@ struct Upload {
 
 impl Upload {
     fn new(errands: Vec<Errand>) -> Self {
-        let waiting: BTreeMap<_, _> = errands.into_iter().map(|errand| (errand.id, errand.size_bytes)).collect();
-        let (chunks_total, bytes_total) = (waiting.len() as u64, waiting.values().sum());
+        let waiting = |errand: Errand| (errand.id, Waiting { size_bytes: errand.size_bytes, sent_bytes: 0 });
+        let waiting: BTreeMap<_, _> = errands.into_iter().map(waiting).collect();
+        let bytes_total = waiting.values().map(|chunk| chunk.size_bytes).sum();
+        let chunks_total = waiting.len() as u64;
         Self { waiting, progress: Progress { chunks_total, bytes_total, ..Progress::default() }, ..Self::default() }
     }
 
@@ -523,9 +570,10 @@ impl Upload {
     }
 
     fn look_at(&mut self, sync: &Sync, id: &ChunkId) {
-        let Some(&size_bytes) = self.waiting.get(id) else { return };
+        let Some(chunk) = self.waiting.get_mut(id) else { return };
+        let size_bytes = chunk.size_bytes;
         match sync.standing(id) {
-            Standing::Waiting => return,
+            Standing::Waiting => return chunk.hear(sync.sent_bytes(id)),
             Standing::Proven => self.proven += 1,
             Standing::Failed { reason, is_corrupt } => {
                 self.failed.insert(id.clone(), (reason, is_corrupt));
@@ -538,7 +586,9 @@ impl Upload {
 
     fn view(&self) -> JobView {
         if !self.waiting.is_empty() {
-            return JobView { state: JobState::Running, progress: self.progress, result: None, error: None };
+            let sent_bytes = self.waiting.values().map(|chunk| chunk.sent_bytes).sum::<u64>();
+            let progress = Progress { bytes_done: self.progress.bytes_done + sent_bytes, ..self.progress };
+            return JobView { progress, ..JobView::new(JobState::Running) };
         }
         let failed_chunks = self.failed.len() as u64;
         let result = Some(JobResult::Upload(UploadResult { uploaded_chunks: self.proven, failed_chunks }));

@@ -81,7 +81,7 @@ struct BagInformation {
 /// Returns the file paths that a bag's metadata lists; none where it can't be read.
 fn listed(folder: &Path) -> Vec<String> {
     let text = content::read(&folder.join("metadata.yaml"), METADATA_BYTES_MAX).unwrap_or_default();
-    let metadata = serde_yaml::from_slice::<BagMetadata>(&text).ok();
+    let metadata = serde_yaml_ng::from_slice::<BagMetadata>(&text).ok();
     metadata.map(|metadata| metadata.rosbag2_bagfile_information.relative_file_paths).unwrap_or_default()
 }
 

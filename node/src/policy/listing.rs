@@ -100,9 +100,9 @@ mod tests {
             size_bytes: 0,
             uploaded_bytes: 0,
             started_at: None,
-            started_at_ns: Some(100),
+            started_at_ns: Some(100_000_000_000_000_000),
             ended_at: None,
-            ended_at_ns: Some(200),
+            ended_at_ns: Some(200_000_000_000_000_000),
             tags: vec!["rain".into()],
             reason: None,
         }
@@ -119,8 +119,8 @@ mod tests {
             ("name", "drive_?", "drive"),
             ("tag", "rain", "rai"),
             ("state", "ended", "recording"),
-            ("since", "200", "201"),
-            ("until", "100", "99"),
+            ("since", "200000000000000000", "200000000000000001"),
+            ("until", "100000000000000001", "1970-01-01T00:00:01Z"),
         ] {
             assert!(admits(name, yes), "{name}={yes}");
             assert!(!admits(name, no), "{name}={no}");

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use bubbaloop_storage_schemas::MachineId;
 
-use super::compose;
+use super::compose::{Faults, Who, remote_store};
 use crate::{
     clock::{Clock, SystemClock},
     config::{Config, StoreSettings},
@@ -37,9 +37,9 @@ pub async fn store(config: &Config, machine: &MachineId) -> Result<Arc<dyn Objec
         }
         StoreSettings::Remote(remote) => {
             let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-            let mut problems = Vec::new();
             let throttle = Arc::new(Throttle::new(Arc::clone(&clock)));
-            match compose::remote_store(remote, (machine, &clock, &throttle), &mut problems).await {
+            let who = Who { machine_id: machine, listed: &config.listed, clock: &clock, throttle: &throttle };
+            match remote_store(remote, &who, &mut Faults::default()).await {
                 Ok(store) => Ok(store.port),
                 Err(reason) => Err(block("config", format!("{reason}: mend the store's settings"))),
             }

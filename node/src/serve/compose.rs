@@ -2,8 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX};
+use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX, reply::Setting};
 
+use super::access;
 use crate::{
     clock::{Clock, SystemClock},
     config::{self, Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
@@ -34,8 +35,17 @@ pub(super) struct Store {
     setup: Setup,
 }
 
-/// What a store is made with: the machine, the time, and the limit of its bytes.
-type Who<'a> = (&'a MachineId, &'a Arc<dyn Clock>, &'a Arc<Throttle>);
+/// What a store is made with, beside its own settings.
+pub(super) struct Who<'a> {
+    /// The machine under whose name its objects stand.
+    pub(super) machine_id: &'a MachineId,
+    /// Every setting with its source.
+    pub(super) listed: &'a [Setting],
+    /// The time.
+    pub(super) clock: &'a Arc<dyn Clock>,
+    /// The limit of its bytes.
+    pub(super) throttle: &'a Arc<Throttle>,
+}
 
 /// Longest wait between looks at recordings that go on.
 const RESCAN_OPEN_MAX: Duration = Duration::from_secs(5);
@@ -104,10 +114,10 @@ fn local_store(home: &Path, path: &Path, throttle: &Arc<Throttle>) -> Result<Sto
 }
 
 /// Makes the store that the settings name. What is wrong with them is told, and then no store is there.
-async fn store(home: &Path, settings: &StoreSettings, who: Who<'_>, problems: &mut Vec<ConfigProblem>) -> Store {
+async fn store(home: &Path, settings: &StoreSettings, who: &Who<'_>, faults: &mut Faults) -> Store {
     let unset = |reason: &str, hint: String| Arc::new(UnsetStore(Block { reason: reason.into(), hint }));
     match settings {
-        StoreSettings::Local { path } => match local_store(home, path, who.2) {
+        StoreSettings::Local { path } => match local_store(home, path, who.throttle) {
             Ok(store) => store,
             // It is looked for again, and then the parts are made anew.
             Err(block) => {
@@ -123,7 +133,7 @@ async fn store(home: &Path, settings: &StoreSettings, who: Who<'_>, problems: &m
         StoreSettings::Invalid(block) => {
             Store { port: Arc::new(UnsetStore(block.clone())), id: "none".into(), setup: Setup::default() }
         }
-        StoreSettings::Remote(remote) => match remote_store(remote, who, problems).await {
+        StoreSettings::Remote(remote) => match remote_store(remote, who, faults).await {
             Ok(store) => store,
             Err(reason) => {
                 let hint = format!("{reason}: mend the store's settings");
@@ -136,12 +146,8 @@ async fn store(home: &Path, settings: &StoreSettings, who: Who<'_>, problems: &m
 /// Makes a store of an S3-compatible service.
 ///
 /// # Errors
-/// The first thing that is wrong with the settings; all of them are in `problems`.
-pub(super) async fn remote_store(
-    remote: &RemoteSettings,
-    (machine_id, clock, throttle): Who<'_>,
-    problems: &mut Vec<ConfigProblem>,
-) -> Result<Store, String> {
+/// The first thing that is wrong with the settings; all of them are in `faults`.
+pub(super) async fn remote_store(remote: &RemoteSettings, who: &Who<'_>, faults: &mut Faults) -> Result<Store, String> {
     let unknown = || format!("{} is no kind of store", remote.backend);
     let provider = Provider::of_backend(&remote.backend, remote.endpoint.as_deref()).ok_or_else(unknown)?;
     let settings = S3Settings {
@@ -159,31 +165,58 @@ pub(super) async fn remote_store(
                 session_token: remote.session_token.clone(),
             },
         },
-        machine_id: machine_id.clone(),
+        machine_id: who.machine_id.clone(),
         patience: Patience::default(),
     };
-    let mut tell = |found: Vec<Problem>| {
-        problems.extend(found.into_iter().map(|Problem { key, message, hint }| ConfigProblem {
-            key: key.into(),
-            source: "the store's settings".into(),
-            message,
-            hint,
-        }));
+    let told = |Problem { key, message, hint }| ConfigProblem {
+        key: key.into(),
+        source: source_of(who.listed, key),
+        message,
+        hint,
     };
     let backend = remote.backend.clone();
-    tell(settings.check().warnings);
-    match S3Store::open(&settings, Arc::clone(clock)).await {
+    faults.warnings.extend(settings.check().warnings.into_iter().map(told));
+    match S3Store::open(&settings, Arc::clone(who.clock)).await {
         Ok(store) => {
             let id = settings.store_id();
             let setup = Setup { backend: Some(backend), store_id: Some(id.clone()), ..Setup::default() };
-            Ok(Store { port: Arc::new(store.throttled(Arc::clone(throttle))), id, setup })
+            Ok(Store { port: Arc::new(store.throttled(Arc::clone(who.throttle))), id, setup })
         }
         Err(found) => {
             let reason = found.first().map(|problem| format!("{}; {}", problem.message, problem.hint));
-            tell(found);
+            faults.problems.extend(found.into_iter().map(told));
             Err(reason.unwrap_or_else(|| "the store's settings are wrong".into()))
         }
     }
+}
+
+/// Returns where a setting of the store comes from. One that is missing is missing because of the `backend`.
+fn source_of(listed: &[Setting], key: &str) -> String {
+    let setting = |key: &str| listed.iter().find(|setting| setting.key == key && !setting.value.is_null());
+    setting(key).or_else(|| setting("backend")).map(|setting| setting.source.clone()).unwrap_or_default()
+}
+
+/// What is wrong with the settings of a home, by themselves and as a store's.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// What keeps a setting or the store from being used.
+    pub problems: Vec<ConfigProblem>,
+    /// What works and should not be so.
+    pub warnings: Vec<ConfigProblem>,
+}
+
+/// Tells everything that is wrong with the settings of a home. Asks no store.
+pub async fn faults(home: &Path, config: &Config) -> Faults {
+    let mut faults = Faults { problems: config.problems.clone(), warnings: Vec::new() };
+    let machine_id = access::own_machine(home, config).or_else(|| MachineId::of_host(&config::host_name()).ok());
+    if let (StoreSettings::Remote(remote), Some(machine_id)) = (&config.settings.store, machine_id) {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
+        let throttle = Arc::new(Throttle::new(Arc::clone(&clock)));
+        let who = Who { machine_id: &machine_id, listed: &config.listed, clock: &clock, throttle: &throttle };
+        // Only what it tells is wanted.
+        remote_store(remote, &who, &mut faults).await.ok();
+    }
+    faults
 }
 
 /// The parts of a node that know nothing of each other's makers.
@@ -197,13 +230,14 @@ pub(super) struct Parted {
 
 pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
     let Config { settings, listed, problems, .. } = config;
-    let mut store_problems = Vec::new();
+    let mut faults = Faults::default();
     let lasting: Vec<_> = config::lasting(&listed).collect();
     let settings_digest = Digest::of(&serde_json::to_vec(&lasting).unwrap_or_default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let throttle = Arc::new(Throttle::new(Arc::clone(&clock)));
-    let who = (&identity.machine_id, &clock, &throttle);
-    let Store { port, id, setup } = store(home, &settings.store, who, &mut store_problems).await;
+    let who = Who { machine_id: &identity.machine_id, listed: &listed, clock: &clock, throttle: &throttle };
+    let Store { port, id, setup } = store(home, &settings.store, &who, &mut faults).await;
+    let store_problems = [faults.problems, faults.warnings].concat();
     for ConfigProblem { key, source, message, hint } in problems.iter().chain(&store_problems) {
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }

@@ -18,6 +18,7 @@ use std::{
 use bubbaloop_storage_schemas::MachineId;
 use tokio::{sync::watch, task::spawn_blocking};
 
+pub use self::compose::{Faults, faults};
 use self::compose::{Parted, compose, tuning};
 use crate::{
     bus::{

@@ -336,11 +336,15 @@ impl Reconcile<'_> {
     }
 
     /// Tells what an error leaves known: nothing. A store that does not answer is not asked for the other chunks.
-    fn no_answer(&mut self, error: &StoreError) -> Remote {
+    pub(super) fn no_answer(&mut self, error: &StoreError) -> Remote {
+        self.note_silence(error);
+        Remote::Unknown(error.to_string())
+    }
+
+    fn note_silence(&mut self, error: &StoreError) {
         if !error.is_denied() {
             self.silent.get_or_insert_with(|| error.to_string());
         }
-        Remote::Unknown(error.to_string())
     }
 
     /// Finds out how a chunk's file is; its bytes are read where that matters.
@@ -418,7 +422,10 @@ impl Reconcile<'_> {
             (_, Err(_), None) => None,
             (_, Ok(key), None) => match self.store.head(&key).await {
                 Ok(meta) => meta.map(|meta| meta.etag),
-                Err(error) => return RemoteManifest::Unknown(error.to_string()),
+                Err(error) => {
+                    self.note_silence(&error);
+                    return RemoteManifest::Unknown(error.to_string());
+                }
             },
         };
         self.is_manifest_gone = etag.as_deref() != Some(&*published.etag);

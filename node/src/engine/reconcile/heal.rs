@@ -259,7 +259,7 @@ impl Reconcile<'_> {
                 let proven = entry.facts.proof.filter(|proof| proof.is_proven()).zip(entry.etag);
                 let target = Target { name: id.chunk, key: self.key(id.chunk), digest: entry.digest, proven };
                 let found = look::look(&*self.store, self.probe, &target).await;
-                chunk.remote = found.unwrap_or_else(|error| Remote::Unknown(error.to_string()));
+                chunk.remote = found.unwrap_or_else(|error| self.no_answer(&error));
                 let means = evidence.means;
                 let is_left = chunk_of(evidence, id.chunk).is_some_and(|chunk| reconcile::step(chunk, means).is_some());
                 if !is_left {

@@ -59,6 +59,15 @@ pub enum ReconcileError {
     NoRoom(#[from] NoRoom),
 }
 
+/// What a look at one recording came to.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// What it saw and did.
+    pub result: ReconcileResult,
+    /// Why the store gave no answer to some of it; `None` where it answered, be it with a refusal.
+    pub silent: Option<String>,
+}
+
 /// Hears how far it is. The totals are known once the recording was read.
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + std::marker::Sync);
 
@@ -77,7 +86,7 @@ pub async fn reconcile(
     name: &RecordingName,
     options: Options,
     progress: OnProgress<'_>,
-) -> Result<ReconcileResult, ReconcileError> {
+) -> Result<Reconciled, ReconcileError> {
     let parts = sync.parts();
     let mut run = Reconcile {
         sync,
@@ -101,7 +110,7 @@ pub async fn reconcile(
     result.counts.recordings = 1;
     let Some(mut evidence) = Box::pin(run.gather()).await? else {
         result.add(run.found, Vec::new());
-        return Ok(result);
+        return Ok(Reconciled { result, silent: None });
     };
     let findings = if options.dry_run {
         let plan = reconcile::plan(&evidence);
@@ -121,7 +130,7 @@ pub async fn reconcile(
     }
     run.found.extend(findings);
     result.add(run.found, run.done);
-    Ok(result)
+    Ok(Reconciled { result, silent: run.silent })
 }
 
 /// Tells whether the store is known to hold a chunk and the journal says so, where it has a place for that.

@@ -90,6 +90,13 @@ impl Sync {
         Some(Large { parts, begun, log, places: Arc::clone(&state.places), weight })
     }
 
+    /// Returns how many bytes of a chunk the store took in parts of which no object is made yet.
+    pub fn sent_bytes(&self, id: &ChunkId) -> u64 {
+        let state = self.state();
+        let begun = state.recordings.get(&id.recording).and_then(|recording| recording.begun.get(&id.chunk));
+        begun.map_or(0, |begun| begun.sent.values().map(|part| part.size_bytes).sum())
+    }
+
     /// Returns the uploads in parts that nothing will go on with: of chunks that are proven, gone or damaged.
     fn stale_uploads(&self) -> Vec<(ChunkId, BegunUpload)> {
         let state = self.state();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::{DateTime, date_time::Format};
 use rustls::CertificateError;
@@ -110,20 +110,43 @@ impl Facts {
             _ => {}
         }
         if facts.transport.is_some() {
-            facts.words = DisplayErrorContext(error).to_string();
+            facts.words = cause(error);
         }
         // Some stores tell the right region only in their words.
         facts.words = facts.words.chars().take(WORDS_MAX).filter(|letter| !letter.is_control()).collect();
         facts
     }
 
-    /// Says in one line what happened.
-    pub(super) fn message(&self, doing: &str) -> String {
+    /// Says in one line what happened. `endpoint` is who gave no answer.
+    pub(super) fn message(&self, doing: &str, endpoint: &str) -> String {
+        if self.status.is_none() && matches!(self.transport, Some(Transport::Timeout | Transport::Broken)) {
+            let words = if self.words.is_empty() { "it broke off" } else { &self.words };
+            return format!("no answer from {endpoint}: {words}; look at the network and at the setting endpoint");
+        }
         let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
         let code = self.code.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
         let words = if self.words.is_empty() { String::new() } else { format!(": {}", self.words) };
         format!("can't {doing}:{}{code}{words}", if self.status.is_some() { status } else { " no answer".into() })
     }
+}
+
+/// Returns what an error is about in the end: the links before it tell which library noticed it.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let (mut last, mut next) = (error.to_string(), Some(error));
+    while let Some(error) = next {
+        last = error.to_string();
+        next = wrapped(error);
+    }
+    let text = last.split(" (os error").next().unwrap_or_default().trim();
+    let mut letters = text.chars();
+    let begin = letters.next().map(|letter| letter.to_ascii_lowercase());
+    begin.into_iter().chain(letters).collect()
+}
+
+/// Returns what an error stands on. An I/O error hides what it wraps from `source`.
+fn wrapped<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
 }
 
 /// Reads the `Date` header of an answer.
@@ -152,13 +175,10 @@ fn transport(error: &(dyn Error + 'static)) -> Transport {
         if error.downcast_ref::<CredentialsError>().is_some() {
             return Transport::NoCredentials;
         }
-        // An I/O error hides what it wraps from `source`.
-        let wrapped = error.downcast_ref::<io::Error>();
-        if wrapped.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
             transport = Transport::Timeout;
         }
-        let inner = wrapped.and_then(io::Error::get_ref).map(|inner| inner as &(dyn Error + 'static));
-        next = inner.or_else(|| error.source());
+        next = wrapped(error);
     }
     transport
 }
@@ -538,6 +558,17 @@ mod tests {
         assert!(hint(&facts("NoSuchBucket", None)).contains("bucket \"b\""));
         assert!(hint(&facts("InvalidAccessKeyId", None)).contains("secrets.toml"));
         assert!(hint(&facts("AccessDenied", None)).contains("s3:PutObject"));
+    }
+
+    #[test]
+    fn a_store_that_gives_no_answer_is_told_in_one_clause_with_what_to_do() {
+        let refused = io::Error::from_raw_os_error(111);
+        let words = cause(&io::Error::other(io::Error::other(refused)));
+        let facts = Facts { transport: Some(Transport::Broken), words, ..Facts::default() };
+        assert_eq!(
+            facts.message("put robot_1/drive/manifest.json", PLACE.endpoint),
+            "no answer from https://s3.example.com: connection refused; look at the network and at the setting endpoint"
+        );
     }
 
     #[test]

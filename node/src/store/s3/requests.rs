@@ -124,7 +124,10 @@ impl S3Store {
         match send().await {
             Err(Failed::Facts(facts)) if errors::may_be_skew(&facts) => {
                 self.time.forget();
-                Err(Failed::Told(StoreError::new(errors::skew(offset_s), facts.message("pass the store's clock"))))
+                Err(Failed::Told(StoreError::new(
+                    errors::skew(offset_s),
+                    facts.message("pass the store's clock", &self.endpoint),
+                )))
             }
             other => other,
         }
@@ -136,7 +139,7 @@ impl S3Store {
             Failed::Told(error) => Some(error),
             Failed::Facts(facts) => {
                 let kind = errors::meaning(request, &facts, self.place())?;
-                Some(StoreError::new(kind, facts.message(doing)))
+                Some(StoreError::new(kind, facts.message(doing, &self.endpoint)))
             }
         }
     }
