@@ -2,7 +2,10 @@
 
 use std::{fs, sync::Arc};
 
-use bubbaloop_storage::store::{Body, ObjectStore, PutMode, StoreErrorKind, local::LocalStore};
+use bubbaloop_storage::{
+    clock::SystemClock,
+    store::{Body, ObjectStore, PutMode, StoreErrorKind, local::LocalStore, throttle::Throttle},
+};
 use bubbaloop_storage_schemas::Digest;
 
 use crate::support::{
@@ -94,22 +97,28 @@ async fn what_a_crash_left_half_written_is_swept_and_never_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_goes_away_under_a_put_leaves_nothing_in_the_folder_that_stands_there_then() {
-    const LARGE: usize = 64 * 1024 * 1024;
+async fn a_disk_that_is_taken_away_in_mid_put_leaves_nothing_at_its_mount_point() {
     let folder = tempfile::tempdir().unwrap();
-    let (root, away) = (folder.path().join("bucket"), folder.path().join("away"));
-    let store = opened(&root);
-    let file = folder.path().join("large");
-    fs::File::create(&file).unwrap().set_len(LARGE as u64).unwrap();
-    let digest = Digest::of(&vec![0; LARGE]);
-    let putting = tokio::spawn(async move {
-        let body = Body::File { path: file, digest };
-        store.put(&manifest_key("large"), &body, PutMode::Create).await
-    });
-    until("the put is under way", || fs::read_dir(root.join(".bubbaloop/staging")).unwrap().count() > 0);
-    fs::rename(&root, &away).unwrap();
+    let root = folder.path().join("bucket");
+    let mark = opened(&root).open(None).unwrap();
+    // Slow enough that the disk goes while the object is written.
+    let throttle = Arc::new(Throttle::new(Arc::new(SystemClock::start())));
+    throttle.set(Some(1024 * 1024));
+    let store = LocalStore::new(&*root).throttled(throttle);
+    store.open(Some(&mark)).unwrap();
+    let path = folder.path().join("chunk");
+    let content = vec![7; 2 * 1024 * 1024];
+    fs::write(&path, &content).unwrap();
+    let body = Body::File { path, digest: Digest::of(&content) };
+    let put = tokio::spawn(async move { store.put(&manifest_key("x"), &body, PutMode::Create).await });
+    let staging = root.join(".bubbaloop/staging");
+    until("it is being written", || fs::read_dir(&staging).unwrap().count() > 0);
+    fs::rename(&root, folder.path().join("away")).unwrap();
     fs::create_dir(&root).unwrap();
-    let error = putting.await.unwrap().unwrap_err();
-    assert!(matches!(error.kind, StoreErrorKind::Blocked(_)), "{error:?}");
-    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "nothing is written to the robot's own disk");
+    put.await.unwrap().unwrap_err();
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    let StoreErrorKind::Blocked(block) = LocalStore::new(&*root).open(Some(&mark)).unwrap_err().kind else {
+        panic!("not blocked")
+    };
+    assert_eq!(block.reason, "local_path_changed", "it is not taken for a store that a person made");
 }

@@ -308,6 +308,23 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a folder and those between it and `base`, durably. `base` itself is never made.
+///
+/// # Errors
+/// `NotFound` where `base` is not there; otherwise as [`create_folder`].
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn create_folder_below(base: &Path, path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.starts_with(base) && parent(path)? != base => {
+            create_folder_below(base, parent(path)?)?;
+            create_folder_below(base, path)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes a file, durably. An absent one is no error.
 ///
 /// # Errors
@@ -476,6 +493,19 @@ mod tests {
         assert_eq!(asides[1], folder.path().join(".damaged-chunk.mcap.2"));
         assert_eq!((fs::read_to_string(&asides[0]).unwrap(), asides[2].is_dir()), ("1".into(), true));
         assert_eq!(put_aside(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn folders_below_one_that_is_not_there_are_not_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("base");
+        let error = create_folder_below(&base, &base.join("a/b")).unwrap_err();
+        assert_eq!((error.kind(), base.exists()), (io::ErrorKind::NotFound, false));
+        fs::create_dir(&base).unwrap();
+        for _ in 0..2 {
+            create_folder_below(&base, &base.join("a/b")).unwrap();
+        }
+        assert!(base.join("a/b").is_dir());
     }
 
     #[test]

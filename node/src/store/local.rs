@@ -255,7 +255,7 @@ impl LocalStore {
         let path = folder.join(format!("{}.{number}.tmp", std::process::id()));
         match Staged::create(path.clone()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.join(".bubbaloop").is_dir() => {
-                durable::create_folder(&folder)?;
+                durable::create_folder_below(&self.root.join(".bubbaloop"), &folder)?;
                 Staged::create(path)
             }
             staged => staged,
@@ -297,8 +297,12 @@ impl LocalStore {
     /// Seals what is staged and gives it its name.
     fn name(&self, key: &ObjectKey, staged: Staged, seal: &Seal, replace: Replace) -> io::Result<()> {
         let (object, path) = (self.object(key), self.seal(key));
-        for folder in [object.parent(), path.parent()].into_iter().flatten() {
-            durable::create_folder(folder)?;
+        // The disk may have been taken away while the object was staged: what stands there now is left without a mark.
+        let own = self.root.join(".bubbaloop");
+        for (base, folder) in [(&*own, path.parent()), (&*self.root, object.parent())] {
+            if let Some(folder) = folder {
+                durable::create_folder_below(base, folder)?;
+            }
         }
         durable::replace(&path, &serde_json::to_vec(seal)?)?;
         staged.commit(&object, replace)
