@@ -200,7 +200,7 @@ impl Progress {
                     bar.note(&plain(&line));
                 }
             }
-            None if !self.is_quiet => note(format_args!("{line}")),
+            None if !self.is_quiet || is_bad => note(format_args!("{line}")),
             None => {}
         }
     }

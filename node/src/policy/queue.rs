@@ -173,13 +173,24 @@ struct Try {
     failed_after: Option<u64>,
     /// How often it failed while others went up: that is its own fault and not the store's.
     strikes: u32,
+    /// Parts of it arrived in the running try.
+    has_progressed: bool,
     /// The gate's era in which the running try began: an older try's failure says nothing of the gate now.
     era: u64,
 }
 
 impl Try {
     const fn first(item: Item) -> Self {
-        Self { item, is_urgent: false, attempts: 0, failing_since: None, failed_after: None, strikes: 0, era: 0 }
+        Self {
+            item,
+            is_urgent: false,
+            attempts: 0,
+            failing_since: None,
+            failed_after: None,
+            strikes: 0,
+            has_progressed: false,
+            era: 0,
+        }
     }
 }
 
@@ -362,6 +373,7 @@ impl Queue {
         let Some(place) = self.pop() else { return self.idle() };
         let Some((_, mut entry)) = self.waiting.remove(&place.id) else { return self.idle() };
         entry.era = self.era;
+        entry.has_progressed = false;
         entry.attempts = entry.attempts.saturating_add(1);
         let next = Next::Start { item: entry.item.clone(), attempt: entry.attempts };
         self.in_flight.insert(place.id, entry);
@@ -380,6 +392,13 @@ impl Queue {
             }
             Outcome::Retry { after, message } => {
                 let is_of_this_era = entry.era == self.era;
+                if entry.has_progressed {
+                    // The link carries something, and what it carried stays: it is worth another try at once.
+                    (entry.failing_since, entry.strikes) = (None, 0);
+                    if let (true, Gate::Waiting { failures, .. }) = (is_of_this_era, &mut self.gate) {
+                        *failures = 0;
+                    }
+                }
                 let since = *entry.failing_since.get_or_insert(self.served);
                 if self.served.saturating_sub(since) > self.limits.give_up_after {
                     self.bury(entry, message, now);
@@ -397,6 +416,13 @@ impl Queue {
                     self.failed(after, now, jitter);
                 }
             }
+        }
+    }
+
+    /// Takes in that a part of a chunk that is on its way arrived. An id that is not on its way is passed over.
+    pub fn progressed(&mut self, id: &ChunkId) {
+        if let Some(entry) = self.in_flight.get_mut(id) {
+            entry.has_progressed = true;
         }
     }
 

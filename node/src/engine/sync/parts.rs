@@ -66,6 +66,7 @@ impl PartsLog for Log {
         let mut state = self.sync.state();
         state.note_sent(size_bytes, now);
         state.pace.arrived(size_bytes, now);
+        state.queue.progressed(&self.id);
     }
 
     async fn ended(&self, upload_id: &str) {

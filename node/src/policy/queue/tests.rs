@@ -80,6 +80,22 @@ fn out_of_hours_only_what_a_person_asked_for_goes() {
 }
 
 #[test]
+fn a_large_chunk_of_which_parts_arrive_is_neither_given_up_nor_kept_waiting() {
+    let mut queue = queue(1);
+    let mut now = at(0);
+    for _ in 0..100 {
+        assert_eq!(start(&mut queue, now), Some(0));
+        now = now.after(Duration::from_secs(60));
+        queue.progressed(&id(0));
+        queue.finish(&id(0), retry(), now, 1.0);
+        assert!(queue.next_try_at().is_none_or(|tick| tick <= now), "it waits although it got on");
+    }
+    start(&mut queue, now).unwrap();
+    queue.finish(&id(0), retry(), now, 1.0);
+    assert!(queue.next_try_at().unwrap() > now, "nothing arrived this time");
+}
+
+#[test]
 fn a_slow_link_carries_one_chunk_at_a_time_and_what_is_wanted_more_beside_it() {
     let mut queue = queue(4);
     queue.set_room(Some(0));
