@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{
     http,
-    tools::{installed, run},
+    tools::{alone, installed, run},
 };
 
 pub const KEY: &str = "test-key";
@@ -70,7 +70,7 @@ fn folder() -> TempDir {
 /// Returns a binary that cargo builds and installs the first time, which takes minutes.
 #[allow(dead_code, reason = "the benchmarks use it")]
 fn cargo_binary(package: &str, version: &str, feature: &str) -> PathBuf {
-    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone(package);
     let root = installed().join(format!("{package}-{version}"));
     let binary = root.join("bin").join(package);
     if !binary.exists() {

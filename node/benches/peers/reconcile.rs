@@ -29,6 +29,8 @@ pub async fn run(arguments: &Arguments) {
         [Row::new("this node's reconcile"), Row::new("rclone check --size-only"), Row::new("aws s3 sync --dryrun")];
     let wanted = Params::default().with("all", true).with("wait", "600s");
     let folder = library.folder.path();
+    // The first one writes the remote manifests that are still to be written.
+    running.ask(Verb::Reconcile, &wanted).await;
     for _ in 0..arguments.rounds {
         let reconcile = async {
             let job = running.ask(Verb::Reconcile, &wanted).await;
