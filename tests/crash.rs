@@ -1,14 +1,30 @@
-//! The real binary killed at random in the middle of work, again and again: nothing is lost, falsely marked or torn.
+//! The real binary killed at random, and after each of its steps on disk and network: nothing is lost, falsely marked or
+//! torn.
 //!
-//! `BUBBALOOP_TEST_KILLS` and `BUBBALOOP_TEST_SEED` make longer or other runs.
+//! `BUBBALOOP_TEST_KILLS` and `BUBBALOOP_TEST_SEED` make longer or other runs; `BUBBALOOP_TEST_STEPS` says how many of the
+//! steps are tried.
 
-use std::{collections::BTreeMap, env, fs, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, File},
+    thread,
+    time::{Duration, SystemTime},
+};
 
-use serde_json::Value;
+use bubbaloop_storage_schemas::{
+    Digest,
+    manifest::{Indices, Manifest},
+};
+use serde_json::{Value, json};
 
-use crate::support::node::{Machine, until};
+use crate::support::{
+    node::{Machine, Recorder, until},
+    servers::{KEY, SECRET, Server},
+    steps::{DISK, DISK_AND_NETWORK, Went},
+};
 
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -30,7 +46,7 @@ fn kills_at_random_moments_lose_nothing_and_mark_nothing_falsely() {
             };
         }
         // The moment of the crash is what is tried here, not anything that has to be over by then.
-        std::thread::sleep(Duration::from_millis(random.u64(0..400)));
+        thread::sleep(Duration::from_millis(random.u64(0..400)));
         machine.kill();
         for recorder in &recorders {
             for line in recorder.journal().iter().filter(|line| line["kind"] == "uploaded") {
@@ -45,7 +61,7 @@ fn kills_at_random_moments_lose_nothing_and_mark_nothing_falsely() {
         recorders.iter().all(|recorder| recorder.chunks.iter().all(|chunk| machine.is_stored(&recorder.name, chunk)))
     });
     until("every mark is written", || {
-        let marks = |recorder: &crate::support::node::Recorder| {
+        let marks = |recorder: &Recorder| {
             let mut marks = BTreeMap::<String, usize>::new();
             for line in recorder.journal().iter().filter(|line| line["kind"] == "uploaded") {
                 *marks.entry(line["chunk"].to_string()).or_default() += 1;
@@ -70,4 +86,143 @@ fn kills_at_random_moments_lose_nothing_and_mark_nothing_falsely() {
         fs::read_dir(staging).unwrap().count() <= usize::try_from(kills).unwrap() * 4,
         "what crashes leave is bounded"
     );
+}
+
+/// A machine with two ended recordings of a few chunks that were never sent.
+fn machine(id: &str, storage: &str, sizes: &[usize]) -> (Machine, Vec<Recorder>) {
+    let machine = Machine::new(id, "");
+    machine.set(storage);
+    machine.set_secrets(KEY, SECRET);
+    let mut recorders = Vec::new();
+    for name in ["drive_a", "drive_b"] {
+        let mut recorder = machine.recorder(name);
+        sizes.iter().for_each(|size| drop(recorder.finalize_of(*size)));
+        recorder.end();
+        // Still for long enough that marks are folded into it.
+        let past = SystemTime::now() - Duration::from_secs(120);
+        File::open(machine.home().join("recordings").join(name).join("manifest.json"))
+            .unwrap()
+            .set_modified(past)
+            .unwrap();
+        recorders.push(recorder);
+    }
+    (machine, recorders)
+}
+
+fn lines(recorder: &Recorder, kind: &str) -> Vec<Value> {
+    recorder.journal().into_iter().filter(|line| line["kind"] == kind).collect()
+}
+
+/// All is marked and published, and marks are folded into the manifests.
+fn is_done(recorder: &Recorder) -> bool {
+    let is_marked = lines(recorder, "uploaded").len() == recorder.chunks.len();
+    let is_folded = || {
+        let chunks = recorder.manifest()["chunks"].as_array().cloned().unwrap_or_default();
+        chunks.iter().all(|chunk| chunk["uploaded_at_ns"].is_u64())
+    };
+    is_marked && !lines(recorder, "published").is_empty() && is_folded()
+}
+
+/// What a store holds under a key.
+type Stored<'a> = &'a (dyn Fn(&str) -> Option<Vec<u8>> + Sync);
+
+fn is_stored(stored: Stored<'_>, machine: &Machine, recorder: &Recorder, chunk: &Value) -> bool {
+    let key = format!("{}/{}/chunks/{}", machine.id, recorder.name, chunk["name"].as_str().unwrap());
+    stored(&key).is_some_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
+}
+
+/// What must be true after any crash: what is marked and what a manifest names is there, and all files can be read.
+fn check(stored: Stored<'_>, machine: &Machine, recorders: &[Recorder]) {
+    for recorder in recorders {
+        let chunk_of = |name: &Value| recorder.chunks.iter().find(|chunk| chunk["name"] == *name).unwrap();
+        for line in lines(recorder, "uploaded") {
+            assert!(is_stored(stored, machine, recorder, chunk_of(&line["chunk"])), "marked and not there: {line}");
+        }
+        let local = recorder.manifest().to_string();
+        assert!(Manifest::parse(local.as_bytes(), Indices::Contiguous).is_ok(), "{local}");
+        if let Some(remote) = stored(&format!("{}/{}/manifest.json", machine.id, recorder.name)) {
+            let (remote, _) = Manifest::parse(&remote, Indices::Rising).unwrap();
+            for chunk in &remote.chunks {
+                let chunk = chunk_of(&json!(chunk.name));
+                assert!(is_stored(stored, machine, recorder, chunk), "named and not there: {chunk}");
+            }
+        }
+    }
+    for file in ["identity.json", "state.json", "dead_letter.json"] {
+        if let Ok(text) = fs::read(machine.home().join("storage").join(file)) {
+            assert!(serde_json::from_slice::<Value>(&text).is_ok(), "{file}");
+        }
+    }
+}
+
+type Make<'a> = &'a (dyn Fn(usize) -> (Machine, Vec<Recorder>) + Sync);
+
+/// Machines that are tried at once: each waits most of the time.
+const AT_ONCE: usize = 4;
+
+/// Tries crashes after steps that are spread over all of a run, each on a machine of its own.
+fn crash_after_steps(calls: &str, most: u64, make: Make<'_>, stored: Stored<'_>) {
+    let (mut machine, recorders) = make(0);
+    let went = machine.run_steps(calls, usize::MAX, || recorders.iter().all(is_done));
+    let Went::Done(steps) = went else { unreachable!("nothing kills it") };
+    let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", most)).unwrap().min(steps);
+    assert!(steps > 20, "a run has many steps, and not {steps}");
+    thread::scope(|scope| {
+        for first in 0..AT_ONCE {
+            scope.spawn(move || {
+                for place in (first..tried).step_by(AT_ONCE) {
+                    crash_after_step(calls, 1 + place * steps / tried, make(1 + place), stored);
+                }
+            });
+        }
+    });
+}
+
+fn crash_after_step(calls: &str, step: usize, (mut machine, recorders): (Machine, Vec<Recorder>), stored: Stored<'_>) {
+    machine.run_steps(calls, step, || recorders.iter().all(is_done));
+    check(stored, &machine, &recorders);
+    machine.start();
+    until(&format!("all is done after a crash after step {step}"), || {
+        recorders.iter().all(|recorder| is_done(recorder) && lines(recorder, "published").len() == 1)
+    });
+    check(stored, &machine, &recorders);
+    for recorder in &recorders {
+        assert_eq!(lines(recorder, "uploaded").len(), recorder.chunks.len(), "each is marked one time");
+        assert!(recorder.chunks.iter().all(|chunk| is_stored(stored, &machine, recorder, chunk)));
+    }
+    assert_eq!(machine.terminate(), Some(0));
+}
+
+#[test]
+fn a_crash_after_any_step_on_disk_loses_nothing() {
+    let machines = tempfile::tempdir().unwrap();
+    let local = |number: usize| {
+        let path = machines.path().join("store");
+        machine(
+            &format!("step_{number}"),
+            &format!("backend = \"local\"\nlocal_path = {path:?}\nrescan_interval = \"1s\""),
+            &[1000, 300_000],
+        )
+    };
+    crash_after_steps(DISK, 24, &local, &|key| fs::read(machines.path().join("store").join(key)).ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_after_any_step_on_the_network_loses_nothing() {
+    let server = Server::seaweedfs().await;
+    server.bucket("steps").await;
+    let runtime = tokio::runtime::Handle::current();
+    let stored = |key: &str| runtime.block_on(server.content(&format!("steps/{key}")));
+    let remote = |number: usize| {
+        machine(
+            &format!("net_{number}"),
+            &format!(
+                "backend = \"s3\"\nendpoint = {:?}\nbucket = \"steps\"\nrescan_interval = \"1s\"\n\
+                 multipart_threshold = \"5 MiB\"\npart_size = \"5 MiB\"",
+                server.endpoint
+            ),
+            &[1000, 6 << 20],
+        )
+    };
+    tokio::task::block_in_place(|| crash_after_steps(DISK_AND_NETWORK, 16, &remote, &stored));
 }

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use bubbaloop_storage::{
-    engine::transfer,
+    engine::transfer::{self, Parcel},
     store::{
         Body, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored,
         s3::{
@@ -300,6 +300,30 @@ async fn bytes_that_arrive_wrong_are_sent_one_more_time() {
         let store = opened(&settings(&fake.endpoint, "bucket")).await;
         assert_eq!(transfer::send(&*store, ALL_FINE, &chunk).await.is_ok(), is_sent);
         assert_eq!(fake.requests(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_chunk_is_sent_without_a_look_where_the_store_overwrites_nothing() {
+    let files = tempfile::tempdir().unwrap();
+    let probe_of = |honours_create_only| Probe { honours_create_only, ..ALL_FINE };
+    for (name, size, probe, is_sent_at_once) in [
+        ("block", BLOCK_BYTES, ALL_FINE, true),
+        ("blocks", BLOCK_BYTES + 1, ALL_FINE, false),
+        ("overwrites", 10, probe_of(false), false),
+    ] {
+        let chunk = Parcel { may_be_there: true, ..parcel(files.path(), name, size) };
+        let methods = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = Arc::clone(&methods);
+        let fake = Fake::start(move |head| {
+            seen.lock().unwrap().push(head.method.clone());
+            if head.method == "PUT" { fine() } else { error(404, "NoSuchKey") }
+        })
+        .await;
+        let store = opened(&settings(&fake.endpoint, "bucket")).await;
+        transfer::send(&*store, probe, &chunk).await.unwrap();
+        let first = if is_sent_at_once { "PUT" } else { "HEAD" };
+        assert_eq!(methods.lock().unwrap()[0], first, "{name}");
     }
 }
 

@@ -23,7 +23,7 @@ fn machine(id: &str, storage: &str) -> Machine {
     machine
 }
 
-fn status(python: &mut Python, machine: &Machine) -> Value {
+pub fn status(python: &mut Python, machine: &Machine) -> Value {
     let replies = python.get(&crate::support::python::Get { selector: &machine.key("status"), ..Default::default() });
     replies.first().filter(|reply| reply.is_ok).map(crate::support::python::Reply::value).unwrap_or_default()
 }
@@ -39,7 +39,7 @@ async fn stored(server: &Server, bucket: &str, machine: &Machine, name: &str) ->
     server.content(&key).await
 }
 
-async fn is_stored_whole(server: &Server, bucket: &str, machine: &Machine, recorder: &Recorder) -> bool {
+pub async fn is_stored_whole(server: &Server, bucket: &str, machine: &Machine, recorder: &Recorder) -> bool {
     for chunk in &recorder.chunks {
         let found = stored(server, bucket, machine, chunk["name"].as_str().unwrap()).await;
         if found.is_none_or(|bytes| json!(Digest::of(&bytes)) != chunk["sha256"]) {
@@ -96,8 +96,17 @@ async fn does_the_main_job(server: &Server, id: &str, bucket: &str) {
     let status = status(&mut python, &machine);
     assert_eq!((&status["at_risk_bytes"], &status["store"]["same_disk"]), (&json!(0), &json!(false)));
     let key = format!("{bucket}/{}/drive/manifest.json", machine.id);
-    let manifest: Value = serde_json::from_slice(&server.content(&key).await.unwrap()).unwrap();
-    assert_eq!(manifest["chunks"].as_array().unwrap().len(), 30);
+    // The manifest follows what it names.
+    let has_all = |text: Option<Vec<u8>>| {
+        let manifest: Value = serde_json::from_slice(&text.unwrap_or_default()).unwrap_or_default();
+        manifest["chunks"].as_array().is_some_and(|chunks| chunks.len() == 30)
+    };
+    let published = async {
+        while !has_all(server.content(&key).await) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), published).await.expect("it is published");
     shows_no_secret(&machine, &mut python);
 }
 

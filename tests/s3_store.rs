@@ -163,6 +163,11 @@ async fn a_store_that_checks_is_found_out_and_its_word_is_proof() {
         assert_eq!(transfer::send(&*store, probe, &parcel).await.unwrap(), found, "{name} is found, not sent again");
         parcel.may_be_there = false;
         assert_eq!(transfer::send(&*store, probe, &parcel).await.unwrap(), found);
+        parcel.may_be_there = true;
+        fs::write(&parcel.path, "damaged").unwrap();
+        assert_eq!(transfer::send(&*store, probe, &parcel).await.unwrap(), found, "{name}: the object is sound");
+        fs::remove_file(&parcel.path).unwrap();
+        assert_eq!(transfer::send(&*store, probe, &parcel).await.unwrap(), found, "{name}: the object is there");
     }
 }
 

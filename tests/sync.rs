@@ -305,6 +305,43 @@ async fn objects_that_vanish_or_change_behind_our_back_go_up_again_or_are_told()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mark_of_a_time_when_the_clock_was_ahead_is_compared_like_any_other() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.manifest(std::slice::from_ref(&chunk));
+    robot.set_wall_ahead(Duration::from_secs(5 * 365 * 24 * 3600));
+    let sync = robot.started();
+    sync_once(&sync).await;
+    robot.set_wall_ahead(Duration::ZERO);
+    fs::remove_file(robot.object(&chunk)).unwrap();
+    assert_eq!(sync.verify().await.unwrap(), 1);
+    sync_once(&sync).await;
+    assert!(robot.is_stored(&chunk));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sent_before_an_event_spelled_the_machine_in_another_way_goes_up_beside_the_others() {
+    let robot = Robot::new();
+    let early = robot.chunk(0);
+    let sync = robot.started();
+    for _ in 0..2 {
+        sync_once(&sync).await;
+    }
+    assert!(robot.is_stored(&early));
+    let late = robot.chunk(1);
+    let event = json!({"recording": "drive", "machine_id": "robot-1", "chunk": late});
+    sync.take_event(event.to_string().as_bytes(), Some(Format::Json)).unwrap();
+    let proven = || view(&sync).chunks.iter().filter(|chunk| chunk.facts.proof.is_some()).count();
+    assert_eq!(proven(), 0, "nothing is proven under the recorder's keys");
+    sync_once(&sync).await;
+    assert_eq!(proven(), 2);
+    for chunk in [&early, &late] {
+        let path = robot.object(chunk).to_string_lossy().replace("/robot_1/", "/robot-1/");
+        assert!(fs::metadata(&path).is_ok(), "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_is_told_counts_for_nothing_and_is_not_sent_again_each_time() {
     let robot = Robot::new();
     robot.is_found_to_be(Probe {

@@ -6,9 +6,13 @@ use std::{
     ops::Range,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
-use bubbaloop_storage_schemas::{Digest, limits::BLOCK_BYTES};
+use bubbaloop_storage_schemas::{
+    Digest,
+    limits::{BLOCK_BYTES, BLOCKS_SPARE_MAX},
+};
 use bytes::Bytes;
 use md5::Md5;
 use rustix::fs::OFlags;
@@ -97,6 +101,49 @@ pub fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, ContentError> {
     Ok(bytes)
 }
 
+/// Memory of blocks that nobody uses at the moment.
+static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
+
+/// One block, in memory that is used again. The system clears what it gives out: with new memory for each block that
+/// would cost half as much as the hashing.
+struct Block {
+    memory: Box<[u8]>,
+    length: usize,
+}
+
+impl Block {
+    /// Reads as much as there is, at most a whole block.
+    fn read(file: &mut impl Read) -> io::Result<Self> {
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let memory = spare.unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
+        let mut block = Self { memory, length: 0 };
+        while block.length < BLOCK_BYTES {
+            match file.read(&mut block.memory[block.length..]) {
+                Ok(0) => break,
+                Ok(read) => block.length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(block)
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.length]
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < BLOCKS_SPARE_MAX {
+            spare.push(std::mem::take(&mut self.memory));
+        }
+    }
+}
+
 /// The blocks of a file, the last one withheld until all bytes have the wanted digest.
 ///
 /// A reader that sends each block as it comes has not sent the whole file when it turns out to be
@@ -155,11 +202,10 @@ impl VerifiedBlocks {
     }
 
     fn read_block(&mut self) -> io::Result<Bytes> {
-        let mut block = Vec::with_capacity(BLOCK_BYTES);
-        self.file.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block)?;
+        let block = Block::read(&mut self.file)?;
         self.hasher.update(&block);
-        self.size_bytes += block.len() as u64;
-        Ok(block.into())
+        self.size_bytes += block.length as u64;
+        Ok(Bytes::from_owner(block))
     }
 
     /// Returns the next block; `None` at the end.
@@ -343,6 +389,27 @@ mod tests {
             assert!(sent.len() < size.max(1), "{size}: {} bytes were sent", sent.len());
             assert_eq!(hash(&path).unwrap(), (Digest::of(&content), size as u64));
         }
+    }
+
+    #[test]
+    fn blocks_that_are_held_keep_their_bytes_while_others_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let content: Vec<u8> = (0..40).flat_map(|number| vec![number; BLOCK_BYTES]).collect();
+        std::fs::write(&path, &content).unwrap();
+        for keep in [1, 2, 40] {
+            let mut reader = VerifiedBlocks::open(&path, Some(Digest::of(&content))).unwrap();
+            let mut held = std::collections::VecDeque::new();
+            for number in 0..40_u8 {
+                held.push_back((number, reader.next_block().unwrap().unwrap()));
+                if held.len() == keep {
+                    let (number, block) = held.pop_front().unwrap();
+                    assert!(block.len() == BLOCK_BYTES && block.iter().all(|byte| *byte == number), "{number}");
+                }
+            }
+            assert!(held.iter().all(|(number, block)| block.iter().all(|byte| byte == number)));
+        }
+        assert!(SPARE.lock().unwrap().len() <= BLOCKS_SPARE_MAX);
     }
 
     #[test]

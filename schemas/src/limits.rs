@@ -98,6 +98,9 @@ pub const CONCURRENCY_MAX: usize = 64;
 /// Bytes that are read and sent at a time.
 pub const BLOCK_BYTES: usize = 256 * 1024;
 
+/// Blocks whose memory is kept for the next ones while nobody uses it.
+pub const BLOCKS_SPARE_MAX: usize = 16;
+
 /// Refused events that are logged one by one; all of them are counted.
 pub const REFUSED_EVENTS_LOGGED_MAX: usize = 1024;
 

@@ -9,5 +9,7 @@ pub mod python;
 pub mod robot;
 pub mod router;
 pub mod servers;
+pub mod sim;
+pub mod steps;
 pub mod terminal;
 pub mod tools;

@@ -15,7 +15,11 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{python::Python, terminal::Terminal};
+use super::{
+    python::Python,
+    steps::{self, Went},
+    terminal::Terminal,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
@@ -105,6 +109,14 @@ impl Machine {
         self.node = Some(child);
         let is_there = || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && is_ready(&holder));
         until("the node is on the bus", is_there);
+    }
+
+    /// Runs the node until it has taken so many steps of these kinds, or is done, and kills it.
+    pub fn run_steps(&mut self, calls: &str, kill_after: usize, is_done: impl FnMut() -> bool) -> Went {
+        let home = self.home();
+        let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
+        let arguments = ["serve", "--home", home.to_str().unwrap()];
+        steps::run(Path::new(BINARY), &arguments, log.into(), calls, kill_after, is_done)
     }
 
     pub fn endpoint(&self) -> String {

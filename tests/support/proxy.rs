@@ -39,6 +39,8 @@ struct Link {
     cuts: watch::Sender<u64>,
     /// The next connections are cut after so many bytes of the client's.
     cut_after: Mutex<Option<u64>>,
+    /// Where the next connections lead.
+    server: Mutex<String>,
 }
 
 /// A proxy on loopback. It ends when it is dropped.
@@ -54,10 +56,13 @@ impl Drop for Proxy {
     }
 }
 
+fn address(endpoint: &str) -> String {
+    endpoint.strip_prefix("http://").unwrap().to_owned()
+}
+
 impl Proxy {
     /// Starts one before a server.
     pub async fn start(server: &str) -> Self {
-        let server = server.strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let link = Arc::new(Link {
@@ -68,6 +73,7 @@ impl Proxy {
             is_still: AtomicBool::new(false),
             cuts: watch::channel(0).0,
             cut_after: Mutex::default(),
+            server: Mutex::new(address(server)),
         });
         let shared = Arc::clone(&link);
         let task = tokio::spawn(async move {
@@ -76,7 +82,7 @@ impl Proxy {
                 if shared.is_down.load(Ordering::Relaxed) {
                     continue;
                 }
-                let (link, server) = (Arc::clone(&shared), server.clone());
+                let (link, server) = (Arc::clone(&shared), shared.server.lock().unwrap().clone());
                 // A connection that breaks is part of the tests.
                 serving.spawn(async move { link.serve(client, &server).await.ok() });
             }
@@ -102,6 +108,12 @@ impl Proxy {
     /// Cuts all connections and refuses new ones, or takes them again.
     pub fn down(&self, is_down: bool) {
         self.link.is_down.store(is_down, Ordering::Relaxed);
+        self.cut();
+    }
+
+    /// Cuts all connections and leads new ones to another server.
+    pub fn lead_to(&self, server: &str) {
+        *self.link.server.lock().unwrap() = address(server);
         self.cut();
     }
 

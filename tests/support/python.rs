@@ -17,30 +17,33 @@ use super::tools::{alone, installed, run};
 /// What the clients are made of, pinned.
 const PACKAGES: [&str; 3] = ["eclipse-zenoh==1.10.2", "mcap==1.6.0", "pymcap-cli==0.34.0"];
 
-/// Returns a Python that has the packages, installing them the first time.
+/// Returns a Python that has the packages of the tests' clients.
 pub fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let environment = installed().join("python");
-        let (python, done) = (environment.join("bin/python"), environment.join("installed"));
-        let _alone = alone("python");
-        let wanted = PACKAGES.join("\n");
-        if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
-            return python;
-        }
+    PYTHON.get_or_init(|| environment("python", &PACKAGES))
+}
+
+/// Returns the Python of an environment of this name that has these packages, installing them the first time.
+pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
+    let environment = installed().join(name);
+    let (python, done) = (environment.join("bin/python"), environment.join("installed"));
+    let _alone = alone(name);
+    let wanted = packages.join("\n");
+    if fs::read_to_string(&done).is_ok_and(|found| found == wanted) {
+        return python;
+    }
+    fs::remove_dir_all(&environment).ok();
+    let made = Command::new("python3").args(["-m", "venv"]).arg(&environment).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        // Some systems keep venv's pip apart; virtualenv brings its own.
         fs::remove_dir_all(&environment).ok();
-        let made = Command::new("python3").args(["-m", "venv"]).arg(&environment).output();
-        if !made.is_ok_and(|made| made.status.success()) {
-            // Some systems keep venv's pip apart; virtualenv brings its own.
-            fs::remove_dir_all(&environment).ok();
-            let modules = installed().join("virtualenv");
-            run(Command::new("python3").args(["-m", "pip", "install", "-q", "virtualenv", "--target"]).arg(&modules));
-            run(Command::new("python3").env("PYTHONPATH", &modules).args(["-m", "virtualenv"]).arg(&environment));
-        }
-        run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(PACKAGES));
-        fs::write(done, wanted).unwrap();
-        python
-    })
+        let modules = installed().join("virtualenv");
+        run(Command::new("python3").args(["-m", "pip", "install", "-q", "virtualenv", "--target"]).arg(&modules));
+        run(Command::new("python3").env("PYTHONPATH", &modules).args(["-m", "virtualenv"]).arg(&environment));
+    }
+    run(Command::new(&python).args(["-m", "pip", "install", "-q"]).args(packages));
+    fs::write(done, wanted).unwrap();
+    python
 }
 
 /// Has others judge MCAP files: pymcap-cli's doctor finds no fault in `found`, and the Python reader finds the same

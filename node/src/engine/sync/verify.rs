@@ -7,7 +7,7 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::{
-    MachineId, UnixNs, event::Fact, journal::JournalEntry, keys::ObjectKey, limits::PAGE_ROWS_MAX, reply::Proof,
+    MachineId, event::Fact, journal::JournalEntry, keys::ObjectKey, limits::PAGE_ROWS_MAX, reply::Proof,
 };
 use tokio::task::spawn_blocking;
 
@@ -73,10 +73,10 @@ impl Sync {
     /// # Errors
     /// The store can't be listed: no mark is taken back for that.
     pub async fn verify(self: &Arc<Self>) -> Result<usize, StoreError> {
-        let (pass, began_at_ns) = {
+        let pass = {
             let mut state = self.state();
             state.pass = state.pass.wrapping_add(1);
-            (state.pass, self.parts.clock.wall())
+            state.pass
         };
         let is_ours = |recording: &&Recording| recording.is_ours();
         let machines: BTreeSet<_> =
@@ -85,7 +85,7 @@ impl Sync {
             self.see_all(&machine, pass).await?;
         }
         let mut taken_back = 0;
-        for suspect in self.suspects(pass, began_at_ns) {
+        for suspect in self.suspects(pass) {
             // A listing may lag behind, so the object itself has the last word.
             let found = self.parts.store.head(&suspect.key).await?;
             if found.is_none_or(|meta| *meta.etag != *suspect.etag) {
@@ -136,16 +136,15 @@ impl Sync {
     }
 
     /// Returns the marks that the pass did not see, and wants manifests written anew that it did not see.
-    fn suspects(&self, pass: u32, began_at_ns: UnixNs) -> Vec<Suspect> {
+    fn suspects(&self, pass: u32) -> Vec<Suspect> {
         let now = self.parts.clock.tick();
         let mut guard = self.state();
         let state = &mut *guard;
         let mut suspects = Vec::new();
         for recording in state.recordings.values_mut().filter(|recording| recording.is_ours()) {
-            let is_unseen = |chunk: &&ChunkEntry| {
-                let is_older = chunk.marked_at_ns.is_some_and(|at_ns| at_ns < began_at_ns);
-                is_older && chunk.seen_in_pass != pass && chunk.facts.proof.is_some_and(Proof::is_proven)
-            };
+            // What was proven since the pass began counts as seen in it.
+            let is_unseen =
+                |chunk: &&ChunkEntry| chunk.seen_in_pass != pass && chunk.facts.proof.is_some_and(Proof::is_proven);
             suspects.extend(recording.chunks.iter().filter(is_unseen).filter_map(|chunk| {
                 let key = ObjectKey::chunk(&recording.machine_id, &recording.name, chunk.name);
                 let id = ChunkId { recording: recording.name.clone(), chunk: chunk.name };

@@ -1,0 +1,162 @@
+//! The node under measurement: the real binary in a home of its own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bubbaloop_storage::{
+    bus::client::Client,
+    config::Config,
+    library::{identity::HomeLock, state::NodeState},
+};
+use bubbaloop_storage_schemas::{MachineId, Verb, params::Params, reply::Paused};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::{
+    BUCKET,
+    library::Library,
+    measure::{self, Cost},
+};
+use crate::support::{
+    node::Machine,
+    servers::{KEY, SECRET, Server},
+};
+
+/// How long anything may take.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Between two looks at a node that tells nothing.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Between two questions beside the events, which a slow listener may miss.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// A node's home, and the node where it runs.
+pub struct Node {
+    pub machine: Machine,
+}
+
+/// A node that runs, and a client of it.
+pub struct Running {
+    pub id: MachineId,
+    pub pid: u32,
+    pub client: Client,
+}
+
+/// Returns the settings for a server.
+fn settings(endpoint: &str) -> String {
+    format!("backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = {BUCKET:?}\n")
+}
+
+impl Node {
+    /// A node of a library that goes to a server; it does not run yet.
+    pub fn new(id: &str, server: &Server, library: &Library, more: &str) -> Self {
+        Self::of_endpoint(id, &server.endpoint, library, more)
+    }
+
+    /// A node that goes to a server by way of something else.
+    pub fn of_endpoint(id: &str, endpoint: &str, library: &Library, more: &str) -> Self {
+        let machine = Machine::new(id, "");
+        machine.set(&format!("{}{}{more}", settings(endpoint), library.setting()));
+        machine.set_secrets(KEY, SECRET);
+        Self { machine }
+    }
+
+    /// Lets it send nothing until it is told to.
+    pub fn pause(&self) {
+        let state = self.machine.home().join("storage/state.json");
+        std::fs::create_dir_all(state.parent().unwrap()).unwrap();
+        let paused = Paused { since_ns: 1, until_ns: None };
+        NodeState::update(&state, |state| state.paused = Some(paused)).unwrap();
+    }
+
+    /// Starts it and joins its bus.
+    pub async fn start(&mut self) -> Running {
+        self.machine.start();
+        self.join().await
+    }
+
+    /// Joins the bus of the node that runs.
+    pub async fn join(&self) -> Running {
+        let home = self.machine.home();
+        let holder = HomeLock::holder(&home).unwrap();
+        let client = Client::connect(&Config::load(&home, &[]).settings.zenoh, &holder.endpoints).await.unwrap();
+        Running { id: holder.machine_id, pid: holder.pid, client }
+    }
+}
+
+impl Running {
+    /// Asks it; `None` where it refuses, as before its first scan.
+    pub async fn try_ask(&self, verb: Verb, params: &Params) -> Option<Value> {
+        let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
+        told.into_iter().next().and_then(Result::ok)
+    }
+
+    pub async fn ask(&self, verb: Verb, params: &Params) -> Value {
+        let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
+        match told.into_iter().next() {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) => panic!("{verb:?}: {error:?}"),
+            None => panic!("{verb:?}: no answer"),
+        }
+    }
+
+    pub async fn status(&self) -> Value {
+        self.ask(Verb::Status, &Params::default()).await
+    }
+
+    /// Waits until it has read its library and looked at its store.
+    pub async fn is_ready(&self) {
+        self.until("it is ready", POLL, |status| {
+            status["library"]["scanned"] == true && !status["store"]["probe"].is_null()
+        })
+        .await;
+    }
+
+    /// Asks for its status until that is as wanted.
+    pub async fn until(&self, what: &str, every: Duration, is_so: impl Fn(&Value) -> bool) {
+        let started = Instant::now();
+        loop {
+            let status = self.status().await;
+            if is_so(&status) {
+                return;
+            }
+            assert!(started.elapsed() < DEADLINE, "not in time: {what}: {status}");
+            tokio::time::sleep(every).await;
+        }
+    }
+
+    /// Does something, and tells what it cost the node.
+    pub async fn cost_of(&self, work: impl Future<Output = ()>) -> Cost {
+        let (cpu, started) = (measure::cpu(self.pid), Instant::now());
+        work.await;
+        let wall = started.elapsed();
+        Cost { wall, cpu: measure::cpu(self.pid) - cpu, peak_mib: measure::memory(self.pid, "VmHWM").unwrap() }
+    }
+
+    /// Lets a paused node go on, and waits until so many chunks are proven: its events tell.
+    pub async fn resume_until_proven(&self, chunks: usize) {
+        let chunks = chunks as u64;
+        let (heard, all) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
+        let (hearing, notify) = (Arc::clone(&heard), Arc::clone(&all));
+        let hear = move |event: Value| {
+            if event["kind"] == "chunk_uploaded" && hearing.fetch_add(1, Ordering::Relaxed) + 1 == chunks {
+                notify.notify_one();
+            }
+        };
+        let events = self.client.listen(Some(&self.id), hear).await.unwrap();
+        self.ask(Verb::Resume, &Params::default()).await;
+        let asked =
+            self.until("all chunks are proven", ASK_EVERY, |status| status["library"]["uploaded_chunks"] == chunks);
+        tokio::select! {
+            () = all.notified() => {}
+            () = asked => {}
+        }
+        drop(events);
+    }
+}

@@ -1,0 +1,291 @@
+//! Each decoder of bytes that others wrote, as a function of those bytes that panics where the decoder is wrong.
+//!
+//! A decoder may refuse anything. What it takes must be the same after it was written and read again.
+
+use std::{collections::BTreeMap, fmt::Debug, fs, future::Future, path::Path, str::FromStr};
+
+use bubbaloop_storage::{
+    bus::dispatch::Dispatch,
+    config::{Config, File, Files},
+    library::{
+        dead_letters,
+        identity::{HomeLock, Identity},
+        journal::Fold,
+        state::NodeState,
+    },
+    policy::{
+        intake,
+        listing::{Filter, matches},
+        window::Window,
+    },
+    store::{Body, ObjectStore as _, PutMode, local::LocalStore},
+};
+use bubbaloop_storage_schemas::{
+    ChunkName, Digest, MachineId, RecordingName, Verb,
+    codec::{self, Format},
+    event::{FinalizeEvent, StorageEvent},
+    journal::{JournalEntry, JournalLine},
+    keys::{ObjectKey, Space},
+    manifest::{Indices, Manifest},
+    params::Params,
+    reconcile::ReconcileResult,
+    reply::{DeadLettersReply, InfoReply, JobReply, ListReply, StatusReply},
+    time::Timestamp,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use zenoh_keyexpr::keyexpr;
+
+/// A decoder under test.
+pub type Target = fn(&[u8]);
+
+/// All of them, by the names of their corpora.
+pub const TARGETS: [(&str, Target); 13] = [
+    ("manifest", manifest),
+    ("finalize_event", finalize_event),
+    ("journal", journal),
+    ("value", value),
+    ("reply", reply),
+    ("selector", selector),
+    ("query_key", query_key),
+    ("config", config),
+    ("name", name),
+    ("state", state),
+    ("dead_letters", dead_letters),
+    ("identity", identity),
+    ("seal", seal),
+];
+
+const FORMATS: [Option<Format>; 3] = [None, Some(Format::Json), Some(Format::Cbor)];
+
+fn machine() -> MachineId {
+    "robot_1".parse().unwrap()
+}
+
+/// What was decoded is the same after it was encoded and decoded again.
+fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
+    for format in [Format::Json, Format::Cbor] {
+        let bytes = codec::encode(value, format).unwrap();
+        let again: T = codec::decode(&bytes, format).unwrap();
+        assert_eq!(again, *value, "{format:?}");
+    }
+}
+
+pub fn manifest(bytes: &[u8]) {
+    for indices in [Indices::Contiguous, Indices::Rising] {
+        let Ok((manifest, checked)) = Manifest::parse(bytes, indices) else { continue };
+        let text = serde_json::to_vec(&manifest).unwrap();
+        assert_eq!(Manifest::parse(&text, indices), Ok((manifest, checked)));
+    }
+}
+
+pub fn finalize_event(bytes: &[u8]) {
+    for format in FORMATS {
+        let Ok(event) = FinalizeEvent::decode(bytes, format) else { continue };
+        for format in [Format::Json, Format::Cbor] {
+            let again = codec::encode(&event, format).unwrap();
+            assert_eq!(FinalizeEvent::decode(&again, Some(format)).as_ref(), Ok(&event));
+            assert_eq!(FinalizeEvent::decode(&again, None).as_ref(), Ok(&event));
+        }
+        if let Ok(announced) = intake::check(&event, &machine()) {
+            assert!(announced.chunk.name.fits(&announced.chunk.digest));
+        }
+    }
+}
+
+pub fn journal(bytes: &[u8]) {
+    let fold = Fold::of_text(bytes, "s");
+    // A crash leaves half a line: it takes nothing from what stands before it.
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    assert_eq!(Fold::of_text(&bytes[..whole], "s"), fold);
+    for line in bytes.split(|&byte| byte == b'\n') {
+        let Ok(line) = serde_json::from_slice::<JournalLine>(line) else { continue };
+        if line.entry != JournalEntry::Unknown {
+            let text = serde_json::to_vec(&line).unwrap();
+            assert!(!text.contains(&b'\n'), "a line is one line");
+            assert_eq!(serde_json::from_slice::<JournalLine>(&text).unwrap(), line);
+        }
+    }
+}
+
+pub fn value(bytes: &[u8]) {
+    codec::sniff(bytes);
+    for format in FORMATS {
+        if let Ok(value) = codec::decode_value(bytes, format) {
+            survives(&value);
+        }
+    }
+}
+
+pub fn reply(bytes: &[u8]) {
+    fn try_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
+        for format in [Format::Json, Format::Cbor] {
+            if let Ok(reply) = codec::decode::<T>(bytes, format) {
+                survives(&reply);
+            }
+        }
+    }
+    try_as::<StatusReply>(bytes);
+    try_as::<ListReply>(bytes);
+    try_as::<InfoReply>(bytes);
+    try_as::<JobReply>(bytes);
+    try_as::<DeadLettersReply>(bytes);
+    try_as::<ReconcileResult>(bytes);
+    try_as::<StorageEvent>(bytes);
+}
+
+/// The first line is a selector's parameters, and the rest a payload.
+pub fn selector(bytes: &[u8]) {
+    let (line, payload) = bytes.split_at(bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len()));
+    let Ok(text) = std::str::from_utf8(line) else { return };
+    let pairs = text.split(';').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let Ok(mut params) = Params::of_selector(pairs) else { return };
+    if let Some(Ok(Value::Object(fields))) = payload.get(1..).map(|rest| codec::decode_value(rest, None)) {
+        params.overlay(fields);
+    }
+    let mut again = Params::default();
+    again.overlay(params.to_fields());
+    assert_eq!(again, params);
+    if Filter::of(&params).is_ok()
+        && let Ok(Some(glob)) = params.text("name")
+    {
+        matches(glob, "drive_1");
+    }
+    if let Ok(Some(time)) = params.time("since") {
+        assert_eq!(Timestamp::parse(&time.to_rfc3339()), Some(time));
+    }
+    if let Ok(limit) = params.limit() {
+        assert!(limit > 0);
+    }
+    for verb in Verb::ALL {
+        if params.check_names(verb).is_err() {
+            continue;
+        }
+        // Whatever the kind of its value, each reader takes it or refuses it.
+        for param in verb.parameters() {
+            let read = [params.text(param.name).is_ok(), params.number(param.name).is_ok()];
+            let more = [params.flag(param.name).is_ok(), params.duration(param.name).is_ok()];
+            std::hint::black_box((read, more, params.recording(param.name).is_ok()));
+        }
+    }
+}
+
+pub fn query_key(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    std::hint::black_box(Format::of_encoding(text).is_ok());
+    let Ok(key) = keyexpr::new(text) else { return };
+    let dispatch = Dispatch::new(&machine());
+    for space in [Space::Short, Space::Global] {
+        let decision = dispatch.decide(space, key);
+        assert_eq!(dispatch.decide(space, key), decision);
+    }
+}
+
+/// Settings decide or are told as wrong, and none of them shows a secret.
+pub fn config(bytes: &[u8]) {
+    const SECRET: &str = "a-secret-that-is-never-shown";
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let secrets = format!("[storage]\nsecret_access_key = \"{SECRET}\"\n");
+    let files = [
+        Files { config: File::Text(text.to_owned().into()), secrets: File::Text(secrets.into()) },
+        Files { config: File::Absent, secrets: File::Text(text.to_owned().into()) },
+    ];
+    for files in files.iter().filter(|_| !text.contains(SECRET)) {
+        let config = Config::of(Path::new("/home"), files, &BTreeMap::new(), &[]);
+        assert!(config.settings.concurrency > 0);
+        assert!(!format!("{config:?}").contains(SECRET));
+        assert_eq!(Config::of(Path::new("/home"), files, &BTreeMap::new(), &[]).digest, config.digest);
+    }
+}
+
+pub fn name(bytes: &[u8]) {
+    fn reads_back<T: FromStr + ToString + PartialEq + Debug>(text: &str) {
+        if let Ok(value) = text.parse::<T>() {
+            assert_eq!(value.to_string().parse::<T>().ok().as_ref(), Some(&value), "{text}");
+        }
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    reads_back::<MachineId>(text);
+    reads_back::<RecordingName>(text);
+    reads_back::<ChunkName>(text);
+    reads_back::<Digest>(text);
+    reads_back::<Window>(text);
+    reads_back::<Verb>(text);
+    if let Ok(machine) = MachineId::of_host(text) {
+        assert!(machine.spellings().iter().all(|spelling| machine.is_same_machine(spelling)));
+    }
+    if let Ok(key) = text.parse::<ObjectKey>() {
+        assert_eq!(key.as_str(), text);
+        assert!(!text.starts_with('/') && !text.split('/').any(|part| part.is_empty() || part == ".."), "{text}");
+    }
+    if let Some(time) = Timestamp::parse(text) {
+        assert_eq!(Timestamp::parse(&time.to_rfc3339()), Some(time), "{text}");
+    }
+}
+
+/// A folder in memory where there is one.
+fn folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+pub fn state(bytes: &[u8]) {
+    let folder = folder();
+    let path = folder.path().join("state.json");
+    fs::write(&path, bytes).unwrap();
+    let state = NodeState::load(&path);
+    NodeState::update(&path, |_| ()).unwrap();
+    assert_eq!(NodeState::load(&path), state);
+}
+
+pub fn dead_letters(bytes: &[u8]) {
+    let folder = folder();
+    let (path, settings) = (folder.path().join("dead_letter.json"), Digest::of(b"settings"));
+    fs::write(&path, bytes).unwrap();
+    let letters = dead_letters::load(&path, &settings);
+    dead_letters::save(&path, &settings, letters.iter()).unwrap();
+    assert_eq!(dead_letters::load(&path, &settings), letters);
+}
+
+pub fn identity(bytes: &[u8]) {
+    let folder = folder();
+    fs::create_dir(folder.path().join("storage")).unwrap();
+    let path = folder.path().join("storage/identity.json");
+    fs::write(&path, bytes).unwrap();
+    let found = Identity::load_or_make(folder.path(), &machine()).ok();
+    assert_eq!(Identity::load(folder.path()), found);
+    assert_eq!(fs::read(&path).unwrap(), bytes, "whatever stands there is not replaced");
+    fs::write(folder.path().join("storage/lock"), bytes).unwrap();
+    std::hint::black_box(HomeLock::holder(folder.path()));
+}
+
+/// Whatever stands in a local object's seal, its true digest is told.
+pub fn seal(bytes: &[u8]) {
+    let folder = folder();
+    let digest = Digest::of(b"object");
+    let key = ObjectKey::chunk(&machine(), &"drive".parse().unwrap(), ChunkName::new(0, &digest));
+    wait(async {
+        let store = LocalStore::new(folder.path().join("store"));
+        store.probe().await.unwrap();
+        store.put(&key, &Body::Bytes("object".into()), PutMode::Create).await.unwrap();
+        let seals = files(&folder.path().join("store/.bubbaloop"));
+        let seals: Vec<_> = seals.iter().filter(|path| path.to_string_lossy().contains(&digest_part(&key))).collect();
+        assert!(!seals.is_empty(), "there is a seal");
+        seals.iter().for_each(|seal| fs::write(seal, bytes).unwrap());
+        let meta = store.head(&key).await.unwrap().unwrap();
+        assert_eq!((meta.digest, meta.size_bytes), (Some(digest), 6));
+    });
+}
+
+fn digest_part(key: &ObjectKey) -> String {
+    key.as_str().rsplit_once('/').unwrap().1.to_owned()
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn wait(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
+}

@@ -1,0 +1,298 @@
+//! What the simulated store holds, and what must be true of it at every step.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
+
+use bubbaloop_storage::{
+    content::md5_of_parts,
+    policy::{Tick, parts::composite},
+    store::{ObjectMeta, PartsDigest, PutMode, StoreError, StoreErrorKind},
+};
+use bubbaloop_storage_schemas::{
+    Digest,
+    keys::ObjectKey,
+    manifest::{Indices, Manifest},
+    reply::{Probe, Rights},
+};
+use bytes::Bytes;
+use md5::{Digest as _, Md5};
+
+use super::weather::Weather;
+
+/// Lines of the trace that a failure shows.
+const SHOWN_MAX: usize = 60;
+
+/// What the store does with what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It refuses bytes with another digest, and tells digests.
+    Checking,
+    /// It takes all bytes, and its ETags are their MD5.
+    Md5,
+    /// It takes all bytes, and neither its digests nor its ETags tell anything.
+    Naive,
+}
+
+/// An object.
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub bytes: Bytes,
+    pub digest: Digest,
+    pub etag: String,
+    pub parts: Option<PartsDigest>,
+}
+
+/// An upload in parts.
+#[derive(Debug, Default)]
+pub struct Begun {
+    pub key: String,
+    pub parts: BTreeMap<u32, Object>,
+}
+
+/// What happened, as a digest of all lines and the last of them.
+#[derive(Debug, Default)]
+pub struct Trace {
+    lines: u64,
+    hash: Option<Digest>,
+    last: VecDeque<String>,
+}
+
+impl Trace {
+    pub fn add(&mut self, line: String) {
+        let before = self.hash.map(|hash| hash.to_string()).unwrap_or_default();
+        self.hash = Some(Digest::of(format!("{before}{line}").as_bytes()));
+        self.lines += 1;
+        self.last.push_back(line);
+        if self.last.len() > SHOWN_MAX {
+            self.last.pop_front();
+        }
+    }
+
+    /// Returns what two runs of one seed have in common.
+    pub fn fingerprint(&self) -> (u64, Option<Digest>) {
+        (self.lines, self.hash)
+    }
+
+    pub fn shown(&self) -> String {
+        self.last.iter().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// The store, the network before it, and the ledger of what was wrong.
+#[derive(Debug)]
+pub struct Bucket {
+    pub kind: Kind,
+    pub objects: BTreeMap<String, Object>,
+    pub uploads: BTreeMap<String, Begun>,
+    pub weather: Weather,
+    /// What the store lost behind the node's back and does not have again.
+    pub vanished: BTreeSet<String>,
+    /// What it ever lost: manifests go on naming that.
+    named_and_lost: BTreeSet<String>,
+    /// What a reconcile may replace.
+    pub is_replacing: bool,
+    pub trace: Trace,
+    pub wrong: Vec<String>,
+    /// The node crashes at the request after so many.
+    pub crash_in: Option<u32>,
+    pub calls: HashMap<(&'static str, String), u64>,
+    versions: u64,
+    /// The chunks whose last request ended its try.
+    idle: BTreeMap<String, bool>,
+    /// How the gate stands, and since when.
+    gate: (Duration, Option<Tick>),
+    /// When a probe ended last: the first tries of a run begin with one.
+    probed_at: Duration,
+}
+
+fn failed(kind: StoreErrorKind, message: &str) -> StoreError {
+    StoreError::new(kind, message)
+}
+
+impl Bucket {
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            objects: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+            weather: Weather::calm(),
+            vanished: BTreeSet::new(),
+            named_and_lost: BTreeSet::new(),
+            is_replacing: false,
+            trace: Trace::default(),
+            wrong: Vec::new(),
+            crash_in: None,
+            calls: HashMap::new(),
+            versions: 0,
+            idle: BTreeMap::new(),
+            gate: (Duration::ZERO, Some(Tick::default())),
+            probed_at: Duration::ZERO,
+        }
+    }
+
+    pub fn probe(&self) -> Probe {
+        let (is_checking, is_naive) = (self.kind == Kind::Checking, self.kind == Kind::Naive);
+        Probe {
+            enforces_sha256: is_checking,
+            tells_sha256: is_checking,
+            etag_is_md5: self.kind == Kind::Md5,
+            honours_create_only: !is_naive,
+            honours_if_match: !is_naive,
+            clock_offset_ms: None,
+            rights: Rights::ALL,
+        }
+    }
+
+    /// A new run of the node begins: nothing is known of its tries.
+    pub fn node_starts(&mut self) {
+        self.idle.clear();
+        self.gate = (Duration::ZERO, Some(Tick::default()));
+    }
+
+    /// Loses an object behind everybody's back.
+    pub fn lose(&mut self, key: &str) {
+        self.objects.remove(key);
+        self.vanished.insert(key.to_owned());
+        self.named_and_lost.insert(key.to_owned());
+    }
+
+    pub fn object(&mut self, bytes: Bytes) -> Object {
+        self.versions += 1;
+        let etag = match self.kind {
+            Kind::Md5 => Md5::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+            Kind::Checking | Kind::Naive => format!("v{}", self.versions),
+        };
+        Object { digest: Digest::of(&bytes), bytes, etag, parts: None }
+    }
+
+    pub fn meta(&self, key: &ObjectKey) -> Option<ObjectMeta> {
+        let object = self.objects.get(key.as_str())?;
+        let digest = (self.kind == Kind::Checking && object.parts.is_none()).then_some(object.digest);
+        Some(ObjectMeta {
+            key: key.clone(),
+            size_bytes: object.bytes.len() as u64,
+            etag: object.etag.clone(),
+            digest,
+            parts: object.parts.filter(|_| self.kind == Kind::Checking),
+        })
+    }
+
+    /// Stores an object as the mode allows.
+    pub fn put(&mut self, key: &ObjectKey, object: Object, mode: &PutMode) -> Result<String, StoreError> {
+        let found = self.objects.get(key.as_str());
+        match (mode, found) {
+            (PutMode::Create, Some(_)) => return Err(failed(StoreErrorKind::AlreadyExists, "something is there")),
+            (PutMode::Update(etag), found) if found.is_none_or(|found| found.etag != *etag) => {
+                return Err(failed(StoreErrorKind::Changed, "another version is there"));
+            }
+            (PutMode::Create | PutMode::Overwrite | PutMode::Update(_), _) => {}
+        }
+        self.check_put(key, &object);
+        let etag = object.etag.clone();
+        // Other bytes in its place do not end that it is lost.
+        if key.parts().is_none_or(|(_, chunk)| chunk.is_none_or(|chunk| chunk.fits(&object.digest))) {
+            self.vanished.remove(key.as_str());
+        }
+        self.objects.insert(key.to_string(), object);
+        Ok(etag)
+    }
+
+    /// Takes down what may never be stored.
+    fn check_put(&mut self, key: &ObjectKey, new: &Object) {
+        let old = self.objects.get(key.as_str()).cloned();
+        match key.parts() {
+            Some((_, Some(chunk))) => {
+                let is_replaced = old.is_some_and(|old| old.digest != new.digest);
+                if is_replaced && (!self.is_replacing || !chunk.fits(&new.digest)) {
+                    self.wrong.push(format!("{key} was overwritten"));
+                }
+            }
+            Some((_, None)) => self.check_manifest(key, new, old.as_ref()),
+            None => {}
+        }
+    }
+
+    fn check_manifest(&mut self, key: &ObjectKey, new: &Object, old: Option<&Object>) {
+        let parse = |object: &Object| Manifest::parse(&object.bytes, Indices::Rising).map(|(manifest, _)| manifest);
+        let new = match parse(new) {
+            Ok(new) => new,
+            Err(reasons) => return self.wrong.push(format!("{key} is no manifest: {reasons:?}")),
+        };
+        let folder = key.as_str().rsplit_once('/').unwrap().0;
+        for chunk in &new.chunks {
+            let named = format!("{folder}/chunks/{}", chunk.name);
+            let is_there = self.objects.get(&named).is_some_and(|object| object.digest.to_string() == chunk.sha256);
+            if !is_there && !self.named_and_lost.contains(&named) {
+                self.wrong.push(format!("{key} names {named}, which is not there"));
+            }
+        }
+        let Some(old) = old.and_then(|old| parse(old).ok()) else { return };
+        if old.started_at_ns != new.started_at_ns {
+            self.wrong.push(format!("{key} of another capture was overwritten"));
+        }
+        let names =
+            |manifest: &Manifest| manifest.chunks.iter().map(|chunk| chunk.name.clone()).collect::<BTreeSet<_>>();
+        if !names(&old).is_subset(&names(&new)) {
+            self.wrong.push(format!("{key} names less than it did"));
+        }
+    }
+
+    /// Takes down a part as a store lists it.
+    pub fn put_part(&mut self, id: &str, number: u32, object: Object) -> Result<String, StoreError> {
+        let etag = object.etag.clone();
+        let begun = self.uploads.get_mut(id);
+        let begun = begun.ok_or_else(|| failed(StoreErrorKind::Changed, "the upload is not known"))?;
+        begun.parts.insert(number, object);
+        Ok(etag)
+    }
+
+    /// Makes an object of the parts of an upload.
+    pub fn complete(&mut self, key: &ObjectKey, id: &str, numbers: &[u32]) -> Result<String, StoreError> {
+        let begun = self.uploads.get(id).ok_or_else(|| failed(StoreErrorKind::Changed, "the upload is not known"))?;
+        if !begun.parts.keys().eq(numbers) || begun.key != key.as_str() {
+            self.wrong.push(format!("{key} was completed of other parts than were sent"));
+        }
+        let begun = self.uploads.get(id).ok_or_else(|| failed(StoreErrorKind::Changed, "the upload is not known"))?;
+        let digests: Vec<_> = begun.parts.values().map(|part| part.digest).collect();
+        let md5s: Vec<[u8; 16]> = begun.parts.values().map(|part| Md5::digest(&part.bytes).into()).collect();
+        let bytes: Vec<u8> = begun.parts.values().flat_map(|part| part.bytes.clone()).collect();
+        let count = u32::try_from(digests.len()).unwrap();
+        let mut object = self.object(bytes.into());
+        object.etag = match self.kind {
+            Kind::Md5 => md5_of_parts(&md5s),
+            Kind::Checking | Kind::Naive => format!("{}-{count}", object.etag),
+        };
+        object.parts = Some(PartsDigest { digest: composite(digests), count });
+        let etag = self.put(key, object, &PutMode::Create)?;
+        self.uploads.remove(id);
+        Ok(etag)
+    }
+
+    /// Takes down that a request for a chunk begins; one that begins a try must have found the gate open.
+    pub fn request_begins(&mut self, key: &str, now: Duration, opens_at: Option<Tick>, is_in_flight: bool) {
+        let is_idle = self.idle.insert(key.to_owned(), false).unwrap_or(true);
+        let is_known_closed = self.gate.1 == opens_at && self.gate.0 < now && opens_at.is_none_or(|at| at.0 > now);
+        let may_have_begun_before = self.is_replacing || self.probed_at == now;
+        if is_in_flight && is_idle && is_known_closed && !may_have_begun_before {
+            self.wrong.push(format!("{key} was tried at {now:?} before the gate opens at {opens_at:?}"));
+        }
+        if self.gate.1 != opens_at {
+            self.gate = (now, opens_at);
+        }
+    }
+
+    /// Takes down how a request for a chunk ended.
+    pub fn request_ended(&mut self, key: &str, now: Duration, error: Option<&StoreError>) {
+        if key.is_empty() {
+            self.probed_at = now;
+        }
+        let ends_try = error.is_some_and(|error| match &error.kind {
+            StoreErrorKind::Retry { .. } | StoreErrorKind::Rejected | StoreErrorKind::Content(_) => true,
+            StoreErrorKind::Blocked(_) => !error.is_denied(),
+            _ => false,
+        });
+        self.idle.insert(key.to_owned(), ends_try);
+    }
+}
