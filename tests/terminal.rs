@@ -57,6 +57,8 @@ fn nothing_is_wider_than_the_terminal_and_pipes_get_whole_lines() {
             &["topics"],
             &["list", "--machine", "*"],
             &["dead-letters"],
+            &["list", "--remote"],
+            &["reconcile", name, "--restore", "--dry-run"],
         ] {
             let (_, terminal) = ended(&machine, columns, arguments);
             let lines = lines(&terminal);
@@ -103,6 +105,32 @@ fn a_bar_shows_an_upload_on_a_terminal_and_ctrl_c_leaves_the_job() {
     let screen = terminal.screen();
     assert!(screen.contains("upload of drive on terminal_2: done, 3/3 chunks"), "{screen}");
     assert!(!screen.contains("0 B/590"), "the bar is gone: {screen}");
+}
+
+#[test]
+fn a_bar_shows_a_download_and_is_gone_at_its_end() {
+    let machine = recorded("terminal_10");
+    let name = "drive_2026-11-24_from_the_quarry_to_the_harbour";
+    let to = machine.folder.path().join("copy");
+    let to = to.to_str().unwrap();
+    for (columns, done) in [(40, "3 chunks fetched"), (100, "0 chunks fetched")] {
+        let (code, terminal) = ended(&machine, columns, &["download", name, "--to", to]);
+        assert_eq!(code, 0, "{}", terminal.screen());
+        let written = terminal.written();
+        assert!(written.contains("0 B/"), "the bar was drawn: {written}");
+        assert!(!terminal.screen().contains('['), "the bar is gone: {}", terminal.screen());
+        assert!(!terminal.screen().contains("chunk-"), "no line for each chunk: {}", terminal.screen());
+        let words: Vec<_> = terminal.screen().split_whitespace().map(str::to_owned).collect();
+        assert!(words.join(" ").contains(&format!("of terminal_10: {done}")), "{words:?}");
+    }
+    let piped = machine.run(&["download", name, "--to", to]);
+    let told = String::from_utf8(piped.stderr).unwrap();
+    assert_eq!(told.matches("is there already").count(), 3, "{told}");
+    assert_eq!(
+        machine.run(&["download", name, "--to", to, "--json"]).stderr,
+        b"",
+        "programs are told nothing in between"
+    );
 }
 
 #[test]

@@ -35,9 +35,9 @@ impl Bar {
 
     /// Shows how far something is.
     pub(super) fn show(&self, name: &str, bytes_done: u64, bytes_total: u64) {
-        self.0.set_prefix(screen::plain(name).chars().take(NAME_CHARS_MAX).collect::<String>());
         self.0.set_length(bytes_total);
         self.0.set_position(bytes_done);
+        self.0.set_prefix(screen::plain(name).chars().take(NAME_CHARS_MAX).collect::<String>());
         self.0.tick();
     }
 

@@ -218,14 +218,15 @@ fn show(global: &Global, order: &Order, done: &Downloaded) -> Exit {
         });
         result(format_args!("{told:#}"));
     } else {
-        result(format_args!(
+        let line = format!(
             "{recording} of {machine}: {} fetched ({}), {} there already, {} failed, in {}",
             table::chunks(done.fetched_chunks),
             ByteSize::b(done.fetched_bytes),
             done.there_chunks,
             done.failed.len(),
             folder.display()
-        ));
+        );
+        result(format_args!("{}", Screen::of_stdout().lines(&line)));
     }
     if done.failed.is_empty() {
         return Exit::Done;
