@@ -268,6 +268,33 @@ pub(super) fn adopted(reply: &Value) -> String {
     out
 }
 
+/// What was removed, and what stays.
+pub(super) fn removed(reply: &Value) -> String {
+    let mut out = job_line(reply);
+    let result = &reply["result"];
+    let done = if result["dry_run"] == true { "would be removed" } else { "removed" };
+    for (counted, bytes, whence) in
+        [("removed_files", "removed_file_bytes", "the disk"), ("removed_objects", "removed_object_bytes", "the store")]
+    {
+        let counts = &result["counts"];
+        if number(counts, counted) > 0 {
+            let bytes = size(number(counts, bytes));
+            write!(out, "\n{done} from {whence}: {}, {bytes}", chunks(number(counts, counted))).ok();
+        }
+    }
+    for row in rows(&result["actions"]) {
+        write!(out, "\n{} {}", text(row, "kind"), text(row, "path")).ok();
+    }
+    for row in rows(&result["findings"]) {
+        let what = row["chunk"].as_str().or_else(|| row["path"].as_str()).unwrap_or_default();
+        write!(out, "\n{} {what}: {}", text(row, "kind"), text(row, "message")).ok();
+    }
+    if let Some(hint) = reply["error"]["hint"].as_str() {
+        write!(out, "\nhint: {hint}").ok();
+    }
+    out
+}
+
 /// A job's findings and actions: `part` is what of a recording they are about, `wholes` what the whole is called in each.
 fn outcome(reply: &Value, part: &str, wholes: [&str; 2]) -> String {
     let mut out = job_line(reply);
