@@ -25,6 +25,7 @@ mod readme;
 mod reconcile;
 mod rest;
 mod restore;
+mod rm;
 mod s3_faults;
 mod s3_node;
 mod s3_store;

@@ -338,6 +338,19 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes a folder in which nothing is, durably. An absent one is no error.
+///
+/// # Errors
+/// Something is in it, it is no folder, or the folder above is not writable.
+#[expect(clippy::disallowed_methods, reason = "this is the door")]
+pub fn remove_folder(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Removes what an earlier crash left in a folder of temporary files: files that were written to before `since`.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 /// A secret text. `Debug` and `Display` show that there is one and nothing of it.
@@ -17,6 +18,11 @@ impl Secret {
     /// Returns the secret for the one place that needs it. Never log or format what this returns.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Tells whether another secret is the same; how long that takes tells nothing of where they differ.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
     }
 }
 
@@ -42,5 +48,14 @@ mod tests {
         let shown = format!("{secret} {secret:?} {secret:#?} {:?}", Some(&secret));
         assert!(!shown.contains("hunter2"), "{shown}");
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_secret_is_the_same_as_one_of_the_same_text_only() {
+        let secret = |text: &str| Secret::new(text.into());
+        assert!(secret("hunter2").is(&secret("hunter2")));
+        for other in ["hunter3", "hunter", "hunter22", ""] {
+            assert!(!secret("hunter2").is(&secret(other)), "{other}");
+        }
     }
 }

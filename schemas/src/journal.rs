@@ -119,6 +119,13 @@ pub enum JournalEntry {
     },
     /// The recording that an earlier line calls corrupt is healed.
     Healed,
+    /// A person removes the recording from the store: no earlier line's upload counts there any more, and nothing of it
+    /// goes up by itself, whatever the store is.
+    Withdrawn,
+    /// A person wants the withdrawn recording in the store again.
+    Offered,
+    /// A person removes the recording's files.
+    RemovalBegun,
     /// A fact of a later version: read, never written.
     #[serde(other)]
     #[schemars(skip)]

@@ -8,6 +8,9 @@ pub const NAME_BYTES_MAX: usize = 128;
 /// Largest query payload that is decoded, in bytes. Requests are a few short fields.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
+/// Longest admin token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 1024;
+
 /// Largest finalize event that is decoded, in bytes.
 pub const EVENT_BYTES_MAX: usize = 64 * 1024;
 
@@ -110,6 +113,9 @@ pub const CHUNKS_PER_RECORDING_MAX: usize = 1_000_000;
 /// Findings, and actions, that one reconcile reply tells one by one; all of them are counted. Both, with messages of
 /// the longest, fit a reply.
 pub const RECONCILE_ROWS_MAX: usize = 500;
+
+/// Findings, and actions, that one removal's reply tells one by one; all of them are counted.
+pub const REMOVAL_ROWS_MAX: usize = 250;
 
 /// Longest message of a finding or an action, in bytes.
 pub const RECONCILE_MESSAGE_BYTES_MAX: usize = 480;

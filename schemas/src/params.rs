@@ -36,15 +36,24 @@ fn begins_parameter(text: &str) -> bool {
     name.starts_with('_') || Verb::ALL.iter().flat_map(|verb| verb.parameters()).any(|param| param.name == name)
 }
 
+/// Tells whether a text begins as the parameter that is never shown.
+fn names_token(text: &str) -> bool {
+    text.split(['=', '&']).any(|name| name.trim().eq_ignore_ascii_case("token"))
+}
+
 impl Params {
     /// Reads the parameters of a selector. Names that begin with `_` are Zenoh's own and passed over.
     ///
     /// # Errors
-    /// A name is given twice with different values, or parameters are joined with `&` as in URLs: taken for a part of
+    /// A token is in it, where routers and logs would show it; a name is given twice with different values, or parameters are joined with `&` as in URLs: taken for a part of
     /// the value they would be passed over, and a question about less would be one about everything.
     pub fn of_selector<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Refusal> {
         let mut params = Self::default();
         for (name, text) in pairs {
+            if names_token(name) || text.split('&').skip(1).any(names_token) {
+                let refusal = Refusal::new(ErrorCode::InvalidParams, "a token never goes into a selector");
+                return Err(refusal.hint("send it as the query's attachment, or as the field token of the payload"));
+            }
             if name.contains('&') || text.split('&').skip(1).any(begins_parameter) {
                 let message = format!("{}: & does not part parameters", shorten(&format!("{name}={text}")));
                 return Err(Refusal::new(ErrorCode::InvalidParams, message).hint("put ; between parameters"));
@@ -71,6 +80,18 @@ impl Params {
             } else {
                 self.0.insert(name, value);
             }
+        }
+    }
+
+    /// Takes the token out, so that nobody shows it with the others; `None` where none is given.
+    ///
+    /// # Errors
+    /// It is something else than text.
+    pub fn take_token(&mut self) -> Result<Option<String>, Refusal> {
+        match self.0.remove("token") {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(Refusal::new(ErrorCode::InvalidParams, "token: not text").hint("send the token as text")),
         }
     }
 
@@ -272,6 +293,21 @@ mod tests {
         }
         assert_eq!(selector("tag=salt&pepper").text("tag").unwrap(), Some("salt&pepper"));
         assert_eq!(payload(json!({"tag": "a&limit=1"})).text("tag").unwrap(), Some("a&limit=1"));
+    }
+
+    #[test]
+    fn a_token_is_taken_from_a_payload_only_and_never_shown() {
+        for pair in [("token", "hunter2"), ("Token", "hunter2"), ("a", "b&token=hunter2"), ("a&token", "hunter2")] {
+            let refusal = Params::of_selector([pair]).unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::InvalidParams);
+            assert!(!format!("{refusal:?}").contains("hunter2") && refusal.hint.unwrap().contains("attachment"));
+        }
+        let mut params = payload(json!({"recording": "a", "token": "hunter2"}));
+        assert_eq!(params.take_token().unwrap().as_deref(), Some("hunter2"));
+        assert!(!format!("{params:?}").contains("hunter2"));
+        assert_eq!(params.take_token(), Ok(None));
+        let refusal = payload(json!({"token": 4711})).take_token().unwrap_err();
+        assert!(!format!("{refusal:?}").contains("4711"));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub enum FindingKind {
     ManifestWaits,
     /// What stands in the store as its manifest can't be one.
     ManifestRefused,
+    /// A person removed it from the store: it is left alone.
+    Withdrawn,
 }
 
 /// What reconcile does. Nothing is ever removed: what is in the way of a sound chunk is put aside.

@@ -9,7 +9,11 @@ use serde_json::{Map, Value};
 pub use crate::adopt::{
     AdoptAction, AdoptActionKind, AdoptCounts, AdoptFinding, AdoptFindingKind, AdoptResult, AdoptedFile, AdoptedFrom,
 };
+pub use crate::job::{JobResult, UploadResult};
 pub use crate::reconcile::{Action, ActionKind, Finding, FindingKind, ReconcileCounts, ReconcileResult};
+pub use crate::removal::{
+    RemovalAction, RemovalActionKind, RemovalCounts, RemovalFinding, RemovalFindingKind, RemovalResult, RemoveFrom,
+};
 use crate::{
     error::Refusal,
     names::{ChunkName, MachineId, RecordingName},
@@ -676,25 +680,4 @@ pub struct Progress {
     pub bytes_done: u64,
     /// The size of all.
     pub bytes_total: u64,
-}
-
-/// What came of a job, by its verb.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum JobResult {
-    /// Of an `adopt`: read first, for it has all that a reconcile's has.
-    Adopt(Box<AdoptResult>),
-    /// Of a `reconcile`.
-    Reconcile(Box<ReconcileResult>),
-    /// Of an `upload`.
-    Upload(UploadResult),
-}
-
-/// What came of an upload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub struct UploadResult {
-    /// Chunks that are proven in the store at its end.
-    pub uploaded_chunks: u64,
-    /// Chunks that could not be sent.
-    pub failed_chunks: u64,
 }

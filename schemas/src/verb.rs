@@ -35,6 +35,8 @@ pub enum Verb {
     Resume,
     /// Stop a job.
     Cancel,
+    /// Remove a recording.
+    Rm,
 }
 
 /// Who may ask; Zenoh's access rules are by key, and each verb has its own.
@@ -135,6 +137,16 @@ const ADOPT: &[Param] = &[
     FORMAT,
 ];
 
+const RM: &[Param] = &[
+    param("recording", ParamKind::Recording, "the recording's name"),
+    param("from", ParamKind::Text, "local, remote or both; both needs force"),
+    param("dry_run", ParamKind::Flag, "tell what would be removed and change nothing"),
+    param("force", ParamKind::Flag, "remove what is nowhere else too"),
+    param("wait", ParamKind::Duration, "how long the reply may wait for the end (default 2s)"),
+    param("token", ParamKind::Text, "the admin token: only in the payload, or as the query's attachment"),
+    FORMAT,
+];
+
 const CANCEL: &[Param] = &[param("job", ParamKind::Text, "the job's id"), FORMAT];
 
 const UPLOAD: &[Param] = &[
@@ -146,7 +158,7 @@ const UPLOAD: &[Param] = &[
 
 impl Verb {
     /// All verbs, in the order of the help.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Help,
         Self::List,
         Self::Info,
@@ -160,6 +172,7 @@ impl Verb {
         Self::Pause,
         Self::Resume,
         Self::Cancel,
+        Self::Rm,
     ];
 
     /// Returns the last part of the verb's key.
@@ -178,6 +191,7 @@ impl Verb {
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Cancel => "cancel",
+            Self::Rm => "rm",
         }
     }
 
@@ -188,6 +202,7 @@ impl Verb {
                 Role::Viewer
             }
             Self::Upload | Self::Reconcile | Self::Adopt | Self::Pause | Self::Resume | Self::Cancel => Role::Operator,
+            Self::Rm => Role::Admin,
         }
     }
 
@@ -207,6 +222,7 @@ impl Verb {
             Self::Pause => "stop uploads until somebody resumes them, or for a time; it outlives a restart",
             Self::Resume => "let uploads go on",
             Self::Cancel => "stop a job; what it did stays done",
+            Self::Rm => "remove a recording from this disk, the store or both; needs the admin token",
         }
     }
 
@@ -219,6 +235,7 @@ impl Verb {
             Self::Adopt => ADOPT,
             Self::Pause => PAUSE,
             Self::Cancel => CANCEL,
+            Self::Rm => RM,
             Self::List => LIST,
             Self::Info => INFO,
             Self::DeadLetters => DEAD_LETTERS,

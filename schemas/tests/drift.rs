@@ -12,7 +12,8 @@ use bubbaloop_storage_schemas::{
     journal::JournalLine,
     manifest::Manifest,
     reply::{
-        AdoptResult, AdoptedFrom, ConfigReply, HelpReply, InfoReply, JobReply, ListReply, ReconcileResult, StatusReply,
+        AdoptResult, AdoptedFrom, ConfigReply, HelpReply, InfoReply, JobReply, ListReply, ReconcileResult,
+        RemovalResult, StatusReply,
     },
 };
 use schemars::schema_for;
@@ -33,6 +34,7 @@ fn the_checked_in_json_schemas_are_those_of_the_types() {
         ("job_reply", schema_for!(JobReply)),
         ("reconcile_result", schema_for!(ReconcileResult)),
         ("adopt_result", schema_for!(AdoptResult)),
+        ("removal_result", schema_for!(RemovalResult)),
         ("adopted_from", schema_for!(AdoptedFrom)),
     ]
     .into_iter()

@@ -21,8 +21,9 @@ use bubbaloop_storage_schemas::{
         AdoptedFrom, Blocked, ChunkLocal, ChunkRow, ChunkUpload, ConfigProblem, ConfigReply, DeadLetterRow,
         DeadLettersReply, Failing, Finding, FindingKind, HelpReply, InfoReply, JobReply, JobResult, JobRow, JobState,
         JobsReply, LibraryStatus, ListReply, OtherField, ParameterHelp, PauseReply, Paused, Probe, Progress, Proof,
-        QueueStatus, ReconcileResult, RecordingRow, RecordingState, RefusedEvents, ReplyHead, Rights, Setting,
-        StatusReply, StoreStatus, UploadResult, UploadState, VerbHelp,
+        QueueStatus, ReconcileResult, RecordingRow, RecordingState, RefusedEvents, RemovalActionKind, RemovalFinding,
+        RemovalFindingKind, RemovalResult, RemoveFrom, ReplyHead, Rights, Setting, StatusReply, StoreStatus,
+        UploadResult, UploadState, VerbHelp,
     },
     time::twin,
 };
@@ -130,6 +131,9 @@ fn cases() -> Vec<Case> {
         ),
         Case::plain("journal_line_corrupt", journal(JournalEntry::Corrupt { reason: "2 chunks are lost".into() })),
         Case::plain("journal_line_healed", journal(JournalEntry::Healed)),
+        Case::plain("journal_line_withdrawn", journal(JournalEntry::Withdrawn)),
+        Case::plain("journal_line_removal_begun", journal(JournalEntry::RemovalBegun)),
+        Case::plain("journal_line_offered", journal(JournalEntry::Offered)),
         Case::plain("journal_line_restored", journal(JournalEntry::Restored { chunk })),
         Case::plain("error_reply", error_reply()),
         Case::plain("help_reply", help_reply()),
@@ -144,6 +148,7 @@ fn cases() -> Vec<Case> {
         Case::plain("reconcile_result", reconcile_result()),
         Case::plain("adopt_result", adopt_result()),
         Case::plain("adopted_from", adopted_from()),
+        Case::plain("removal_result", removal_result()),
     ]
 }
 
@@ -530,6 +535,21 @@ fn adopt_result() -> AdoptResult {
     result
 }
 
+fn removal_result() -> RemovalResult {
+    let mut result = RemovalResult::new(RemoveFrom::Both, false);
+    result.act(RemovalActionKind::Withdraw, "drive_1");
+    result.act(RemovalActionKind::RemoveObject, format!("robot_1/drive_1/chunks/{}", chunk_name()));
+    result.act(RemovalActionKind::RemoveFile, "uploads.jsonl");
+    result.find(RemovalFinding {
+        kind: RemovalFindingKind::Stays,
+        chunk: None,
+        path: Some("chunks/notes.txt".into()),
+        message: "it is no file of the recording".into(),
+    });
+    (result.counts.removed_objects, result.counts.removed_object_bytes) = (1, 9);
+    result
+}
+
 fn adopted_from() -> AdoptedFrom {
     let file = AdoptedFile {
         file: "drive_1_chunk_001.mcap".into(),
@@ -549,6 +569,8 @@ fn adopted_from() -> AdoptedFrom {
 #[test]
 fn what_came_of_a_job_is_read_as_its_verbs() {
     let results = [
+        JobResult::Removal(Box::new(RemovalResult::new(RemoveFrom::Local, true))),
+        JobResult::Removal(Box::new(removal_result())),
         JobResult::Adopt(Box::default()),
         JobResult::Adopt(Box::new(adopt_result())),
         JobResult::Reconcile(Box::default()),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bubbaloop_storage_schemas::{
-    MachineId, Verb,
+    MachineId, Role, Verb,
     codec::{self, Format},
     error::{ErrorCode, ErrorReply, Refusal},
     event::FinalizeEvent,
@@ -20,12 +20,13 @@ use zenoh::{
 };
 
 use super::{BusError, session};
-use crate::config::ZenohSettings;
+use crate::{config::ZenohSettings, secret::Secret};
 
 /// A client of the nodes that its session reaches.
 #[derive(Debug)]
 pub struct Client {
     session: Session,
+    token: Option<Secret>,
 }
 
 /// What one node answered.
@@ -37,7 +38,13 @@ impl Client {
     /// # Errors
     /// None of them answers.
     pub async fn connect(settings: &ZenohSettings, endpoints: &[String]) -> Result<Self, BusError> {
-        Ok(Self { session: session::open_client(settings, endpoints).await? })
+        Ok(Self { session: session::open_client(settings, endpoints).await?, token: None })
+    }
+
+    /// Shows this admin token to the one machine that is asked for what needs it.
+    #[must_use]
+    pub fn showing(self, token: Option<Secret>) -> Self {
+        Self { token, ..self }
     }
 
     /// Asks one machine's node, or every node, and returns what each answered. No answer at all is an empty list:
@@ -62,6 +69,8 @@ impl Client {
             .timeout(deadline)
             .payload(payload)
             .encoding(Format::Json.encoding());
+        let token = self.token.as_ref().filter(|_| verb.role() == Role::Admin && machine.is_some());
+        let get = get.attachment(token.map(|token| token.expose().to_owned()));
         let replies = get.await.map_err(BusError::new(format!("can't ask {key}")))?;
         let mut told = Vec::new();
         while let Ok(reply) = replies.recv_async().await {

@@ -116,8 +116,16 @@ fn one(verb: Verb, query: &keyexpr) -> Decision {
     if may_run {
         return Decision::Run(verb);
     }
-    let refusal = Refusal::new(ErrorCode::InvalidParams, format!("{verb} acts, and was met by a pattern only"));
-    let refusal = refusal.hint(format!("name it: a key that ends in /{verb}"));
+    let refusal = match verb.role() {
+        Role::Viewer | Role::Operator => {
+            let message = format!("{verb} acts, and was met by a pattern only");
+            Refusal::new(ErrorCode::InvalidParams, message).hint(format!("name it: a key that ends in /{verb}"))
+        }
+        Role::Admin => {
+            let message = format!("{verb} was met by a pattern, and is for one machine that is named");
+            Refusal::new(ErrorCode::InvalidParams, message).hint("ask a key without a * in it")
+        }
+    };
     Decision::Refuse { verb: Some(verb), refusal }
 }
 
@@ -170,6 +178,21 @@ mod tests {
             panic!("a pattern acted")
         };
         assert_eq!(refusal.code, ErrorCode::InvalidParams);
+    }
+
+    #[test]
+    fn what_removes_is_run_only_on_one_machine_that_is_named() {
+        for (space, query) in [
+            (Space::Short, "bubbaloop/*/storage/rm"),
+            (Space::Short, "bubbaloop/robot_$*/storage/rm"),
+            (Space::Short, "bubbaloop/robot_1/storage/rm$*"),
+            (Space::Global, "bubbaloop/**/rm"),
+            (Space::Global, "bubbaloop/global/*/storage/rm"),
+        ] {
+            let Decision::Refuse { refusal, verb } = decide(space, query) else { panic!("{query} was run") };
+            assert_eq!((refusal.code, verb), (ErrorCode::InvalidParams, Some(Verb::Rm)), "{query}");
+        }
+        assert_eq!(decide(Space::Short, "bubbaloop/robot_1/storage/rm"), Decision::Run(Verb::Rm));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::{sync::Arc, thread};
 use bubbaloop_storage_schemas::{
     Role, Verb,
     codec::{self, Format},
-    digest,
     error::{ErrorCode, Refusal},
     keys::{self, Space},
     limits::{QUERIES_AT_WORK_MAX, QUERIES_RECEIVED_MAX, QUERIES_WAITING_MAX, REFUSALS_SENT_MAX, REPLIES_SENT_MAX},
@@ -150,7 +149,7 @@ struct Work {
 
 impl Work {
     fn run(self, decision: Decision, permit: OwnedSemaphorePermit, runtime: &Handle) {
-        let Request { params, format } = Request::of(&self.query);
+        let Request { params, format, token, has_token_field } = Request::of(&self.query);
         let (service, query) = (&self.service, &self.query);
         let verb = match decision {
             Decision::Silent => return,
@@ -172,12 +171,12 @@ impl Work {
             Decision::Run(verb) => verb,
         };
         let answer = params.and_then(|params| {
-            if verb.role() != Role::Viewer {
-                let parameters = digest::shorten(&Value::from(params.to_fields()).to_string());
-                tracing::info!(%verb, parameters, "asked for");
+            if has_token_field && verb.role() != Role::Admin {
+                let refusal = Refusal::new(ErrorCode::InvalidParams, format!("{verb} has no parameter \"token\""));
+                return Err(refusal.hint("it needs none: leave it out"));
             }
             let _runtime = runtime.enter();
-            service.ask(verb, self.space, &params)
+            service.ask_with(verb, self.space, &params, token.as_ref())
         });
         match answer {
             Err(refusal) => refuse(service, query, Some(verb), refusal, format),

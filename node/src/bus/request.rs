@@ -3,20 +3,24 @@
 use bubbaloop_storage_schemas::{
     codec::{self, Format},
     error::{ErrorCode, ErrorReply, Refusal},
-    limits::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX},
+    limits::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX, TOKEN_BYTES_MAX},
     params::Params,
     reply::Reply,
 };
 use serde_json::{Map, Value};
 use zenoh::query::Query;
 
-use crate::library::identity::Identity;
+use crate::{library::identity::Identity, secret::Secret};
 
 /// What was asked, and how the answer is to be encoded, whatever it is.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) params: Result<Params, Refusal>,
     pub(super) format: Format,
+    /// What was shown to be let do what an admin may: taken out of the parameters, which are told.
+    pub(super) token: Option<Secret>,
+    /// It stood in the payload, where a verb that needs none does not take it.
+    pub(super) has_token_field: bool,
 }
 
 fn refused(message: impl Into<String>, hint: &str) -> Refusal {
@@ -48,6 +52,15 @@ impl Request {
         } else {
             read(query.parameters().as_str(), payload.as_ref())
         };
+        let mut params = params;
+        let field = params.as_mut().ok().map(Params::take_token);
+        let (field, params) = match field {
+            Some(Err(refusal)) => (None, Err(refusal)),
+            Some(Ok(field)) => (field, params),
+            None => (None, params),
+        };
+        let has_token_field = field.is_some();
+        let token = field.or_else(|| attached(query)).map(Secret::new);
         let asked = params.as_ref().map(|params| params.text("format").map(|text| text.map(str::to_owned)));
         let wrong = match asked {
             Ok(Ok(None)) | Err(_) => None,
@@ -64,7 +77,7 @@ impl Request {
             },
             Ok(Err(refusal)) => Some(refusal),
         };
-        Self { params: wrong.map_or(params, Err), format }
+        Self { params: wrong.map_or(params, Err), format, token, has_token_field }
     }
 }
 
@@ -76,6 +89,12 @@ impl Payload<'_> {
             Err(_) => Format::Json,
         }
     }
+}
+
+/// Returns the token that is attached to a query.
+fn attached(query: &Query) -> Option<String> {
+    let attachment = query.attachment().filter(|attachment| attachment.len() <= TOKEN_BYTES_MAX)?;
+    String::from_utf8(attachment.to_bytes().into_owned()).ok()
 }
 
 fn read(selector: &str, payload: Option<&Payload<'_>>) -> Result<Params, Refusal> {

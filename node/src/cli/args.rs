@@ -194,6 +194,26 @@ pub(super) enum Ask {
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         wait: Option<Duration>,
     },
+    /// Remove a recording from the node's disk, from the store, or from both
+    Rm {
+        /// The recording's name
+        recording: RecordingName,
+        /// Where from; both needs --force
+        #[arg(long, value_name = "local|remote|both", value_parser = ["local", "remote", "both"])]
+        from: String,
+        /// Tell what would be removed and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Remove what is not known to be elsewhere too
+        #[arg(long)]
+        force: bool,
+        /// The file that holds the node's admin token [default: $BUBBALOOP_STORAGE_ADMIN_TOKEN, else this home's secrets.toml]
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// How long to wait for the end; the job goes on after it
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        wait: Option<Duration>,
+    },
     /// What people asked for, at work and lately ended
     Jobs {
         /// Only this one
@@ -230,7 +250,10 @@ impl Ask {
     /// Returns how long a verb that takes long is waited for at most; `None` for the others.
     pub(super) const fn job_wait(&self) -> Option<Option<Duration>> {
         match self {
-            Self::Upload { wait, .. } | Self::Reconcile { wait, .. } | Self::Adopt { wait, .. } => Some(*wait),
+            Self::Upload { wait, .. }
+            | Self::Reconcile { wait, .. }
+            | Self::Adopt { wait, .. }
+            | Self::Rm { wait, .. } => Some(*wait),
             _ => None,
         }
     }
@@ -269,6 +292,10 @@ impl Ask {
                 let params = flag(flag(flag(none, "all", all), "recover", recover), "copy", copy);
                 let params = given(params, "recording", sources.first());
                 (Verb::Adopt, given(params, "name", name.as_ref().map(ToString::to_string).as_ref()))
+            }
+            Self::Rm { recording, from, dry_run, force, .. } => {
+                let params = none.with("recording", recording.as_str()).with("from", from.as_str());
+                (Verb::Rm, flag(flag(params, "dry_run", dry_run), "force", force))
             }
             Self::Jobs { job } => (Verb::Jobs, given(none, "job", job.as_ref())),
             Self::Cancel { job } => (Verb::Cancel, none.with("job", job.as_str())),

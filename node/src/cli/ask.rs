@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeSet, path::Path, pin::pin, time::Duration};
 
-use bubbaloop_storage_schemas::{MachineId, Verb, error::ErrorCode, limits::WAIT_MAX, params::Params};
+use bubbaloop_storage_schemas::{
+    MachineId, Verb,
+    error::ErrorCode,
+    limits::{TOKEN_BYTES_MAX, WAIT_MAX},
+    params::Params,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -20,7 +25,9 @@ use crate::{
     bus::client::{Client, Told},
     clock::{Clock, SystemClock},
     config::Config,
+    content,
     library::identity::{HomeLock, Identity},
+    secret::Secret,
     serve::offline,
 };
 
@@ -61,14 +68,18 @@ impl Unreached {
 /// Asks a verb of the node of this home, of another machine, or of all of them.
 pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Future<Output = ()>) -> Exit {
     let mut stop = pin!(stop);
+    let token = match token(home, global, ask) {
+        Ok(token) => token,
+        Err(exit) => return exit,
+    };
     if global.offline {
         return tokio::select! {
-            exit = offline(home, global, ask) => exit,
+            exit = offline(home, global, ask, token) => exit,
             () = &mut stop => Exit::Failed,
         };
     }
     let asker = match Asker::connect(home, global).await {
-        Ok(asker) => asker,
+        Ok(asker) => Asker { client: asker.client.showing(token), ..asker },
         Err(unreached) => return unreached.told(),
     };
     if matches!(ask, Ask::Status { watch: true }) {
@@ -80,11 +91,27 @@ pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Futu
     }
 }
 
+/// Reads the admin token for what needs it: of the file that is named, else of the environment or this home. What is
+/// for one machine only is not asked of all.
+fn token(home: &Path, global: &Global, ask: &Ask) -> Result<Option<Secret>, Exit> {
+    let Ask::Rm { token_file, .. } = ask else { return Ok(None) };
+    if global.machine == Some(Asked::All) {
+        failed("rm is for one machine", Some("name it with --machine NAME"));
+        return Err(Exit::Usage);
+    }
+    let Some(path) = token_file else { return Ok(Config::load(home, &global.set).settings.admin_token) };
+    match content::read(path, TOKEN_BYTES_MAX as u64).map(String::from_utf8) {
+        Ok(Ok(text)) => Ok(Some(Secret::new(text.trim().to_owned()))),
+        Ok(Err(_)) => Err(failed(&format!("{} is no text", path.display()), None)),
+        Err(error) => Err(failed(&error.to_string(), Some("--token-file names the file that holds the token alone"))),
+    }
+}
+
 /// Rows of a page where nobody shares the answer's way.
 const OFFLINE_ROWS: u64 = bubbaloop_storage_schemas::limits::PAGE_ROWS_MAX as u64;
 
 /// Answers in this process.
-async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
+async fn offline(home: &Path, global: &Global, ask: &Ask, token: Option<Secret>) -> Exit {
     let (verb, mut params) = ask.request();
     if let Some(wait) = ask.job_wait() {
         params = params.with("wait", wait.unwrap_or(WAIT_MAX).as_secs_f64());
@@ -92,7 +119,7 @@ async fn offline(home: &Path, global: &Global, ask: &Ask) -> Exit {
     if matches!(ask, Ask::List { .. } | Ask::Info { .. }) {
         params = params.with("limit", OFFLINE_ROWS);
     }
-    match offline::ask(home, &global.set, verb, params).await {
+    match offline::ask(home, &global.set, verb, params, token).await {
         Ok(told) => {
             let told = vec![told.map(|reply| json!(reply))];
             show(ask, global, Form::of(global), Answers { told, ..Answers::default() }).print()

@@ -174,6 +174,7 @@ fn texts(screen: Screen, ask: &Ask, is_fleet: bool, replies: &[Value]) -> Vec<St
         Ask::Upload { .. } | Ask::Cancel { .. } => table::job_line(screen, reply),
         Ask::Reconcile { .. } => table::reconciled(screen, reply),
         Ask::Adopt { .. } => table::adopted(screen, reply),
+        Ask::Rm { .. } => table::removed(screen, reply),
         Ask::Jobs { .. } => table::jobs(screen, reply),
         Ask::Pause { .. } | Ask::Resume => table::pause(screen, reply),
         Ask::DeadLetters => table::dead_letters(screen, reply),

@@ -256,6 +256,32 @@ pub(super) fn adopted(screen: Screen, reply: &Value) -> String {
     outcome(screen, reply, "file", ["source", "recording"])
 }
 
+/// What was removed, and what stays.
+pub(super) fn removed(screen: Screen, reply: &Value) -> String {
+    let mut out = job_line(screen, reply);
+    let result = &reply["result"];
+    let done = if result["dry_run"] == true { "would be removed" } else { "removed" };
+    for (counted, bytes, whence) in
+        [("removed_files", "removed_file_bytes", "the disk"), ("removed_objects", "removed_object_bytes", "the store")]
+    {
+        let counts = &result["counts"];
+        if number(counts, counted) > 0 {
+            let bytes = size(number(counts, bytes));
+            let line = format!("{done} from {whence}: {}, {bytes}", chunks(number(counts, counted)));
+            write!(out, "\n{}", screen.lines(&line)).ok();
+        }
+    }
+    for row in rows(&result["actions"]) {
+        write!(out, "\n{}", screen.lines(&format!("{} {}", text(row, "kind"), text(row, "path")))).ok();
+    }
+    for row in rows(&result["findings"]) {
+        let what = row["chunk"].as_str().or_else(|| row["path"].as_str()).unwrap_or_default();
+        let line = format!("{} {}: {}", text(row, "kind"), plain(what), text(row, "message"));
+        write!(out, "\n{}", screen.lines(&line)).ok();
+    }
+    out
+}
+
 /// A job's findings and actions: `part` is what of a recording they are about, `wholes` what the whole is called in each.
 fn outcome(screen: Screen, reply: &Value, part: &'static str, wholes: [&'static str; 2]) -> String {
     let mut out = job_line(screen, reply);

@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::Value;
 use toml_edit::{Array, DocumentMut, Item, Table};
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
@@ -91,6 +92,16 @@ impl Edit {
         }
         Ok(())
     }
+}
+
+/// Writes an admin token that nobody can guess into `secrets.toml`. A node that runs takes it up.
+///
+/// # Errors
+/// As [`edit`]; nothing is changed.
+pub fn make_admin_token(home: &Path) -> Result<(), EditError> {
+    // Two times 122 bits of the system's own randomness.
+    let token = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    edit(home, &[("admin_token".into(), Some(token))])?.write(home)
 }
 
 fn fault(home: &Path, (name, value): &Change) -> Option<String> {
@@ -204,6 +215,25 @@ mod tests {
         assert!(fs::read_to_string(path).unwrap().contains("hunter2"));
         let config = fs::read_to_string(home.path().join("config.toml")).unwrap();
         assert!(config.contains("bucket = \"007\"") && !config.contains("hunter2"), "{config}");
+    }
+
+    #[test]
+    fn an_admin_token_is_long_new_each_time_and_leaves_the_other_secrets_alone() {
+        let home = tempfile::tempdir().unwrap();
+        change(home.path(), &[set("secret_access_key", "hunter2")]).unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            make_admin_token(home.path()).unwrap();
+            let token = Config::load(home.path(), &[]).settings.admin_token.unwrap();
+            assert_eq!(token.expose().len(), 64);
+            assert!(seen.insert(token.expose().to_owned()));
+        }
+        let path = home.path().join("secrets.toml");
+        assert!(fs::read_to_string(&path).unwrap().contains("hunter2"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = make_admin_token(home.path()).unwrap_err().to_string();
+        assert!(error.contains("others can read it") && seen.iter().all(|token| !error.contains(token)), "{error}");
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub(super) const KEYS: &[Key] = &[
     key("access_key_id", Kind::Secret, None),
     key("secret_access_key", Kind::Secret, None),
     key("session_token", Kind::Secret, None),
+    key("admin_token", Kind::Secret, None),
 ];
 
 impl Key {

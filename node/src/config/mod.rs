@@ -130,6 +130,8 @@ pub struct Settings {
     pub shutdown_grace: Duration,
     /// Commands of the node contract may act, not only look.
     pub commands_act: bool,
+    /// What tells who may ask for what an admin may.
+    pub admin_token: Option<Secret>,
     /// How the node joins the bus.
     pub zenoh: ZenohSettings,
 }
@@ -509,6 +511,7 @@ impl Values {
             verify_interval: self.duration("verify_interval"),
             shutdown_grace: self.duration("shutdown_grace"),
             commands_act: self.text("command_verbs") == Some("operator"),
+            admin_token: self.secrets.get("admin_token").cloned(),
             zenoh: ZenohSettings {
                 is_client: self.text("zenoh.mode") == Some("client"),
                 connect: self.list("zenoh.connect"),

@@ -27,11 +27,12 @@ use super::{
     adopt::{self, AdoptError, job::Shared},
     facts::Facts,
     reconcile::{Options, ReconcileError, Reconciled, has_room, names_in_store, reconcile},
+    removal::remove,
     sync::{Errand, Standing, Sync},
 };
 use crate::{
     clock::Clock,
-    policy::{Tick, queue::ChunkId},
+    policy::{Tick, queue::ChunkId, removal},
 };
 
 /// How often a job looks at its chunks although nothing was told of them: a file may vanish in silence.
@@ -79,6 +80,13 @@ pub enum Work {
         /// How.
         options: Options,
     },
+    /// Remove a recording.
+    Remove {
+        /// Which.
+        recording: RecordingName,
+        /// How.
+        options: removal::Options,
+    },
     /// Make a recording of what is none of this machine's.
     Adopt {
         /// What `list` shows; everything that is laid out in another way without one.
@@ -108,6 +116,7 @@ impl Work {
             Self::Upload(_) => Verb::Upload,
             Self::Reconcile { .. } => Verb::Reconcile,
             Self::Adopt { .. } => Verb::Adopt,
+            Self::Remove { .. } => Verb::Rm,
         }
     }
 
@@ -115,7 +124,7 @@ impl Work {
     pub const fn recording(&self) -> Option<&RecordingName> {
         match self {
             Self::Upload(recording) => recording.as_ref(),
-            Self::Reconcile { scope: Scope::One(recording), .. } => Some(recording),
+            Self::Reconcile { scope: Scope::One(recording), .. } | Self::Remove { recording, .. } => Some(recording),
             Self::Adopt { target, .. } => target.as_ref(),
             Self::Reconcile { scope: Scope::Matching(_) | Scope::All, .. } => None,
         }
@@ -219,6 +228,11 @@ impl Jobs {
         Ok(job)
     }
 
+    /// Returns the job that does this already.
+    pub fn running(&self, work: &Work) -> Option<Arc<Job>> {
+        self.registry().running.get(work).map(|(job, _)| Arc::clone(job))
+    }
+
     /// Returns the jobs, the newest first.
     pub fn all(&self) -> Vec<Arc<Job>> {
         let registry = self.registry();
@@ -277,6 +291,7 @@ impl Runner {
             Work::Upload(recording) => self.upload(recording).await,
             Work::Reconcile { scope, options } => self.reconcile(scope, options).await,
             Work::Adopt { source, options, .. } => self.adopt(source, &options).await,
+            Work::Remove { recording, options } => self.remove(&recording, options).await,
         }
     }
 
@@ -421,6 +436,27 @@ impl Runner {
         let state = if failed.is_empty() { JobState::Done } else { JobState::Failed };
         let error = not_adopted(&failed, is_one);
         self.show(JobView { state, progress: done, result: Some(JobResult::Adopt(Box::new(result))), error });
+    }
+
+    async fn remove(&mut self, name: &RecordingName, options: removal::Options) {
+        let shared = Mutex::new(Progress::default());
+        let now = || *shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        let (result, error) = {
+            let mut running = pin!(remove(&self.sync, name, options, &hear));
+            loop {
+                tokio::select! {
+                    removed = &mut running => break removed,
+                    () = tokio::time::sleep(LOOK_EVERY) => {
+                        let view = JobView { progress: now(), ..JobView::new(JobState::Running) };
+                        self.told_at = self.show_running(view);
+                    }
+                }
+            }
+        };
+        let state = if error.is_none() { JobState::Done } else { JobState::Failed };
+        let (progress, result) = (now(), Some(JobResult::Removal(Box::new(result))));
+        self.show(JobView { state, progress, result, error });
     }
 
     async fn upload(&mut self, recording: Option<RecordingName>) {

@@ -8,5 +8,6 @@ pub mod holdings;
 pub mod jobs;
 pub mod multipart;
 pub mod reconcile;
+pub mod removal;
 pub mod sync;
 pub mod transfer;

@@ -65,6 +65,11 @@ pub struct Fold {
     pub restored: BTreeMap<ChunkName, UnixNs>,
     /// Whether it is corrupt, where a line says so, and when that was written. It is the recording's, not a store's.
     pub corrupt: Option<(bool, UnixNs)>,
+    /// Whether a person removed it from the store, and when that was written; later wanted there again it is not. It is
+    /// the recording's, not a store's.
+    pub withdrawn: Option<(bool, UnixNs)>,
+    /// When a person began to remove its files.
+    pub removal_begun_at_ns: Option<UnixNs>,
     /// Lines that can't be read, the torn last one of a crash aside.
     pub bad_lines: usize,
 }
@@ -91,6 +96,15 @@ impl Fold {
             JournalEntry::Evicted { chunk, .. } => {
                 self.evicted.insert(chunk);
             }
+            JournalEntry::Withdrawn => {
+                self.withdrawn = Some((true, line.at_ns));
+                if is_of_this_store {
+                    self.marks.clear();
+                    self.published = None;
+                }
+            }
+            JournalEntry::Offered => self.withdrawn = Some((false, line.at_ns)),
+            JournalEntry::RemovalBegun => self.removal_begun_at_ns = Some(line.at_ns),
             JournalEntry::Unknown => {}
             JournalEntry::Restored { chunk } => {
                 self.restored.insert(chunk, line.at_ns);
@@ -244,6 +258,26 @@ mod tests {
             assert_eq!(Fold::of_text(text(&lines[..1]).as_bytes(), store_id).corrupt, Some((true, 7)));
             assert_eq!(Fold::of_text(text(&lines).as_bytes(), store_id).corrupt, Some((false, 7)));
         }
+    }
+
+    #[test]
+    fn what_a_person_removed_from_the_store_is_proven_there_no_more_and_waits_until_it_is_wanted_again() {
+        let line = |store_id, at_ns, entry| JournalLine { entry, ..uploaded(0, store_id, at_ns) };
+        let lines = [
+            uploaded(0, "a", 1),
+            uploaded(1, "b", 2),
+            line("a", 3, JournalEntry::Withdrawn),
+            line("a", 4, JournalEntry::Offered),
+            uploaded(0, "a", 5),
+        ];
+        let fold = |count: usize, store_id| {
+            let text: String = lines[..count].iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
+            let fold = Fold::of_text(text.as_bytes(), store_id);
+            (fold.marks.len(), fold.withdrawn)
+        };
+        assert_eq!((fold(2, "a"), fold(3, "a")), ((1, None), (0, Some((true, 3)))));
+        assert_eq!(fold(3, "b"), (1, Some((true, 3))), "another store was not touched, and gets nothing by itself");
+        assert_eq!((fold(4, "a"), fold(5, "a")), ((0, Some((false, 4))), (1, Some((false, 4)))));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
 use bubbaloop_storage_schemas::UnixNs;
 
+pub mod contents;
 pub mod dead_letters;
 pub mod disk;
 pub mod fold;

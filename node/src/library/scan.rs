@@ -142,6 +142,10 @@ pub struct Recording {
     pub is_corrupt: bool,
     /// When the journal was told so, or that it is healed.
     pub corrupt_noted_at_ns: Option<UnixNs>,
+    /// Whether a person removed it from the store, so that nothing of it goes up by itself, and when that was noted.
+    pub withdrawn: Option<(bool, UnixNs)>,
+    /// When a person began to remove its files.
+    pub removal_begun_at_ns: Option<UnixNs>,
     /// Its chunks, by index.
     pub chunks: Vec<ChunkEntry>,
     /// When its folder changed last.
@@ -213,10 +217,26 @@ pub struct Loaded {
 }
 
 impl Recording {
-    /// Returns the chunks that are to go up. Another machine's never are.
+    /// Returns the chunks that are to go up. Another machine's never are, and what a person removed from the store is not.
     pub fn pending(&self) -> impl Iterator<Item = &ChunkEntry> {
-        let is_ours = self.is_ours();
-        self.chunks.iter().filter(move |chunk| is_ours && recording::is_pending(&chunk.facts))
+        let may_go = self.is_ours() && !self.is_withdrawn();
+        self.chunks.iter().filter(move |chunk| may_go && recording::is_pending(&chunk.facts))
+    }
+
+    /// Tells whether a person removed it from the store and did not want it there again.
+    pub const fn is_withdrawn(&self) -> bool {
+        matches!(self.withdrawn, Some((true, _)))
+    }
+
+    /// Takes in that a person removes it from the store: nothing of it counts as being there any more.
+    pub fn withdraw(&mut self, at_ns: UnixNs) {
+        self.withdrawn = Some((true, at_ns));
+        self.published = None;
+        for chunk in &mut self.chunks {
+            chunk.facts.proof = None;
+            chunk.marked_at_ns = None;
+            chunk.etag = None;
+        }
     }
 
     /// Tells whether it is this machine's, as far as is known.
@@ -276,6 +296,13 @@ impl Recording {
         if known.corrupt_noted_at_ns > self.corrupt_noted_at_ns {
             (self.is_corrupt, self.corrupt_noted_at_ns) = (known.is_corrupt, known.corrupt_noted_at_ns);
         }
+        self.removal_begun_at_ns = self.removal_begun_at_ns.max(known.removal_begun_at_ns);
+        // Written after the journal was read.
+        match known.withdrawn {
+            Some((true, at_ns)) if known.withdrawn_at_ns() > self.withdrawn_at_ns() => self.withdraw(at_ns),
+            later if known.withdrawn_at_ns() > self.withdrawn_at_ns() => self.withdrawn = later,
+            _ => {}
+        }
         for chunk in &mut self.chunks {
             let Some(before) = known.chunk(chunk.name) else { continue };
             chunk.facts.is_announced |= before.facts.is_announced;
@@ -289,6 +316,10 @@ impl Recording {
                 chunk.etag.clone_from(&before.etag);
             }
         }
+    }
+
+    fn withdrawn_at_ns(&self) -> Option<UnixNs> {
+        self.withdrawn.map(|(_, at_ns)| at_ns)
     }
 
     /// Returns what its folder must look like for nothing to be read again; `None` where something in it waits for
@@ -368,6 +399,8 @@ pub fn load(
         tags: Vec::new(),
         is_corrupt: false,
         corrupt_noted_at_ns: None,
+        withdrawn: fold.withdrawn,
+        removal_begun_at_ns: fold.removal_begun_at_ns,
         chunks: Vec::new(),
         touched_at_ns: fingerprint.touched_at_ns().max(files.as_ref().map_or(0, |files| files.written_at_ns)),
         published: None,
@@ -379,8 +412,7 @@ pub fn load(
         manifest_seen_in_pass: 0,
         begun: fold.begun.clone(),
     };
-    let mut readable = None;
-    let mut chunks = BTreeMap::new();
+    let (mut readable, mut chunks) = (None, BTreeMap::new());
     match manifest {
         Read::Absent => {}
         Read::Refused(reasons) => recording.manifest = ManifestFacts::Refused(reasons),

@@ -15,6 +15,7 @@ pub mod queue;
 pub mod rate;
 pub mod reconcile;
 pub mod recording;
+pub mod removal;
 pub mod retention;
 pub mod window;
 

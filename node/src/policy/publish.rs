@@ -119,6 +119,11 @@ impl Publisher {
         self.order.first().map(|(tick, _)| *tick)
     }
 
+    /// Tells whether a recording's manifest is being written.
+    pub fn is_writing(&self, name: &RecordingName) -> bool {
+        self.writing.contains_key(name)
+    }
+
     /// Tells how often the writing of a recording's manifest has failed; `None` where none is wanted or being written.
     pub fn failures(&self, name: &RecordingName) -> Option<u32> {
         let want = self.wants.get(name).or_else(|| self.writing.get(name))?;

@@ -460,6 +460,7 @@ pub const fn remedy(kind: FindingKind) -> &'static str {
         FindingKind::NameTaken => "this recording's remote manifest has a name of its own",
         FindingKind::ManifestUnreadable => "mend manifest.json or put it aside",
         FindingKind::ManifestWaits => "it is tried again by itself",
+        FindingKind::Withdrawn => "upload sends it again; until then it is left alone",
         FindingKind::ManifestRefused => "bring back an earlier version of the object, or remove it",
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     },
     library::{identity::Identity, state::NodeState},
     policy::queue::{Block, Limits, Order},
-    service::{Service, Setup},
+    service::{AdminToken, Service, Setup},
     store::{
         ObjectStore, StoreErrorKind,
         local::LocalStore,
@@ -228,7 +228,8 @@ pub(super) struct Parted {
     pub(super) service: Arc<Service>,
 }
 
-pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) -> Parted {
+/// Makes the parts of a node.
+pub(super) async fn compose(home: &Path, config: Config, admin_token: AdminToken, identity: &Identity) -> Parted {
     let Config { settings, listed, problems, .. } = config;
     let mut faults = Faults::default();
     let lasting: Vec<_> = config::lasting(&listed).collect();
@@ -242,7 +243,7 @@ pub(super) async fn compose(home: &Path, config: Config, identity: &Identity) ->
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }
     let (recordings, commands_act) = (settings.recordings_dir.clone(), settings.commands_act);
-    let setup = Setup { recordings, commands_act, settings: listed, problems, store_problems, ..setup };
+    let setup = Setup { recordings, commands_act, admin_token, settings: listed, problems, store_problems, ..setup };
     let facts = Arc::new(Facts::new(identity.clone(), Arc::clone(&clock)));
     let parts = Parts {
         recordings: settings.recordings_dir.clone(),

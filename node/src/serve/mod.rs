@@ -1,6 +1,7 @@
 //! The node: put together from its settings, run, and put together anew when they change.
 
 pub mod access;
+mod admin;
 mod compose;
 pub mod offline;
 pub mod outside;
@@ -151,12 +152,14 @@ impl Node {
     /// Runs the parts of the settings as they are now, until `stop` or until the settings change.
     async fn run_once(&mut self, stop: Pin<&mut impl Future<Output = ()>>) -> Result<Ended, ServeError> {
         let mut config = self.load();
+        let home = self.home.clone();
+        let admin_token = admin::ensure(&home, &mut config, || self.load());
         let identity = identity(&self.home, &mut config)?;
         if config.settings.recordings_dir.starts_with(&self.home) {
             durable::create_folder(&config.settings.recordings_dir).map_err(|source| self.home_error(source))?;
         }
         let place = Place::of(&config.settings.store);
-        let parted = compose(&self.home, config, &identity).await;
+        let parted = compose(&self.home, config, admin_token, &identity).await;
         parted.sync.inherit(std::mem::take(&mut self.legacy));
         let look = place.as_ref().map(Place::look);
         let (stopping, stopped) = watch::channel(false);

@@ -11,8 +11,8 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{Parted, ServeError, compose, identity, locked, run_sync};
-use crate::{config::Config, service::Answer};
+use super::{Parted, ServeError, admin, compose, identity, locked, run_sync};
+use crate::{config::Config, secret::Secret, service::Answer};
 
 /// Answers one request in this process. For a verb that takes long the library is worked on until it has ended or the
 /// request waits no longer.
@@ -24,11 +24,13 @@ pub async fn ask(
     flags: &[(String, String)],
     verb: Verb,
     params: Params,
+    token: Option<Secret>,
 ) -> Result<Result<Reply, ErrorReply>, ServeError> {
     let _lock = locked(home)?;
     let mut config = Config::load(home, flags);
+    let admin_token = admin::ensure(home, &mut config, || Config::load(home, flags));
     let identity = identity(home, &mut config)?;
-    let parted = compose(home, config, &identity).await;
+    let parted = compose(home, config, admin_token, &identity).await;
     let Parted { sync, service, .. } = &parted;
     let (stopping, stopped) = watch::channel(false);
     let scanned = Arc::clone(sync);
@@ -40,7 +42,7 @@ pub async fn ask(
     let runtime = tokio::runtime::Handle::current();
     let answer = spawn_blocking(move || {
         let _runtime = runtime.enter();
-        asked.ask(verb, Space::Short, &params)
+        asked.ask_with(verb, Space::Short, &params, token.as_ref())
     });
     let answer = match answer.await {
         Ok(Ok(Answer::Now(reply))) => Ok(reply),

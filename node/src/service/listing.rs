@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName, Timestamp, Verb,
-    error::{ErrorCode, Refusal, nearest},
+    error::{ErrorCode, Refusal},
     limits::INFO_FIELDS_BYTES_MAX,
     manifest::Manifest,
     params::Params,
@@ -178,12 +178,7 @@ impl Service {
     }
 
     pub(super) fn no_such(&self, name: &str) -> Refusal {
-        let names = self.sync.read(|recordings, _| recordings.keys().map(ToString::to_string).collect::<Vec<_>>());
-        let hint = match nearest(name, names.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean {near}?"),
-            None => "list tells the names of the recordings".into(),
-        };
-        Refusal::new(ErrorCode::NotFound, format!("there is no recording {name}")).hint(hint)
+        self.sync.no_such(name)
     }
 
     /// Returns what is listed as laid out in another way: what was adopted under its own name is that recording's row.
@@ -228,6 +223,9 @@ impl Service {
             touched_at_ns: recording.touched_at_ns,
             now_ns: self.clock.wall(),
         });
+        let withdrawn =
+            recording.is_withdrawn().then(|| "it was removed from the store; upload sends it again".to_owned());
+        let reason = reason.into_iter().chain(withdrawn).reduce(|all, more| format!("{all}; {more}"));
         let is_proven = |chunk: &&ChunkEntry| chunk.facts.proof.is_some_and(Proof::is_proven);
         let proven = || recording.chunks.iter().filter(is_proven);
         let (chunks, uploaded_chunks) = (recording.chunks.len() as u64, proven().count() as u64);

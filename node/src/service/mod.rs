@@ -5,6 +5,7 @@ mod contract;
 mod control;
 mod listing;
 mod reconcile;
+mod removal;
 mod status;
 mod upload;
 
@@ -14,7 +15,7 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::{
-    Verb,
+    Role, Verb, digest,
     error::Refusal,
     journal::StoreId,
     keys::{self, Space},
@@ -22,12 +23,14 @@ use bubbaloop_storage_schemas::{
     reply::{ConfigProblem, ConfigReply, HelpReply, ParameterHelp, Reply, ReplyHead, Setting, VerbHelp},
     verb::Param,
 };
+use serde_json::Value;
 
-pub use self::{adopt::Tried, upload::Pending};
+pub use self::{adopt::Tried, removal::AdminToken, upload::Pending};
 use crate::{
     clock::Clock,
     engine::{facts::Facts, jobs::Jobs, sync::Sync},
     library::identity::Identity,
+    secret::Secret,
 };
 
 /// What a node was started with.
@@ -43,6 +46,8 @@ pub struct Setup {
     pub store_folder: Option<PathBuf>,
     /// Commands of the node contract may act, not only look.
     pub commands_act: bool,
+    /// What tells who may ask for what an admin may.
+    pub admin_token: AdminToken,
     /// Every setting with its source.
     pub settings: Vec<Setting>,
     /// What is wrong with them.
@@ -112,13 +117,40 @@ impl Service {
         &self.identity
     }
 
-    /// Answers a request. `space` is the one that it came in by: help names its keys.
+    /// Answers a request of somebody who shows no token, as [`Service::ask_with`] does.
+    ///
+    /// # Errors
+    /// The request is refused, and nothing was started.
+    pub fn ask(&self, verb: Verb, space: Space, params: &Params) -> Result<Answer, Refusal> {
+        self.ask_with(verb, space, params, None)
+    }
+
+    /// Answers a request. `space` is the one that it came in by: help names its keys. What acts leaves an audit line.
     ///
     /// It may read the disk: call it where blocking is allowed, inside of a runtime.
     ///
     /// # Errors
     /// The request is refused, and nothing was started.
-    pub fn ask(&self, verb: Verb, space: Space, params: &Params) -> Result<Answer, Refusal> {
+    pub fn ask_with(
+        &self,
+        verb: Verb,
+        space: Space,
+        params: &Params,
+        token: Option<&Secret>,
+    ) -> Result<Answer, Refusal> {
+        if verb.role() == Role::Viewer {
+            return self.answer(verb, space, params, token);
+        }
+        let parameters = digest::shorten(&Value::from(params.to_fields()).to_string());
+        tracing::info!(target: "audit", %verb, parameters, "asked for");
+        let answer = self.answer(verb, space, params, token);
+        if let Err(refusal) = &answer {
+            tracing::info!(target: "audit", %verb, parameters, code = %refusal.code, "refused");
+        }
+        answer
+    }
+
+    fn answer(&self, verb: Verb, space: Space, params: &Params, token: Option<&Secret>) -> Result<Answer, Refusal> {
         match verb {
             Verb::Help => params.check_names(verb).map(|()| Answer::Now(self.help(space))),
             Verb::List => self.list(params).map(Answer::Now),
@@ -133,6 +165,7 @@ impl Service {
             Verb::Upload => self.upload(params).map(Answer::Later),
             Verb::Reconcile => self.reconcile(params).map(Answer::Later),
             Verb::Adopt => self.adopt(params).map(Answer::Later),
+            Verb::Rm => self.rm(params, token).map(Answer::Later),
         }
     }
 

@@ -68,6 +68,11 @@ impl Reconcile<'_> {
             self.find(FindingKind::Foreign, message);
             return Ok(None);
         }
+        if here.recording.as_ref().is_some_and(Recording::is_withdrawn) {
+            let message = format!("a person removed it from the store: {}", reconcile::remedy(FindingKind::Withdrawn));
+            self.find(FindingKind::Withdrawn, message);
+            return Ok(None);
+        }
         if let Some(recording) = &here.recording {
             self.machine = recording.machine_id.clone();
         }

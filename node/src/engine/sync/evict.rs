@@ -63,7 +63,7 @@ impl Sync {
         lease.read_owned().await
     }
 
-    fn try_lease_alone(&self, name: &RecordingName) -> Option<OwnedRwLockWriteGuard<()>> {
+    pub(super) fn try_lease_alone(&self, name: &RecordingName) -> Option<OwnedRwLockWriteGuard<()>> {
         let lease = self.state().leases.of(name);
         lease.try_write_owned().ok()
     }
@@ -211,7 +211,7 @@ impl Sync {
     }
 
     /// Tells whether the remote manifest that names all proven chunks of a recording stands in the store just now.
-    async fn is_published(&self, name: &RecordingName) -> Result<bool, StoreError> {
+    pub(super) async fn is_published(&self, name: &RecordingName) -> Result<bool, StoreError> {
         let (recordings, of) = (self.parts.recordings.clone(), name.clone());
         let Ok(Some(manifest)) = spawn_blocking(move || scan::manifest(&recordings, &of)).await else {
             return Ok(false);

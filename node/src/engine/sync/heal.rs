@@ -117,7 +117,7 @@ impl Sync {
     pub(in crate::engine) fn hasten<'a>(&self, recording: &RecordingName, ids: impl Iterator<Item = &'a ChunkId>) {
         let mut guard = self.state();
         let State { queue, recordings, .. } = &mut *guard;
-        let Some(found) = recordings.get(recording) else { return };
+        let Some(found) = recordings.get(recording).filter(|found| !found.is_withdrawn()) else { return };
         let mut is_new = false;
         for chunk in ids.filter_map(|id| found.chunk(id.chunk)) {
             let item = self.item(recording, chunk, 0);

@@ -224,7 +224,7 @@ impl Sync {
 
     /// Offers what is pending of a recording, where uploads go by themselves or somebody asked for it.
     pub(super) fn offer_pending(&self, state: &mut State, name: &RecordingName) {
-        if !state.tuning.auto_upload && !state.asked.contains(name) {
+        if state.held.contains(name) || (!state.tuning.auto_upload && !state.asked.contains(name)) {
             return;
         }
         let Some(recording) = state.recordings.get(name) else { return };
@@ -311,10 +311,12 @@ impl Sync {
         entry.digest = Some(chunk.digest);
         entry.log_time_first_ns = entry.log_time_first_ns.or(chunk.log_time_first_ns);
         entry.log_time_last_ns = entry.log_time_last_ns.or(chunk.log_time_last_ns);
-        if recording::is_pending(&entry.facts) && state.tuning.auto_upload {
-            let entry = entry.clone();
-            let rank = state.tuning.rank(state.recordings.get(name));
-            state.queue.offer(self.item(name, &entry, rank));
+        let is_kept_back = recording.is_withdrawn() || state.held.contains(name);
+        let entry = recording.chunk(chunk.name).filter(|entry| recording::is_pending(&entry.facts) && !is_kept_back);
+        if let Some(entry) = entry.filter(|_| state.tuning.auto_upload) {
+            let rank = state.tuning.rank(Some(recording));
+            let item = self.item(name, entry, rank);
+            state.queue.offer(item);
             self.changed.notify_one();
         }
         Ok(())
@@ -351,8 +353,10 @@ impl Sync {
     }
 
     /// Sends now what is known of a recording (of all, without one): its chunks go first, and what was given up or
-    /// found damaged is tried again. Returns its chunks, the proven ones too.
+    /// found damaged is tried again. Returns its chunks, the proven ones too. A recording that a person removed from the
+    /// store goes up again where it is named.
     pub fn ask(&self, name: Option<&RecordingName>) -> Vec<Errand> {
+        let is_named = name.is_some();
         let names: Vec<_> = match name {
             Some(name) => vec![name.clone()],
             None => {
@@ -365,11 +369,13 @@ impl Sync {
             if let Err(error) = self.refresh(name, Look::Glance) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
+            if is_named {
+                self.offer_again(name);
+            }
             let mut guard = self.state();
             let state = &mut *guard;
-            let Some(recording) = state.recordings.get_mut(name).filter(|recording| recording.is_ours()) else {
-                continue;
-            };
+            let may_go = |recording: &&mut Recording| recording.is_ours() && !recording.is_withdrawn();
+            let Some(recording) = state.recordings.get_mut(name).filter(may_go) else { continue };
             for chunk in &mut recording.chunks {
                 if chunk.facts.local == ChunkLocal::Damaged {
                     chunk.facts.local = ChunkLocal::Present;

@@ -1,7 +1,7 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
 //! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `pause` a
-//! person's word, `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes;
+//! person's word, `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes, `removal` what a removal does;
 //! here is the state that they share and the loop that drives them.
 
 mod adopted;
@@ -12,6 +12,7 @@ mod letters;
 mod parts;
 mod pause;
 mod publish;
+mod removal;
 mod tuning;
 mod upload;
 mod verify;
@@ -146,6 +147,8 @@ struct State {
     pace: Pace,
     filling: Filling,
     leases: evict::Leases,
+    /// Recordings that are being removed: nothing of them goes up.
+    held: BTreeSet<RecordingName>,
     /// How much less is free than the settings want.
     disk_low_bytes: u64,
 }
@@ -209,6 +212,7 @@ impl Sync {
             pace: Pace::default(),
             filling: Filling::default(),
             leases: evict::Leases::default(),
+            held: BTreeSet::new(),
             disk_low_bytes: 0,
         };
         Self {

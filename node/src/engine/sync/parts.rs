@@ -98,7 +98,8 @@ impl Sync {
         begun.map_or(0, |begun| begun.sent.values().map(|part| part.size_bytes).sum())
     }
 
-    /// Returns the uploads in parts that nothing will go on with: of chunks that are proven, gone or damaged.
+    /// Returns the uploads in parts that nothing will go on with: of chunks that are proven, gone, damaged or
+    /// withdrawn.
     fn stale_uploads(&self) -> Vec<(ChunkId, BegunUpload)> {
         let state = self.state();
         let begun = state
@@ -109,7 +110,7 @@ impl Sync {
             let id = ChunkId { recording: recording.name.clone(), chunk: *chunk };
             let is_sent = recording.chunk(*chunk).is_some_and(|entry| {
                 entry.facts.local == ChunkLocal::Present && !entry.facts.proof.is_some_and(Proof::is_proven)
-            });
+            }) && !recording.is_withdrawn();
             !is_sent && !matches!(state.queue.stage(&id), Some(Stage::InFlight))
         };
         begun
@@ -120,7 +121,7 @@ impl Sync {
 
     /// Gives up the uploads in parts that nothing will go on with: their parts cost money. Only those of this journal are
     /// ours to give up.
-    pub(super) async fn sweep_uploads(self: &Arc<Self>) {
+    pub(in crate::engine) async fn sweep_uploads(self: &Arc<Self>) {
         let Some(multi) = self.parts.store.multipart() else { return };
         for (id, begun) in self.stale_uploads() {
             let Ok(key) = begun.key.parse::<ObjectKey>() else { continue };

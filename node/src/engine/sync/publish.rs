@@ -40,7 +40,7 @@ struct Wanted {
 
 /// Returns what may be published of a recording; `None` while nothing of it is proven, or where it is not ours to publish.
 pub(super) fn wanted(recording: &Recording, local: &Manifest, library_id: &str) -> Option<(Manifest, Vec<u8>)> {
-    if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) {
+    if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) || recording.is_withdrawn() {
         return None;
     }
     let manifest = manifest::remote(local, &recording.uploaded(), library_id);
@@ -130,6 +130,10 @@ impl Sync {
     }
 
     fn wanted_now(&self, name: &RecordingName) -> Option<Wanted> {
+        // What is being removed gets no manifest, and no line in a journal that goes.
+        if self.state().held.contains(name) {
+            return None;
+        }
         let local = self.manifest(name)?;
         let recording = self.recording(name)?;
         let (manifest, text) = wanted(&recording, &local, self.parts.facts.library_id())?;
@@ -227,7 +231,11 @@ impl Sync {
 
     /// Folds the marks of an ended recording into its manifest, when that may be.
     pub(super) fn fold(&self, name: &RecordingName) {
-        let foldable = self.state().recordings.get(name).filter(|recording| recording.is_foldable()).cloned();
+        let foldable = {
+            let state = self.state();
+            let is_free = |recording: &&Recording| recording.is_foldable() && !state.held.contains(name);
+            state.recordings.get(name).filter(is_free).cloned()
+        };
         let Some(recording) = foldable else { return };
         let path = Folder::new(&self.parts.recordings, &recording.name).manifest();
         match fold::fold(&path, &recording.uploaded(), self.parts.clock.wall()) {

@@ -271,7 +271,7 @@ impl Sync {
     }
 
     /// Writes lines in their order. Each recording has a journal of its own: one that fails holds back only its own.
-    fn write_lines(&self, unwritten: &mut VecDeque<(RecordingName, JournalLine)>) {
+    pub(super) fn write_lines(&self, unwritten: &mut VecDeque<(RecordingName, JournalLine)>) {
         let mut failed = BTreeMap::new();
         unwritten.retain(|(recording, line)| {
             if failed.contains_key(recording) {

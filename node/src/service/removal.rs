@@ -1,0 +1,111 @@
+//! What `rm` starts, and who may ask for it.
+
+use std::sync::Arc;
+
+use bubbaloop_storage_schemas::{
+    RecordingName, Verb,
+    error::{ErrorCode, Refusal},
+    limits::{WAIT_DEFAULT, WAIT_MAX},
+    params::Params,
+    removal::RemoveFrom,
+};
+
+use super::{Pending, Service};
+use crate::{engine::jobs::Work, library::contents::Contents, policy::removal::Options, secret::Secret};
+
+/// The admin token, or why there is none.
+#[derive(Debug, Clone)]
+pub enum AdminToken {
+    /// It is this one.
+    Set(Secret),
+    /// There is none, for this reason: nobody may ask for what an admin may.
+    Absent(String),
+}
+
+impl Default for AdminToken {
+    fn default() -> Self {
+        Self::Absent("none is set".into())
+    }
+}
+
+impl Service {
+    /// Refuses who does not know the admin token.
+    pub(super) fn admin(&self, verb: Verb, token: Option<&Secret>) -> Result<(), Refusal> {
+        let denied = |message: String, hint: &str| Err(Refusal::new(ErrorCode::Denied, message).hint(hint));
+        match (&self.setup.admin_token, token) {
+            (AdminToken::Absent(reason), _) => {
+                let hint = "set admin_token in secrets.toml (mode 600) under [storage], or let the node write it";
+                denied(format!("{verb} needs the admin token, and this node has none: {reason}"), hint)
+            }
+            (AdminToken::Set(_), None) => {
+                let hint = "send it as the query's attachment or as the field token of the payload; it stands in the \
+                            node's secrets.toml";
+                denied(format!("{verb} needs the admin token"), hint)
+            }
+            (AdminToken::Set(wanted), Some(token)) if wanted.is(token) => Ok(()),
+            (AdminToken::Set(_), Some(_)) => {
+                denied("this is not the admin token".into(), "it stands in the node's secrets.toml")
+            }
+        }
+    }
+
+    /// Starts to remove a recording; joins the job that does so already.
+    ///
+    /// # Errors
+    /// The token is missing or wrong, a parameter is wrong, there is no such recording, it may not be removed now,
+    /// or too many jobs run. Nothing was started.
+    pub fn rm(&self, params: &Params, token: Option<&Secret>) -> Result<Pending, Refusal> {
+        self.admin(Verb::Rm, token)?;
+        params.check_names(Verb::Rm)?;
+        let wrong = |message: String, hint: &str| Refusal::new(ErrorCode::InvalidParams, message).hint(hint);
+        let name = params.recording("recording")?.ok_or_else(|| {
+            wrong("rm needs a recording".into(), "name one recording: rm takes no glob and never everything")
+        })?;
+        let words = "from=local, from=remote or from=both";
+        let from = params.text("from")?.ok_or_else(|| wrong("rm needs from".into(), words))?;
+        let from: RemoveFrom =
+            from.parse().map_err(|()| wrong("from: neither local nor remote nor both".into(), words))?;
+        let options = Options { from, dry_run: params.flag("dry_run")?, force: params.flag("force")? };
+        let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
+        if from.is_remote() {
+            if self.setup.backend.as_deref() == Some("local") {
+                let message = format!("from={from}: this node's store is a folder, which is no remote store");
+                return Err(wrong(message, "remove what stands in the folder by hand, or use from=local"));
+            }
+            self.has_store()?;
+        }
+        if from == RemoveFrom::Both && !options.force {
+            let message = format!("of recording {name} nothing would be left");
+            return Err(Refusal::new(ErrorCode::Conflict, message).hint("use force if that is meant"));
+        }
+        let work = Work::Remove { recording: name.clone(), options };
+        let job = match self.jobs.running(&work) {
+            Some(job) => job,
+            None => {
+                self.is_removable(&name, options)?;
+                self.jobs.start(work)?
+            }
+        };
+        Ok(Pending::new(self.head(Verb::Rm), job, Arc::clone(&self.sync), wait))
+    }
+
+    /// Refuses what is no recording of this node, or may not be removed now.
+    fn is_removable(&self, name: &RecordingName, options: Options) -> Result<(), Refusal> {
+        if self.look_up(name).is_some() {
+            return self.sync.may_remove(name, options.force);
+        }
+        if self.sync.unmanaged().contains_key(name.as_str()) {
+            let message = format!("{name} is laid out in another way and no recording of this node");
+            return Err(Refusal::new(ErrorCode::Conflict, message).hint("adopt it first, or remove its files by hand"));
+        }
+        let contents = Contents::read(&self.setup.recordings, name).ok().flatten();
+        // What the store alone has, and what a removal left that was cut off.
+        let is_forced_remote = options.from.is_remote() && options.force;
+        let is_leftover = options.from.is_local() && contents.is_some_and(|contents| contents.is_leftover());
+        if is_forced_remote || is_leftover {
+            return Ok(());
+        }
+        self.scanned()?;
+        Err(self.no_such(name.as_str()))
+    }
+}
