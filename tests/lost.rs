@@ -56,7 +56,7 @@ fn fleet(id: &str) -> (Machine, Machine) {
 /// Asks for an upload on the command line of a machine's home, and returns while the job runs on the other machine.
 fn asked_for_upload(home: &Machine, runs_on: &Machine, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"));
-    command.args(["upload", "--all", "--json", "--timeout", "2s", "--home"]).arg(home.home()).args(more);
+    command.args(["upload", "--all", "--timeout", "2s", "--home"]).arg(home.home()).args(more);
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     until("the job runs", || {
         let jobs = runs_on.run(&["jobs", "--json"]);
@@ -72,7 +72,7 @@ fn until_answered(command: &mut Child) {
 }
 
 /// Checks that a command ends soon, without having been answered by `lost`, and returns what it printed.
-fn ends_without(mut command: Child, lost: &Machine, case: &str) -> Value {
+fn ends_without(mut command: Child, lost: &Machine, case: &str) -> String {
     let began = Instant::now();
     until("the command ends", || command.try_wait().unwrap().is_some());
     let took = began.elapsed();
@@ -81,7 +81,7 @@ fn ends_without(mut command: Child, lost: &Machine, case: &str) -> Value {
     assert_eq!(output.status.code(), Some(4), "{case}: {output:?}");
     assert!(told.contains(&lost.id), "{case}: {told}");
     assert!(took < Duration::from_secs(20), "{case}: {took:?}");
-    serde_json::from_slice(&output.stdout).unwrap_or_default()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]
@@ -95,13 +95,8 @@ fn a_command_to_the_fleet_tells_who_was_lost_and_has_the_answer_of_the_other() {
                 until_answered(&mut command);
             }
             loss.befalls(&mut two);
-            let jobs = ends_without(command, &two, &case);
-            let job = jobs.as_array().unwrap().iter().find(|job| job["machine_id"] == one.id).unwrap();
-            assert_eq!(
-                (&job["state"], &job["result"]["uploaded_chunks"]),
-                (&json!("done"), &json!(1)),
-                "{case}: {jobs}"
-            );
+            let told = ends_without(command, &two, &case);
+            assert!(told.contains(&format!("on {}: done, 1/1 chunks", one.id)), "{case}: {told}");
         }
     }
 }
@@ -117,8 +112,8 @@ fn a_command_to_one_machine_that_is_lost_ends_before_the_time_that_it_may_wait()
                 until_answered(&mut command);
             }
             loss.befalls(&mut two);
-            let job = ends_without(command, &two, &case);
-            assert_eq!(job["state"], if is_later { json!("running") } else { json!(null) }, "{case}: told last: {job}");
+            let told = ends_without(command, &two, &case);
+            assert_eq!(told.contains("running"), is_later, "{case}: told last: {told}");
         }
     }
 }
