@@ -109,7 +109,7 @@ struct Arguments {
     /// What is measured.
     #[arg(value_enum, default_value = "all")]
     what: What,
-    /// One server only; uploads go to both otherwise, the rest to s3s-fs.
+    /// One server only; otherwise uploads go to both, reconcile is measured on SeaweedFS, the rest on s3s-fs.
     #[arg(long, value_enum)]
     server: Option<Kind>,
     /// How much.
