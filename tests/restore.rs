@@ -598,7 +598,8 @@ async fn a_glob_brings_back_what_only_the_store_has() {
         let work = Work::Reconcile { scope: Scope::Matching(glob.into()), options: RESTORE };
         jobs.start(work).unwrap().wait(Duration::from_secs(60)).await
     };
-    assert_eq!(restore("x*").await.state, JobState::Done);
+    let view = restore("x*").await;
+    assert_eq!((view.state, view.error.map(|error| error.code)), (JobState::Failed, Some(ErrorCode::NotFound)));
     assert!(!robot.recording().exists());
     let driving = {
         let sync = Arc::clone(&sync);
