@@ -79,7 +79,7 @@ async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_link_that_breaks_every_minute_carries_small_chunks_almost_once() {
     let cost = cost("slow-small", &[1 << 20; 50]).await;
-    assert!(cost < 1.1, "{cost} bytes for each");
+    assert!(cost < 1.15, "{cost} bytes for each");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
