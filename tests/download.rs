@@ -117,6 +117,7 @@ fn a_download_is_a_copy_that_goes_on_where_it_ended_and_overwrites_nothing() {
     assert!(recorder.chunks.iter().all(|chunk| is_there(&person.to(), chunk)));
     assert_eq!(fs::read(person.to().join("manifest.json")).unwrap(), stored, "as it is stored");
     assert_eq!(snapshot(&person.to()).len(), 6, "nothing else");
+    exits(&person.download(&machine, &[]), 0, &["5 chunks", "5/5 chunk-00000"]);
 
     let file = |index: usize| person.to().join("chunks").join(recorder.chunks[index]["name"].as_str().unwrap());
     let part =
