@@ -60,6 +60,7 @@ enum Fault {
     ReadsDenied,
     OverwriteDenied,
     HeadDenied,
+    EtagsUntold,
 }
 
 /// The local store with its requests counted and some of them refused.
@@ -69,12 +70,14 @@ struct Watched {
     fault: Mutex<Option<Fault>>,
     lists: AtomicUsize,
     others: AtomicUsize,
+    puts: AtomicUsize,
 }
 
 impl Watched {
     fn of(robot: &Robot) -> Arc<Self> {
         let store = LocalStore::new(robot.folder.path().join("mnt/bucket"));
-        Arc::new(Self { store, fault: Mutex::default(), lists: AtomicUsize::new(0), others: AtomicUsize::new(0) })
+        let (lists, others, puts) = Default::default();
+        Arc::new(Self { store, fault: Mutex::default(), lists, others, puts })
     }
 
     fn fails(&self, fault: Option<Fault>) {
@@ -89,10 +92,17 @@ impl Watched {
             Some(Fault::ListUnreachable) => {
                 Err(StoreError::new(StoreErrorKind::Retry { after: None }, "connection refused"))
             }
-            Some(Fault::ReadsDenied | Fault::OverwriteDenied | Fault::HeadDenied) => {
+            Some(Fault::ReadsDenied | Fault::OverwriteDenied | Fault::HeadDenied | Fault::EtagsUntold) => {
                 Err(StoreError::new(denied(), "access denied"))
             }
         }
+    }
+
+    fn told(&self, mut meta: ObjectMeta) -> ObjectMeta {
+        if *self.fault.lock().unwrap() == Some(Fault::EtagsUntold) {
+            (meta.etag, meta.digest) = (String::new(), None);
+        }
+        meta
     }
 
     fn requests(&self) -> (usize, usize) {
@@ -104,6 +114,7 @@ impl Watched {
 impl ObjectStore for Watched {
     async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<Stored, StoreError> {
         self.others.fetch_add(1, Ordering::Relaxed);
+        self.puts.fetch_add(1, Ordering::Relaxed);
         if mode == PutMode::Overwrite {
             self.refused(&[Fault::OverwriteDenied])?;
         }
@@ -117,19 +128,25 @@ impl ObjectStore for Watched {
     ) -> Result<Option<ObjectBody>, StoreError> {
         self.others.fetch_add(1, Ordering::Relaxed);
         self.refused(&[Fault::ReadsDenied])?;
-        self.store.get(key, range).await
+        let object = self.store.get(key, range).await?;
+        Ok(object.map(|mut object| {
+            object.meta = self.told(object.meta);
+            object
+        }))
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, StoreError> {
         self.others.fetch_add(1, Ordering::Relaxed);
         self.refused(&[Fault::ReadsDenied, Fault::HeadDenied])?;
-        self.store.head(key).await
+        Ok(self.store.head(key).await?.map(|meta| self.told(meta)))
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.lists.fetch_add(1, Ordering::Relaxed);
         self.refused(&[Fault::ListUnreachable, Fault::ReadsDenied])?;
-        self.store.list(prefix, after, limit).await
+        let mut page = self.store.list(prefix, after, limit).await?;
+        page.objects = page.objects.into_iter().map(|meta| self.told(meta)).collect();
+        Ok(page)
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
@@ -415,6 +432,30 @@ async fn a_denied_look_at_an_object_leaves_its_mark() {
     let told = run(&sync, SHALLOW).await;
     assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::Unknown], vec![]));
     assert!(view(&sync).chunks[0].facts.proof.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_tells_no_etag_is_written_to_only_where_something_is_missing() {
+    let (robot, chunk) = robot_with_chunk(true).await;
+    let store = Watched::of(&robot);
+    store.fails(Some(Fault::EtagsUntold));
+    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    sync.scan().unwrap();
+    for options in [SHALLOW, SHALLOW, DEEP] {
+        let told = run(&sync, options).await;
+        assert_eq!((findings(&told), actions(&told)), (vec![], vec![]));
+        assert_eq!(sync.verify().await.unwrap(), 0);
+        sync.drain().await;
+    }
+    assert_eq!(store.puts.load(Ordering::Relaxed), 0, "what stands there is as it was written");
+
+    fs::remove_file(robot.remote("manifest.json")).unwrap();
+    assert_eq!(actions(&run(&sync, SHALLOW).await), [ActionKind::Publish]);
+    fs::remove_file(robot.remote("manifest.json")).unwrap();
+    fs::remove_file(robot.object(&chunk)).unwrap();
+    assert_eq!(sync.verify().await.unwrap(), 1);
+    assert_eq!(actions(&run(&sync, SHALLOW).await), [ActionKind::Upload, ActionKind::Publish]);
+    assert!(robot.is_stored(&chunk) && robot.remote_indices("manifest.json") == Some(vec![0]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,7 @@ use crate::{
         reconcile::{self, ChunkEvidence, Evidence, Local, LocalManifest, Mark, OrphanObject, Remote, RemoteManifest},
         recording::{self, ManifestFacts},
     },
-    store::StoreError,
+    store::{ObjectMeta, StoreError},
 };
 
 /// Objects that are looked at or fetched at once.
@@ -256,15 +256,15 @@ impl Reconcile<'_> {
             }
             let digest = entry.digest.or_else(|| names.ours.get(&entry.name).map(|(digest, _)| *digest));
             let proven = entry.facts.proof.filter(|proof| proof.is_proven()).zip(entry.etag.clone());
-            let target = Target { name: entry.name, key: self.key(entry.name), digest, proven };
             let named_bytes = here.sizes.get(&entry.name).or_else(|| names.ours.get(&entry.name).map(|(_, size)| size));
             let size_bytes = named_bytes.copied().unwrap_or(entry.size_bytes);
+            let target = Target { name: entry.name, key: self.key(entry.name), digest, size_bytes, proven };
             subjects.push(Subject { entry: Some(entry.clone()), target, size_bytes, unnamed });
         }
         let is_known =
             |chunk: ChunkName| here.recording.as_ref().is_some_and(|recording| recording.chunk(chunk).is_some());
         for (&name, &(digest, size_bytes)) in names.ours.iter().filter(|(name, _)| !is_known(**name)) {
-            let target = Target { name, key: self.key(name), digest: Some(digest), proven: None };
+            let target = Target { name, key: self.key(name), digest: Some(digest), size_bytes, proven: None };
             subjects.push(Subject { entry: None, target, size_bytes, unnamed: None });
         }
         subjects.sort_by_key(|subject| subject.target.name);
@@ -299,7 +299,9 @@ impl Reconcile<'_> {
         let mark = match (&entry, target.proven, &remote) {
             (None, _, _) => Mark::NoPlace,
             (Some(_), None, _) => Mark::None,
-            (Some(_), Some((_, marked)), Remote::Same { etag, .. }) if *marked != **etag => Mark::Outdated,
+            (Some(_), Some((_, marked)), Remote::Same { etag, .. }) if !etag.is_empty() && *marked != **etag => {
+                Mark::Outdated
+            }
             (Some(_), Some(_), _) => Mark::Current,
         };
         ChunkEvidence { name: target.name, size_bytes, local, remote, mark, failure: None }
@@ -419,21 +421,22 @@ impl Reconcile<'_> {
         if !recording.chunks.iter().any(is_uploaded) {
             return RemoteManifest::Current;
         }
-        let etag = match (listed, published.key.parse::<ObjectKey>(), self.silent.clone()) {
-            (Ok(listing), Ok(key), _) if listing.manifests.iter().any(|meta| meta.key == key) => {
-                listing.manifests.iter().find(|meta| meta.key == key).map(|meta| meta.etag.clone())
-            }
-            (_, _, Some(reason)) => return RemoteManifest::Unknown(reason),
-            (_, Err(_), None) => None,
-            (_, Ok(key), None) => match self.store.head(&key).await {
-                Ok(meta) => meta.map(|meta| meta.etag),
+        let listed = listed.as_ref().ok().and_then(|listing| {
+            let is_it = |meta: &&ObjectMeta| meta.key.as_str() == published.key && !meta.etag.is_empty();
+            listing.manifests.iter().find(is_it)
+        });
+        let stands = match (listed, self.silent.clone()) {
+            (Some(meta), _) => meta.etag == published.etag,
+            (None, Some(reason)) => return RemoteManifest::Unknown(reason),
+            (None, None) => match self.sync.still_stands(published).await {
+                Ok(stands) => stands,
                 Err(error) => {
                     self.note_silence(&error);
                     return RemoteManifest::Unknown(error.to_string());
                 }
             },
         };
-        self.is_manifest_gone = etag.as_deref() != Some(&*published.etag);
+        self.is_manifest_gone = !stands;
         if self.is_manifest_gone { RemoteManifest::Due } else { RemoteManifest::Current }
     }
 
@@ -459,7 +462,7 @@ fn orphans(subjects: &[Subject], listed: &Listed, names: &RemoteNames, known: Op
             || names.ours.contains_key(chunk)
             || names.others.contains(chunk)
     };
-    let orphan = |(chunk, meta): (&ChunkName, &crate::store::ObjectMeta)| OrphanObject {
+    let orphan = |(chunk, meta): (&ChunkName, &ObjectMeta)| OrphanObject {
         key: meta.key.to_string(),
         chunk: Some(*chunk),
         doubt: names.doubt.clone(),

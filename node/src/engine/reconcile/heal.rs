@@ -257,7 +257,8 @@ impl Reconcile<'_> {
                     ChunkLocal::Present => chunk.failure = Some(Failure { step, reason, is_denied: false }),
                 }
                 let proven = entry.facts.proof.filter(|proof| proof.is_proven()).zip(entry.etag);
-                let target = Target { name: id.chunk, key: self.key(id.chunk), digest: entry.digest, proven };
+                let (name, key, digest) = (id.chunk, self.key(id.chunk), entry.digest);
+                let target = Target { name, key, digest, size_bytes, proven };
                 let found = look::look(&*self.store, self.probe, &target).await;
                 chunk.remote = found.unwrap_or_else(|error| self.no_answer(&error));
                 let means = evidence.means;

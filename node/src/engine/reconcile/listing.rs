@@ -57,7 +57,9 @@ impl Listing {
         let Some(chunk) = chunk else { return self.manifests.push(meta) };
         let is_proven = known.and_then(|recording| recording.chunk(chunk)).is_some_and(|entry| {
             let size_bytes = sizes.get(&chunk).copied().unwrap_or(entry.size_bytes);
-            entry.facts.proof.is_some_and(Proof::is_proven)
+            // Without an ETag there is nothing but a size that looks the same.
+            !meta.etag.is_empty()
+                && entry.facts.proof.is_some_and(Proof::is_proven)
                 && entry.etag.as_deref() == Some(&*meta.etag)
                 && size_bytes == meta.size_bytes
         });

@@ -23,6 +23,8 @@ pub(super) struct Target {
     pub key: ObjectKey,
     /// What its bytes are to hash to; where that is not known, what fits the name is taken.
     pub digest: Option<Digest>,
+    /// What its size is to be.
+    pub size_bytes: u64,
     /// How the journal proves it, and in which version.
     pub proven: Option<(Proof, Box<str>)>,
 }
@@ -34,12 +36,18 @@ impl Target {
 
     /// Tells what an object is by what the store says of it. A digest that the store did not find itself is none.
     pub(super) fn judge(&self, meta: ObjectMeta, probe: Option<Probe>) -> Remote {
-        let ObjectMeta { etag, digest, .. } = meta;
+        let ObjectMeta { etag, digest, size_bytes, .. } = meta;
         let told = digest.filter(|_| probe.is_some_and(|probe| probe.enforces_sha256));
         match (told, &self.proven) {
             (Some(found), _) if self.is_right(found) => Remote::Same { proof: Proof::Enforced, etag },
             (Some(_), _) => Remote::Other,
-            (None, Some((proof, proven))) if **proven == *etag => Remote::Same { proof: *proof, etag },
+            // The store tells no version, and nothing against the mark.
+            (None, Some((proof, proven))) if etag.is_empty() && size_bytes == self.size_bytes => {
+                Remote::Same { proof: *proof, etag: proven.to_string() }
+            }
+            (None, Some((proof, proven))) if **proven == *etag && !etag.is_empty() => {
+                Remote::Same { proof: *proof, etag }
+            }
             (None, Some(_) | None) => Remote::Claimed,
         }
     }

@@ -357,6 +357,9 @@ impl Sync {
         let (mut room_at, mut room): (Tick, Option<JoinHandle<()>>) = (Tick::default(), None);
         loop {
             let (now, timers) = (self.parts.clock.tick(), self.timers());
+            if self.state().queue.wants_offers() {
+                (open_at, all_at) = (now, now);
+            }
             if now >= open_at {
                 if scan.as_ref().is_none_or(JoinHandle::is_finished) {
                     scan = Some(self.spawn_scan(now >= all_at));

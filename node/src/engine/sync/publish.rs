@@ -177,7 +177,7 @@ impl Sync {
             return self.put_manifest(key, wanted.text.clone(), digest, PutMode::Create).await.map(Some);
         };
         // Even what we wrote ourselves is read: the local manifest may name less than it did, and this one only grows.
-        let theirs = read_manifest(store, key).await?;
+        let (theirs, stands) = read_manifest(store, key).await?;
         let library = theirs.as_ref().and_then(manifest::library_of);
         if let Some(twin) = library.filter(|library| wanted.predecessor.as_deref() != Some(*library)) {
             self.note_library(twin, "bucket");
@@ -187,13 +187,24 @@ impl Sync {
             Some(Err(error)) => return Err(error),
             Some(Ok(None)) | None => return Ok(None),
         };
-        let is_there = written.is_some_and(|it| it.etag == meta.etag && it.digest == Digest::of(&text));
-        if let (true, Some(written)) = (is_there, written) {
-            return Ok(Some(Published { wanted: digest, ..written.clone() }));
+        if stands.digest == Digest::of(&text) {
+            return Ok(Some(Published { wanted: digest, ..stands }));
         }
         let honours_if_match = self.state().probe.is_some_and(|probe| probe.honours_if_match);
         let mode = if honours_if_match { PutMode::Update(meta.etag) } else { PutMode::Overwrite };
         self.put_manifest(key, text, digest, mode).await.map(Some)
+    }
+
+    /// Tells whether the remote manifest that was written last still stands there. Of a store that tells no ETag it is read.
+    pub(in crate::engine) async fn still_stands(&self, published: &Published) -> Result<bool, StoreError> {
+        let Ok(key) = published.key.parse::<ObjectKey>() else { return Ok(false) };
+        let Some(meta) = self.parts.store.head(&key).await? else { return Ok(false) };
+        if !meta.etag.is_empty() {
+            return Ok(meta.etag == published.etag);
+        }
+        let Some(object) = self.parts.store.get(&key, None).await? else { return Ok(false) };
+        let text = object.collect(MANIFEST_BYTES_MAX).await?;
+        Ok(Digest::of(&text) == published.digest)
     }
 
     async fn put_manifest(
@@ -246,14 +257,20 @@ impl Sync {
     }
 }
 
-/// Reads the manifest that stands under a key; `None` where what stands there is none.
-async fn read_manifest(store: &dyn ObjectStore, key: &ObjectKey) -> Result<Option<Manifest>, TransferError> {
+/// Reads the manifest that stands under a key, `None` where what stands there is none, and tells what was read.
+async fn read_manifest(
+    store: &dyn ObjectStore,
+    key: &ObjectKey,
+) -> Result<(Option<Manifest>, Published), TransferError> {
     let Some(object) = store.get(key, None).await? else {
         let message = format!("object {key} vanished while it was looked at");
         return Err(StoreError::new(StoreErrorKind::Retry { after: None }, message).into());
     };
+    let etag = object.meta.etag.clone();
     let text = object.collect(MANIFEST_BYTES_MAX).await?;
-    Ok(Manifest::parse(&text, Indices::Rising).ok().map(|(theirs, _)| theirs))
+    let digest = Digest::of(&text);
+    let theirs = Manifest::parse(&text, Indices::Rising).ok().map(|(theirs, _)| theirs);
+    Ok((theirs, Published { key: key.to_string(), digest, wanted: digest, etag }))
 }
 
 /// Joins our manifest with the one that stands under a key; `None` where that is another capture's.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::{
-    MachineId, event::Fact, journal::JournalEntry, keys::ObjectKey, limits::PAGE_ROWS_MAX, reply::Proof,
+    Digest, MachineId, event::Fact, journal::JournalEntry, keys::ObjectKey, limits::PAGE_ROWS_MAX, reply::Proof,
 };
 use tokio::task::spawn_blocking;
 
@@ -29,6 +29,19 @@ struct Suspect {
     id: ChunkId,
     key: ObjectKey,
     etag: Box<str>,
+    digest: Option<Digest>,
+    size_bytes: u64,
+}
+
+impl Suspect {
+    /// Tells whether an object is what was proven, as far as the store tells: some tell no ETag.
+    fn may_be(&self, meta: &ObjectMeta) -> bool {
+        match meta.digest.zip(self.digest) {
+            _ if !meta.etag.is_empty() => *meta.etag == *self.etag,
+            Some((told, wanted)) => told == wanted,
+            None => meta.size_bytes == self.size_bytes,
+        }
+    }
 }
 
 impl Sync {
@@ -84,11 +97,12 @@ impl Sync {
         for machine in machines {
             self.see_all(&machine, pass).await?;
         }
+        self.see_manifests(pass).await?;
         let mut taken_back = 0;
         for suspect in self.suspects(pass) {
             // A listing may lag behind, so the object itself has the last word.
             let found = self.parts.store.head(&suspect.key).await?;
-            if found.is_none_or(|meta| *meta.etag != *suspect.etag) {
+            if found.is_none_or(|meta| !suspect.may_be(&meta)) {
                 let sync = Arc::clone(self);
                 let take_back = move || sync.take_back(&suspect.id, &suspect.key);
                 taken_back += usize::from(spawn_blocking(take_back).await.is_ok());
@@ -112,9 +126,26 @@ impl Sync {
         }
     }
 
+    /// Looks at the remote manifests that the listing did not show as they were written.
+    async fn see_manifests(&self, pass: u32) -> Result<(), StoreError> {
+        let is_unseen = |recording: &&Recording| recording.is_ours() && recording.manifest_seen_in_pass != pass;
+        let name_of = |recording: &Recording| Some((recording.name.clone(), recording.published.clone()?));
+        let unseen: Vec<_> = self.state().recordings.values().filter(is_unseen).filter_map(name_of).collect();
+        for (name, published) in unseen {
+            let stands = match self.still_stands(&published).await {
+                Err(error) if error.is_denied() => false,
+                stands => stands?,
+            };
+            if let Some(recording) = self.state().recordings.get_mut(&name).filter(|_| stands) {
+                recording.manifest_seen_in_pass = pass;
+            }
+        }
+        Ok(())
+    }
+
     fn see(&self, objects: &[ObjectMeta], pass: u32) {
         let mut state = self.state();
-        for meta in objects {
+        for meta in objects.iter().filter(|meta| !meta.etag.is_empty()) {
             let Some((recording, chunk)) = meta.key.parts() else { continue };
             let Some(recording) = state.recordings.get_mut(&recording) else { continue };
             match chunk {
@@ -148,7 +179,8 @@ impl Sync {
             suspects.extend(recording.chunks.iter().filter(is_unseen).filter_map(|chunk| {
                 let key = ObjectKey::chunk(&recording.machine_id, &recording.name, chunk.name);
                 let id = ChunkId { recording: recording.name.clone(), chunk: chunk.name };
-                Some(Suspect { id, key, etag: chunk.etag.clone()? })
+                let (etag, digest, size_bytes) = (chunk.etag.clone()?, chunk.digest, chunk.size_bytes);
+                Some(Suspect { id, key, etag, digest, size_bytes })
             }));
             if recording.published.is_some() && recording.manifest_seen_in_pass != pass {
                 recording.published = None;
