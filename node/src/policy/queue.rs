@@ -212,6 +212,8 @@ pub struct Queue {
     gate: Gate,
     /// The hours in which uploads may go are over: only what a person asked for is started.
     is_window_closed: bool,
+    /// A chunk was turned away for want of room.
+    has_turned_away: bool,
     /// Bytes that may be on their way at once; `None` while the link is not known.
     room_bytes: Option<u64>,
     era: u64,
@@ -234,6 +236,7 @@ impl Queue {
             limits,
             gate: Gate::Open,
             is_window_closed: false,
+            has_turned_away: false,
             room_bytes: None,
             era: 0,
             order: BTreeMap::new(),
@@ -260,6 +263,7 @@ impl Queue {
         let entry = Try::first(item);
         if self.waiting.len() >= self.limits.chunks_max {
             let place = self.place(&entry);
+            self.has_turned_away = true;
             let Some((last, ())) = self.order.pop_last() else { return Offered::Full };
             if last <= place {
                 self.order.insert(last, ());
@@ -269,6 +273,13 @@ impl Queue {
         }
         self.wait(entry);
         Offered::Queued
+    }
+
+    /// Tells, once, that what a full queue turned away may be offered again: half of it has drained.
+    pub fn wants_offers(&mut self) -> bool {
+        let wants = self.has_turned_away && self.waiting.len() <= self.limits.chunks_max / 2;
+        self.has_turned_away &= !wants;
+        wants
     }
 
     /// Takes in other settings. What waits is put into its new order; what is on its way stays so.

@@ -120,6 +120,21 @@ fn a_full_queue_keeps_the_chunks_that_go_first() {
 }
 
 #[test]
+fn a_queue_that_was_full_wants_what_it_turned_away_once_half_of_it_has_drained() {
+    let mut queue = queue(8);
+    assert!(!queue.wants_offers(), "nothing was turned away");
+    assert_eq!(queue.offer(item(8)), Offered::Full);
+    let mut waiting = 8;
+    while !queue.wants_offers() {
+        let started = start(&mut queue, Tick::default()).unwrap();
+        queue.finish(&item(started).id, Outcome::Settled, Tick::default(), 0.0);
+        waiting -= 1;
+    }
+    assert_eq!(waiting, 4);
+    assert!(!queue.wants_offers(), "that is told once");
+}
+
+#[test]
 fn a_chunk_is_taken_once_and_a_full_queue_says_so() {
     let mut queue = queue(8);
     assert_eq!(queue.offer(item(0)), Offered::Known);
