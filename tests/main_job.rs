@@ -97,6 +97,20 @@ fn fifty_chunks_survive_a_kill_and_none_that_was_proven_is_sent_again() {
 }
 
 #[test]
+fn a_node_that_is_told_to_stop_as_it_starts_ends_in_order() {
+    for _ in 0..20 {
+        let mut machine = Machine::new("early_1", "");
+        machine.spawn();
+        let started = std::time::Instant::now();
+        while !machine.home().join("storage/lock").exists() {
+            assert!(started.elapsed() < std::time::Duration::from_secs(60), "the node takes its home");
+            std::thread::yield_now();
+        }
+        assert_eq!(machine.terminate(), Some(0), "{}", machine.log());
+    }
+}
+
+#[test]
 fn a_recorder_that_rewrites_its_manifest_loses_no_mark_and_hides_no_chunk() {
     let machine = Machine::started("job_2");
     let mut python = machine.python();

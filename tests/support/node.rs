@@ -96,6 +96,13 @@ impl Machine {
 
     /// Starts the node and waits until it has written down who it is, as `is_ready` wants it.
     pub fn start_and(&mut self, is_ready: impl Fn(&Holder) -> bool) {
+        let pid = self.spawn();
+        let is_there = || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && is_ready(&holder));
+        until("the node is on the bus", is_there);
+    }
+
+    /// Starts the node and waits for nothing.
+    pub fn spawn(&mut self) -> u32 {
         let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
         let child = Command::new(BINARY)
             .args(["serve", "--home"])
@@ -107,8 +114,7 @@ impl Machine {
             .unwrap();
         let pid = child.id();
         self.node = Some(child);
-        let is_there = || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && is_ready(&holder));
-        until("the node is on the bus", is_there);
+        pid
     }
 
     /// Runs the node until it has taken so many steps of these kinds, or is done, and kills it.

@@ -102,36 +102,40 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
                 let options = Options { name, recover, copy };
                 adopt::run(&home, &cli.global, &sources, options).await
             }
-            Command::Ask(verb) => ask::run(&home, &cli.global, &verb, told_to_stop()).await,
+            Command::Ask(verb) => Box::pin(ask::run(&home, &cli.global, &verb, told_to_stop())).await,
         }
     })
 }
 
 /// Runs the node with the settings of an instance file below those of `set`.
 async fn serve(home: PathBuf, instance: Option<&Path>, set: Vec<(String, String)>) -> Exit {
+    // Before anything that takes time, so that from here on a signal ends the node in order.
+    let stop = told_to_stop();
     let mut flags = match instance.map(instance::read).transpose() {
         Ok(flags) => flags.unwrap_or_default(),
         Err(message) => return failed(&message, Some("name a YAML file of settings, or leave --config out")),
     };
     flags.extend(set);
-    match Box::pin(serve::run(home, &flags, told_to_stop())).await {
+    match Box::pin(serve::run(home, &flags, stop)).await {
         Ok(()) => Exit::Done,
         Err(error) => failed(&error.to_string(), None),
     }
 }
 
-/// Returns when SIGTERM, SIGINT or SIGHUP comes: a closed terminal ends a node in order too.
-async fn told_to_stop() {
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        // Without handlers the signals end the process at once, which is always safe.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = hangup.recv() => {}
+/// Listens for SIGTERM, SIGINT and SIGHUP from now on, and returns what ends when one comes: a closed terminal ends a node
+/// in order too.
+fn told_to_stop() -> impl Future<Output = ()> {
+    let listening = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    async move {
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = listening else {
+            // Without handlers the signals end the process at once, which is always safe.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
     }
 }
 
