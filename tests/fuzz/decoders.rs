@@ -2,10 +2,24 @@
 //!
 //! A decoder may refuse anything. What it takes must be the same after it was written and read again.
 
-use std::{collections::BTreeMap, fmt::Debug, fs, future::Future, path::Path, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    fs,
+    future::Future,
+    io,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    str::FromStr,
+    sync::{Arc, Mutex, OnceLock},
+    thread,
+    time::Duration,
+};
 
 use bubbaloop_storage::{
     bus::dispatch::Dispatch,
+    clock::SystemClock,
     config::{Config, File, Files},
     library::{
         dead_letters,
@@ -16,9 +30,18 @@ use bubbaloop_storage::{
     policy::{
         intake,
         listing::{Filter, matches},
+        parts::SentPart,
         window::Window,
     },
-    store::{Body, ObjectStore as _, PutMode, local::LocalStore},
+    secret::Secret,
+    store::{
+        Body, ObjectStore, PutMode, StoreError, StoreErrorKind,
+        local::LocalStore,
+        s3::{
+            S3Store,
+            settings::{Credentials, Patience, Provider, S3Settings},
+        },
+    },
 };
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName, Verb,
@@ -40,7 +63,7 @@ use zenoh_keyexpr::keyexpr;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("manifest", manifest),
     ("finalize_event", finalize_event),
     ("journal", journal),
@@ -54,6 +77,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("dead_letters", dead_letters),
     ("identity", identity),
     ("seal", seal),
+    ("s3_answer", s3_answer),
 ];
 
 const FORMATS: [Option<Format>; 3] = [None, Some(Format::Json), Some(Format::Cbor)];
@@ -288,4 +312,111 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 
 fn wait(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
+}
+
+/// A store that is answered by whatever bytes are set.
+struct Answered {
+    runtime: tokio::runtime::Runtime,
+    store: S3Store,
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+/// Reads a request whole, writes the answer and closes.
+fn answer(mut stream: TcpStream, bytes: &Mutex<Vec<u8>>) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let (mut request, mut block) = (Vec::new(), [0; 4096]);
+    let is_whole = |request: &[u8]| {
+        let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+        let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+        request.len() >= end + 4 + length.unwrap_or(0)
+    };
+    while !is_whole(&request) {
+        let read = stream.read(&mut block)?;
+        if read == 0 {
+            return Ok(());
+        }
+        request.extend_from_slice(&block[..read]);
+    }
+    let bytes = bytes.lock().unwrap().clone();
+    stream.write_all(&bytes)
+}
+
+fn answered() -> &'static Answered {
+    static ANSWERED: OnceLock<Answered> = OnceLock::new();
+    ANSWERED.get_or_init(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let shown = Arc::clone(&bytes);
+        // A client that goes away in mid-answer is nothing to tell.
+        thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(answer(stream, &shown))));
+        let settings = S3Settings {
+            provider: Provider::S3,
+            endpoint: Some(endpoint),
+            region: None,
+            bucket: "bucket".into(),
+            prefix: "fleet".into(),
+            ca_file: None,
+            credentials: Credentials::Static {
+                access_key_id: "id".into(),
+                secret_access_key: Secret::new("secret".into()),
+                session_token: None,
+            },
+            machine_id: machine(),
+            patience: Patience::default(),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let store = runtime.block_on(S3Store::open(&settings, Arc::new(SystemClock::start()))).unwrap();
+        Answered { runtime, store, bytes }
+    })
+}
+
+/// The first byte is what is asked, and the rest is what a server answers: status, headers and body.
+pub fn s3_answer(bytes: &[u8]) {
+    fn told<T>(result: Result<T, StoreError>) -> Option<T> {
+        let error = result.map_err(|error| {
+            assert!(!error.message.chars().any(char::is_control) && error.message.len() < 2000, "{error:?}");
+            if let StoreErrorKind::Retry { after: Some(after) } = error.kind {
+                assert!(after <= Duration::from_secs(15 * 60), "{error:?}");
+            }
+        });
+        error.ok()
+    }
+    let Some((&asked, bytes)) = bytes.split_first() else { return };
+    let Answered { runtime, store, bytes: shown } = answered();
+    *shown.lock().unwrap() = bytes.to_vec();
+    let digest = Digest::of(b"object");
+    let key = ObjectKey::chunk(&machine(), &"drive".parse().unwrap(), ChunkName::new(0, &digest));
+    runtime.block_on(async {
+        match asked % 7 {
+            0 => {
+                let page = told(store.list("robot_1/", Some("robot_1/a"), 1000).await).unwrap_or_default();
+                assert!(page.objects.is_sorted_by(|one, other| one.key <= other.key));
+                assert!(page.objects.iter().all(|meta| meta.digest.is_none()), "a listing tells no digest");
+                assert!(page.next_after.is_none_or(|next| *next > *"robot_1/a"), "it goes on");
+            }
+            1 => drop(told(store.head(&key).await)),
+            2 => {
+                if let Some(Some(object)) = told(store.get(&key, None).await) {
+                    let size_bytes = object.meta.size_bytes;
+                    let bytes = told(object.collect(1 << 20).await);
+                    assert!(bytes.is_none_or(|bytes| bytes.len() as u64 == size_bytes), "half of it is not all");
+                }
+            }
+            3 => {
+                let body = Body::Bytes("object".into());
+                let stored = told(store.put(&key, &body, PutMode::Create).await);
+                assert!(stored.is_none_or(|stored| !stored.etag.is_empty()), "an answer counts only with an ETag");
+            }
+            4 => drop(told(store.list_folders("robot_1/").await)),
+            5 => drop(told(store.multipart().unwrap().parts(&key, "upload").await)),
+            _ => {
+                let part = SentPart { size_bytes: 6, digest, etag: "etag".into(), etag_is_md5: false };
+                let stored =
+                    told(store.multipart().unwrap().complete(&key, "upload", &BTreeMap::from([(1, part)])).await);
+                assert!(stored.is_none_or(|stored| !stored.etag.is_empty()), "an answer counts only with an ETag");
+            }
+        }
+    });
 }

@@ -95,12 +95,12 @@ impl Facts {
             let header = |name| response.headers().get(name);
             facts.status = Some(response.status().as_u16());
             facts.retry_after = header("retry-after").and_then(|text| retry_after(text, header("date")));
-            facts.region = header("x-amz-bucket-region").map(str::to_owned);
+            facts.region = header("x-amz-bucket-region").map(in_one_line);
             facts.date_s = header("date").filter(|_| header("age").is_none()).and_then(date_s);
         }
         match error {
             SdkError::ServiceError(service) => {
-                facts.code = service.err().code().map(str::to_owned);
+                facts.code = service.err().code().map(in_one_line);
                 facts.words = service.err().message().unwrap_or_default().to_owned();
             }
             SdkError::ConstructionFailure(_) => facts.transport = Some(Transport::Unmade),
@@ -113,7 +113,7 @@ impl Facts {
             facts.words = cause(error);
         }
         // Some stores tell the right region only in their words.
-        facts.words = facts.words.chars().take(WORDS_MAX).filter(|letter| !letter.is_control()).collect();
+        facts.words = in_one_line(&facts.words);
         facts
     }
 
@@ -128,6 +128,11 @@ impl Facts {
         let words = if self.words.is_empty() { String::new() } else { format!(": {}", self.words) };
         format!("can't {doing}:{}{code}{words}", if self.status.is_some() { status } else { " no answer".into() })
     }
+}
+
+/// Makes what a store says fit to be repeated in a line of ours.
+fn in_one_line(text: &str) -> String {
+    text.chars().take(WORDS_MAX).filter(|letter| !letter.is_control()).collect()
 }
 
 /// Returns what an error is about in the end: the links before it tell which library noticed it.
