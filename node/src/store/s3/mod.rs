@@ -332,12 +332,15 @@ impl ObjectStore for S3Store {
         let after = after.map(|after| format!("{}{after}", self.prefix));
         let answer = self.listed(&format!("{}{prefix}", self.prefix), after.as_deref(), limit).await?;
         let last = answer.contents().iter().filter_map(|object| object.key()).max();
-        let next = last.filter(|_| answer.is_truncated() == Some(true));
-        if next.is_some_and(|next| after.as_deref().is_some_and(|after| next <= after)) {
+        let ours = |key: &str| key.strip_prefix(&self.prefix).map(str::to_owned);
+        let is_whole = answer.is_truncated() != Some(true);
+        let is_on = |next: &&str| after.as_deref().is_none_or(|after| *next > after);
+        let next_after = last.filter(is_on).and_then(ours).filter(|_| !is_whole);
+        // What a listing leaves out without a way to ask for it must not look absent.
+        if !is_whole && next_after.is_none() {
             let message = format!("the listing of {prefix:?} does not go on after {after:?}");
             return Err(StoreError::new(StoreErrorKind::Retry { after: None }, message));
         }
-        let ours = |key: &str| key.strip_prefix(&self.prefix).map(str::to_owned);
         let mut objects: Vec<_> = answer
             .contents()
             .iter()
@@ -349,7 +352,7 @@ impl ObjectStore for S3Store {
             })
             .collect();
         objects.sort_by(|one, other| one.key.cmp(&other.key));
-        Ok(Page { objects, next_after: next.and_then(ours) })
+        Ok(Page { objects, next_after })
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
