@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, IoSliceMut, Read, Seek, SeekFrom},
     ops::Range,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -15,10 +15,16 @@ use bubbaloop_storage_schemas::{
 };
 use bytes::Bytes;
 use md5::Md5;
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, openat2},
+    io::{ReadWriteFlags, preadv2},
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::policy::parts::composite;
+
+/// Largest file that is read and hashed between other things, where that waits for no disk.
+const CACHED_BYTES_MAX: u64 = 128 * 1024;
 
 /// Why a file's bytes can't be had or are not the right ones.
 #[derive(Debug, thiserror::Error)]
@@ -106,17 +112,21 @@ static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
 /// One block, in memory that is used again. The system clears what it gives out: with new memory for each block that
 /// would cost half as much as the hashing.
+#[derive(Debug)]
 struct Block {
     memory: Box<[u8]>,
     length: usize,
 }
 
 impl Block {
+    fn take() -> Self {
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self { memory: spare.unwrap_or_else(|| vec![0; BLOCK_BYTES].into()), length: 0 }
+    }
+
     /// Reads as much as there is, at most a whole block.
     fn read(file: &mut impl Read) -> io::Result<Self> {
-        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let memory = spare.unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
-        let mut block = Self { memory, length: 0 };
+        let mut block = Self::take();
         while block.length < BLOCK_BYTES {
             match file.read(&mut block.memory[block.length..]) {
                 Ok(0) => break,
@@ -152,11 +162,15 @@ impl Drop for Block {
 pub struct VerifiedBlocks {
     path: PathBuf,
     file: io::Take<File>,
-    hasher: Sha256,
+    /// `None` where somebody else finds out whether the bytes are right.
+    hasher: Option<Sha256>,
     wanted: Option<Digest>,
     opened_bytes: u64,
     size_bytes: u64,
+    /// What was read when it was opened.
+    ahead: Option<Block>,
     withheld: Option<Bytes>,
+    has_ended: bool,
     found: Option<Digest>,
 }
 
@@ -168,16 +182,49 @@ impl VerifiedBlocks {
     pub fn open(path: &Path, wanted: Option<Digest>) -> Result<Self, ContentError> {
         let file = open(path)?;
         let opened_bytes = file.metadata().map_err(|error| ContentError::of(path, error))?.len();
-        let (path, hasher, file) = (path.to_owned(), Sha256::new(), file.take(u64::MAX));
-        Ok(Self { path, file, hasher, wanted, opened_bytes, size_bytes: 0, withheld: None, found: None })
+        Ok(Self::of_file(path, file, wanted, opened_bytes))
     }
 
-    /// Opens some bytes of the file, as if they were all of it.
+    /// Opens a small file that is in the system's memory, and has read it then; `None` where that would wait for a disk,
+    /// or where something is wrong with the file: [`VerifiedBlocks::open`] tells. It never blocks.
+    pub fn open_cached(path: &Path, wanted: Digest) -> Option<Self> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut file = File::from(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED).ok()?);
+        let metadata = file.metadata().ok().filter(|found| found.is_file() && found.len() <= CACHED_BYTES_MAX)?;
+        let mut block = Block::take();
+        let mut memory = [IoSliceMut::new(&mut block.memory)];
+        block.length = preadv2(&file, &mut memory, 0, ReadWriteFlags::NOWAIT).ok()?;
+        if block.length as u64 != metadata.len() {
+            return None;
+        }
+        file.seek(SeekFrom::Start(metadata.len())).ok()?;
+        let blocks = Self::of_file(path, file, Some(wanted), metadata.len());
+        Some(Self { ahead: Some(block), ..blocks })
+    }
+
+    fn of_file(path: &Path, file: File, wanted: Option<Digest>, opened_bytes: u64) -> Self {
+        Self {
+            path: path.to_owned(),
+            file: file.take(u64::MAX),
+            hasher: Some(Sha256::new()),
+            wanted,
+            opened_bytes,
+            size_bytes: 0,
+            ahead: None,
+            withheld: None,
+            has_ended: false,
+            found: None,
+        }
+    }
+
+    /// Opens some bytes of the file, as if they were all of it. Without a wanted digest they are not hashed: whoever gets
+    /// them finds out whether they are right.
     ///
     /// # Errors
     /// `Gone` or `Unreadable`.
-    pub fn open_range(path: &Path, range: &Range<u64>, wanted: Digest) -> Result<Self, ContentError> {
-        let mut whole = Self::open(path, Some(wanted))?;
+    pub fn open_range(path: &Path, range: &Range<u64>, wanted: Option<Digest>) -> Result<Self, ContentError> {
+        let mut whole = Self::open(path, wanted)?;
+        whole.hasher = whole.hasher.filter(|_| wanted.is_some());
         let length = range.end.saturating_sub(range.start);
         whole.file.get_mut().seek(SeekFrom::Start(range.start)).map_err(|error| ContentError::of(path, error))?;
         whole.file.set_limit(length);
@@ -196,14 +243,24 @@ impl VerifiedBlocks {
         ContentError::Unreadable { path: self.path.clone(), source }
     }
 
+    /// Tells whether all was read and, where that is found out here, is right: no block comes behind those taken.
+    pub const fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     /// Returns the digest and the size, once all blocks were taken.
     pub fn finished(&self) -> Option<(Digest, u64)> {
         self.found.map(|digest| (digest, self.size_bytes))
     }
 
     fn read_block(&mut self) -> io::Result<Bytes> {
-        let block = Block::read(&mut self.file)?;
-        self.hasher.update(&block);
+        let block = match self.ahead.take() {
+            Some(block) => block,
+            None => Block::read(&mut self.file)?,
+        };
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&block);
+        }
         self.size_bytes += block.length as u64;
         Ok(Bytes::from_owner(block))
     }
@@ -213,7 +270,7 @@ impl VerifiedBlocks {
     /// # Errors
     /// `Unreadable`, or `Damaged` in place of the last block.
     pub fn next_block(&mut self) -> Result<Option<Bytes>, ContentError> {
-        while self.found.is_none() {
+        while !self.has_ended {
             let block = self.read_block().map_err(|error| ContentError::of(&self.path, error))?;
             if !block.is_empty() {
                 if let Some(earlier) = self.withheld.replace(block) {
@@ -221,7 +278,9 @@ impl VerifiedBlocks {
                 }
                 continue;
             }
-            let found = Digest::from_bytes(self.hasher.finalize_reset().into());
+            self.has_ended = true;
+            let Some(hasher) = self.hasher.take() else { break };
+            let found = Digest::from_bytes(hasher.finalize().into());
             self.found = Some(found);
             if let Some(wanted) = self.wanted.filter(|wanted| *wanted != found) {
                 let (path, size_bytes) = (self.path.clone(), self.size_bytes);
@@ -442,15 +501,61 @@ mod tests {
 
         let range = 10..20 + BLOCK_BYTES as u64;
         let part = &content[10..20 + BLOCK_BYTES];
-        let mut blocks = VerifiedBlocks::open_range(&path, &range, Digest::of(part)).unwrap();
+        let mut blocks = VerifiedBlocks::open_range(&path, &range, Some(Digest::of(part))).unwrap();
         let mut read = Vec::new();
         while let Some(block) = blocks.next_block().unwrap() {
             read.extend_from_slice(&block);
         }
         assert_eq!((read.as_slice(), blocks.size_at_open()), (part, part.len() as u64));
-        let mut blocks = VerifiedBlocks::open_range(&path, &range, Digest::of(b"")).unwrap();
+        let mut blocks = VerifiedBlocks::open_range(&path, &range, Some(Digest::of(b""))).unwrap();
         assert_eq!(blocks.next_block().unwrap().map(|block| block.len()), Some(BLOCK_BYTES));
         assert!(matches!(blocks.next_block(), Err(ContentError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_range_that_somebody_else_checks_is_read_as_it_stands_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let content: Vec<u8> = (0..=250).cycle().take(2 * BLOCK_BYTES).collect();
+        std::fs::write(&path, &content).unwrap();
+        let range = 5..BLOCK_BYTES as u64 + 9;
+        let mut blocks = VerifiedBlocks::open_range(&path, &range, None).unwrap();
+        let mut read = Vec::new();
+        while let Some(block) = blocks.next_block().unwrap() {
+            read.extend_from_slice(&block);
+        }
+        assert_eq!(read, content[5..BLOCK_BYTES + 9]);
+        assert_eq!((blocks.has_ended(), blocks.finished()), (true, None));
+    }
+
+    #[test]
+    fn a_small_file_that_is_in_memory_is_read_at_once_and_checked_as_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for size in [0, 1, 65_536, usize::try_from(CACHED_BYTES_MAX).unwrap()] {
+            let content: Vec<u8> = (0..=250).cycle().take(size).collect();
+            std::fs::write(&path, &content).unwrap();
+            // Not every file system can say whether a file is in memory, and none has to.
+            let opened = |wanted| VerifiedBlocks::open_cached(&path, wanted);
+            let (Some(mut right), Some(mut wrong), Some(mut grown)) =
+                (opened(Digest::of(&content)), opened(Digest::of(b"other")), opened(Digest::of(&content)))
+            else {
+                continue;
+            };
+            assert_eq!(right.next_block().unwrap().map_or(0, |block| block.len()), size);
+            assert_eq!(right.next_block().unwrap(), None);
+            assert_eq!(right.finished(), Some((Digest::of(&content), size as u64)));
+            assert!(matches!(wrong.next_block(), Err(ContentError::Damaged { .. })), "{size}");
+            std::fs::write(&path, [content.as_slice(), b"more"].concat()).unwrap();
+            let ended = std::iter::from_fn(|| grown.next_block().transpose()).find_map(Result::err);
+            assert_eq!(matches!(ended, Some(ContentError::Damaged { .. })), size > 0, "{size}");
+        }
+        std::fs::write(&path, vec![7; usize::try_from(CACHED_BYTES_MAX).unwrap() + 1]).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for other in [&path, &link, &folder.path().join("none"), folder.path()] {
+            assert!(VerifiedBlocks::open_cached(other, Digest::of(b"")).is_none(), "{}", other.display());
+        }
     }
 
     #[test]

@@ -366,19 +366,21 @@ pub fn sweep(folder: &Path, since: SystemTime) -> io::Result<()> {
     Ok(())
 }
 
-/// Appends one line to a journal and syncs it; a torn last line of an earlier crash is cut off first.
+/// Appends lines to a journal and syncs them together; a torn last line of an earlier crash is cut off first.
 ///
-/// `line` has no newline in it. The file's creation syncs its folder.
+/// `lines` ends with a newline. The file's creation syncs its folder.
 ///
 /// # Errors
-/// The disk is full or not writable. The line may be torn: the next append cuts it off.
-pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
+/// The disk is full or not writable. Some lines may be there, and one may be torn: the next append cuts that off.
+pub fn append_lines(path: &Path, lines: &[u8]) -> io::Result<()> {
     let is_new = !path.try_exists()?;
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let whole = whole_lines_end(&mut file)?;
-    file.set_len(whole)?;
-    file.seek(SeekFrom::Start(whole))?;
-    file.write_all(format!("{line}\n").as_bytes())?;
+    if whole < file.seek(SeekFrom::End(0))? {
+        file.set_len(whole)?;
+        file.seek(SeekFrom::Start(whole))?;
+    }
+    file.write_all(lines)?;
     file.sync_data()?;
     if is_new { sync_parent(path) } else { Ok(()) }
 }
@@ -432,15 +434,15 @@ mod tests {
     fn a_torn_last_line_is_cut_off_before_the_next_append() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("j");
-        append_line(&path, "one").unwrap();
+        append_lines(&path, b"one\n").unwrap();
         let long = "x".repeat(10_000);
         for torn in ["{\"torn", &long] {
             fs::write(&path, format!("one\n{torn}")).unwrap();
-            append_line(&path, "two").unwrap();
+            append_lines(&path, b"two\n").unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
         }
         fs::write(&path, "torn from the start").unwrap();
-        append_line(&path, "one").unwrap();
+        append_lines(&path, b"one\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "one\n");
     }
 

@@ -187,7 +187,7 @@ async fn send_parts(
                 };
                 let range = parts.range(number);
                 if !upload.has(number, range.end - range.start, digest) {
-                    let part = FilePart { path: parcel.path.clone(), range, digest };
+                    let part = FilePart { path: parcel.path.clone(), range, digest, is_suspect: false };
                     sending.push(send_part(multi, parcel, large, upload.upload_id.clone(), number, part));
                 }
             }
@@ -213,6 +213,7 @@ async fn send_part(
     let _place = large.places.acquire_many(large.weight).await.map_err(closed)?;
     let sent = match multi.put_part(&parcel.key, &upload_id, number, &part).await {
         Err(error) if matches!(error.kind, StoreErrorKind::BadDigest) => {
+            let part = FilePart { is_suspect: true, ..part };
             multi.put_part(&parcel.key, &upload_id, number, &part).await
         }
         sent => sent,

@@ -149,16 +149,21 @@ pub fn load(path: &Path, store_id: &str) -> Result<Fold, ContentError> {
     }
 }
 
-/// Appends one fact, durably.
+/// Appends facts, durably: after one sync they are all there.
 ///
 /// # Errors
-/// The disk is full or not writable: the fact is found again at the store after a restart.
-pub fn append(path: &Path, line: &JournalLine) -> io::Result<()> {
-    let text = serde_json::to_string(line)?;
-    if text.len() > JOURNAL_LINE_BYTES_MAX {
-        return Err(io::Error::other(format!("a journal line of {} bytes", text.len())));
+/// The disk is full or not writable: the facts are found again at the store after a restart. The first of them may be there.
+pub fn append(path: &Path, lines: &[JournalLine]) -> io::Result<()> {
+    let mut text = Vec::new();
+    for line in lines {
+        let begin = text.len();
+        serde_json::to_writer(&mut text, line)?;
+        if text.len() - begin > JOURNAL_LINE_BYTES_MAX {
+            return Err(io::Error::other(format!("a journal line of {} bytes", text.len() - begin)));
+        }
+        text.push(b'\n');
     }
-    durable::append_line(path, &text)
+    durable::append_lines(path, &text)
 }
 
 #[cfg(test)]
@@ -190,7 +195,7 @@ mod tests {
         let path = folder.path().join("uploads.jsonl");
         assert_eq!(load(&path, "a").unwrap(), Fold::default());
         for line in [uploaded(0, "a", 1), uploaded(1, "b", 2), uploaded(0, "a", 3)] {
-            append(&path, &line).unwrap();
+            append(&path, &[line]).unwrap();
         }
         let fold = load(&path, "a").unwrap();
         assert_eq!(fold.marks.keys().copied().collect::<Vec<_>>(), [chunk(0)]);
@@ -292,7 +297,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("uploads.jsonl");
         std::fs::write(&path, &text).unwrap();
-        append(&path, &uploaded(1, "a", 2)).unwrap();
+        append(&path, &[uploaded(1, "a", 2)]).unwrap();
         assert_eq!(load(&path, "a").unwrap().marks.len(), 2, "a line after a torn one is whole");
     }
 }

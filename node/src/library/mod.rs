@@ -17,6 +17,7 @@ pub mod disk;
 pub mod fold;
 pub mod identity;
 pub mod journal;
+pub mod journals;
 pub mod mcap_file;
 pub mod salvage;
 pub mod scan;

@@ -170,15 +170,34 @@ pub struct Recording {
 
 /// What a recording's folder looks like from outside: as long as it is the same, nothing needs to be read again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fingerprint([Option<(u64, UnixNs, u64)>; 4]);
+pub struct Fingerprint([Option<Trace>; 4]);
+
+/// Inode, mtime and size.
+type Trace = (u64, UnixNs, u64);
+
+fn trace(path: &Path) -> Option<Trace> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.ino(), mtime_ns(&metadata), metadata.len()))
+}
+
+/// What a line that this node wrote to a journal changed of a recording's folder.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnLine {
+    folder: Option<Trace>,
+    journal: Option<Trace>,
+}
+
+impl OwnLine {
+    /// Looks at the folder after the line was written.
+    pub fn look(recordings: &Path, name: &RecordingName) -> Self {
+        let folder = Folder::new(recordings, name);
+        Self { folder: trace(&folder.0), journal: trace(&folder.journal()) }
+    }
+}
 
 impl Fingerprint {
     fn of(folder: &Folder) -> Self {
-        let paths = [folder.0.clone(), folder.chunks(), folder.manifest(), folder.journal()];
-        Self(paths.map(|path| {
-            let metadata = fs::symlink_metadata(path).ok()?;
-            Some((metadata.ino(), mtime_ns(&metadata), metadata.len()))
-        }))
+        Self([folder.0.clone(), folder.chunks(), folder.manifest(), folder.journal()].map(|path| trace(&path)))
     }
 
     /// Tells whether a recording's folder looks like this now.
@@ -188,9 +207,8 @@ impl Fingerprint {
 
     /// Takes in a line that this node wrote to the journal itself, which is known without reading it again. The journal's
     /// creation changes the folder too; what a recorder does there shows in chunks and manifest.
-    pub fn note_own_line(&mut self, recordings: &Path, name: &RecordingName) {
-        let Self([folder, _, _, journal]) = Self::of(&Folder::new(recordings, name));
-        (self.0[0], self.0[3]) = (folder, journal);
+    pub const fn note_own_line(&mut self, seen: OwnLine) {
+        (self.0[0], self.0[3]) = (seen.folder, seen.journal);
     }
 
     /// When chunks or manifest changed last. The journal is our own, and its first line changes the folder.

@@ -221,7 +221,7 @@ pub struct Queue {
     /// Chunks that fail while others go up, each until its own time.
     later: BTreeMap<(Tick, ChunkId), ()>,
     successes: u64,
-    waiting: HashMap<ChunkId, (Place, Try)>,
+    waiting: HashMap<ChunkId, Try>,
     in_flight: HashMap<ChunkId, Try>,
     dead: BTreeMap<ChunkId, DeadLetter>,
     /// For how long the store was seen to take chunks: an outage does not count.
@@ -294,13 +294,10 @@ impl Queue {
     }
 
     fn rearrange(&mut self, change: impl Fn(&mut Item)) {
-        for (id, (_, mut entry)) in std::mem::take(&mut self.waiting) {
-            change(&mut entry.item);
-            self.waiting.insert(id, (self.place(&entry), entry));
-        }
+        self.waiting.values_mut().for_each(|entry| change(&mut entry.item));
         let is_later: HashSet<_> = self.later.keys().map(|(_, id)| id).collect();
-        let places = self.waiting.values().map(|(place, _)| place).filter(|place| !is_later.contains(&place.id));
-        self.order = places.cloned().map(|place| (place, ())).collect();
+        let in_order = self.waiting.values().filter(|entry| !is_later.contains(&entry.item.id));
+        self.order = in_order.map(|entry| (self.place(entry), ())).collect();
     }
 
     /// Tells whether these are hours in which uploads may go; outside of them only what a person asked for is started.
@@ -317,7 +314,7 @@ impl Queue {
     fn has_room(&self) -> bool {
         let (Some(room), Some((place, ()))) = (self.room_bytes, self.order.first_key_value()) else { return true };
         let weight = |item: &Item| item.size_bytes.min(WEIGHT_BYTES_MAX);
-        let size_bytes = self.waiting.get(&place.id).map_or(0, |(_, entry)| weight(&entry.item));
+        let size_bytes = self.waiting.get(&place.id).map_or(0, |entry| weight(&entry.item));
         let on_its_way: u64 = self.in_flight().map(weight).sum();
         let goes_before = |entry: &Try| (place.is_not_urgent, place.rank) < (!entry.is_urgent, entry.item.rank);
         on_its_way + size_bytes <= room || self.in_flight.values().all(goes_before)
@@ -346,8 +343,8 @@ impl Queue {
         }
         let waiting: Vec<_> = self.waiting.keys().filter(|id| is_meant(id)).cloned().collect();
         for id in waiting {
-            if let Some((place, entry)) = self.waiting.remove(&id) {
-                self.order.remove(&place);
+            if let Some(entry) = self.waiting.remove(&id) {
+                self.order.remove(&self.place(&entry));
                 self.later.retain(|(_, later), ()| *later != entry.item.id);
                 self.wait(Try { is_urgent: true, ..entry });
             }
@@ -356,8 +353,8 @@ impl Queue {
 
     /// Forgets a chunk that waits or was given up; one that is on its way is settled by its outcome.
     pub fn forget(&mut self, id: &ChunkId) {
-        if let Some((place, _)) = self.waiting.remove(id) {
-            self.order.remove(&place);
+        if let Some(entry) = self.waiting.remove(id) {
+            self.order.remove(&self.place(&entry));
             self.later.retain(|(_, later), ()| later != id);
         }
         self.dead.remove(id);
@@ -382,7 +379,7 @@ impl Queue {
             return Next::Idle;
         }
         let Some(place) = self.pop() else { return self.idle() };
-        let Some((_, mut entry)) = self.waiting.remove(&place.id) else { return self.idle() };
+        let Some(mut entry) = self.waiting.remove(&place.id) else { return self.idle() };
         entry.era = self.era;
         entry.has_progressed = false;
         entry.attempts = entry.attempts.saturating_add(1);
@@ -554,9 +551,8 @@ impl Queue {
     }
 
     fn wait(&mut self, entry: Try) {
-        let place = self.place(&entry);
-        self.order.insert(place.clone(), ());
-        self.waiting.insert(entry.item.id.clone(), (place, entry));
+        self.order.insert(self.place(&entry), ());
+        self.waiting.insert(entry.item.id.clone(), entry);
     }
 
     /// Takes the next chunk: the first of those that failed least. While the store fails, every other try is the newest
@@ -577,9 +573,8 @@ impl Queue {
 
     /// Lets a chunk wait for a time of its own. It counts as waiting.
     fn put_off(&mut self, entry: Try, until: Tick) {
-        let place = self.place(&entry);
         self.later.insert((until, entry.item.id.clone()), ());
-        self.waiting.insert(entry.item.id.clone(), (place, entry));
+        self.waiting.insert(entry.item.id.clone(), entry);
     }
 
     fn bury(&mut self, entry: Try, reason: String, now: Tick) {
@@ -596,8 +591,8 @@ impl Queue {
             }
             let id = id.clone();
             self.later.pop_first();
-            if let Some((place, _)) = self.waiting.get(&id) {
-                self.order.insert(place.clone(), ());
+            if let Some(entry) = self.waiting.get(&id) {
+                self.order.insert(self.place(entry), ());
             }
         }
         let is_due = |letter: &DeadLetter| now >= letter.retry_at;

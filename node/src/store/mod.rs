@@ -95,6 +95,8 @@ pub struct FilePart {
     pub range: Range<u64>,
     /// What they must hash to.
     pub digest: Digest,
+    /// The store refused them: they are hashed here too, which tells whether the file changed.
+    pub is_suspect: bool,
 }
 
 /// What the store does with uploads in parts.

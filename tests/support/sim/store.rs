@@ -80,7 +80,7 @@ fn bytes_of(body: &Body) -> Result<Bytes, StoreError> {
 }
 
 fn part_of(path: &Path, range: &Range<u64>, digest: Digest) -> Result<Bytes, StoreError> {
-    read(VerifiedBlocks::open_range(path, range, digest)?)
+    read(VerifiedBlocks::open_range(path, range, Some(digest))?)
 }
 
 fn changed(bytes: &Bytes) -> Bytes {

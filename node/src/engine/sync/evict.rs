@@ -203,7 +203,7 @@ impl Sync {
             return false;
         }
         self.change(id, |chunk| chunk.facts.local = ChunkLocal::Evicted);
-        self.write_unwritten();
+        self.journals.write_kept();
         let (recording, chunk) = (id.recording.clone(), id.chunk);
         tracing::info!(%recording, %chunk, size_bytes, "a file is removed to make room: the store holds it");
         self.parts.facts.tell(Fact::Evicted { recording, chunk, size_bytes: *size_bytes });

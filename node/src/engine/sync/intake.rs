@@ -107,7 +107,7 @@ impl Sync {
     /// # Errors
     /// The folder of recordings can't be read: nothing is forgotten.
     pub fn scan(&self) -> io::Result<()> {
-        self.write_unwritten();
+        self.journals.write_kept();
         let entries = Entries::read(&self.parts.recordings);
         self.note_scan(entries.as_ref().err());
         let Entries { names, folders, files } = entries?;

@@ -18,7 +18,7 @@ mod upload;
 mod verify;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     pin::pin,
     sync::{
@@ -31,7 +31,7 @@ use std::{
 use bubbaloop_storage_schemas::{
     Digest, MachineId, RecordingName, UnixNs,
     event::Fact,
-    journal::{JournalLine, StoreId},
+    journal::StoreId,
     manifest::Manifest,
     reply::{Failing, Paused, Probe, RefusedEvents},
 };
@@ -50,6 +50,7 @@ use crate::{
     clock::Clock,
     library::{
         dead_letters::Letter,
+        journals::Journals,
         scan::{self, Recording},
         unmanaged::AllUnmanaged,
     },
@@ -96,10 +97,7 @@ pub struct Sync {
     parts: Parts,
     started_at_ns: UnixNs,
     state: Mutex<State>,
-    /// Journal lines that could not be written yet. Held while a journal is appended to: two appends to one file would
-    /// cut each other's line off.
-    unwritten: Mutex<VecDeque<(RecordingName, JournalLine)>>,
-    is_durable: AtomicBool,
+    journals: Journals,
     is_scanned: AtomicBool,
     has_heard: AtomicBool,
     /// A fact was met that may mean that what was proven is not there any more: nothing is safe until marks and store
@@ -217,10 +215,9 @@ impl Sync {
         };
         Self {
             started_at_ns: parts.clock.wall(),
+            journals: Journals::new(parts.recordings.clone()),
             parts,
             state: Mutex::new(state),
-            unwritten: Mutex::default(),
-            is_durable: AtomicBool::new(true),
             is_scanned: AtomicBool::new(false),
             has_heard: AtomicBool::new(false),
             is_in_doubt: AtomicBool::new(false),
@@ -337,7 +334,7 @@ impl Sync {
 
     /// Tells whether the journal gets to the disk.
     pub fn is_durable(&self) -> bool {
-        self.is_durable.load(Ordering::Relaxed)
+        self.journals.is_durable()
     }
 
     /// Runs until `stop`: scans the library, takes up what is told meanwhile, uploads. Then what is on its way may

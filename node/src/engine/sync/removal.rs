@@ -1,11 +1,7 @@
 //! What a removal needs of the shared state: the recording is held, so that nothing of it goes up meanwhile, and what is
 //! known of it changes with each step.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, PoisonError},
-};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName,
@@ -20,10 +16,7 @@ use tokio::sync::OwnedRwLockWriteGuard;
 use super::{State, Sync};
 use crate::{
     durable,
-    library::{
-        journal,
-        scan::{ChunkEntry, Folder, Look, Recording},
-    },
+    library::scan::{ChunkEntry, Folder, Look, Recording},
     policy::{
         queue::{ChunkId, Stage},
         recording::ManifestFacts,
@@ -188,16 +181,8 @@ impl Sync {
     fn journal_now(&self, name: &RecordingName, entry: JournalEntry) -> io::Result<u64> {
         let at_ns = self.parts.clock.wall();
         let line = JournalLine { at_ns, store_id: self.parts.store_id.clone(), entry };
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-        self.write_lines(&mut unwritten);
-        if unwritten.iter().any(|(recording, _)| recording == name) {
-            return Err(io::Error::other("earlier lines of its journal can't be written"));
-        }
-        journal::append(&Folder::new(&self.parts.recordings, name).journal(), &line)?;
-        drop(unwritten);
-        if let Some(found) = self.state().recordings.get_mut(name) {
-            found.fingerprint.note_own_line(&self.parts.recordings, name);
-        }
+        self.journals.append_now(name, line)?;
+        self.note_own_line(name);
         Ok(at_ns)
     }
 
@@ -255,7 +240,7 @@ impl Sync {
 
     /// Forgets what was to be written to a journal that goes.
     pub(in crate::engine) fn forget_lines(&self, name: &RecordingName) {
-        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).retain(|(recording, _)| recording != name);
+        self.journals.forget(name);
     }
 
     /// Takes in that files of a recording were removed. It blocks.

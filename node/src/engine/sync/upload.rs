@@ -1,10 +1,8 @@
 //! One chunk at a time: what the queue names is sent, marked and told.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    io,
     path::PathBuf,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use bubbaloop_storage_schemas::{
@@ -12,7 +10,6 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     journal::{JournalEntry, JournalLine},
     keys::ObjectKey,
-    limits::UNWRITTEN_LINES_MAX,
     reply::{ChunkLocal, Failing, Probe, Proof},
 };
 use tokio::task::spawn_blocking;
@@ -21,10 +18,7 @@ use super::{State, Sync};
 use crate::{
     content::{self, ContentError},
     engine::transfer::{self, Parcel, Proven, TransferError},
-    library::{
-        journal,
-        scan::{ChunkEntry, Folder, Recording},
-    },
+    library::scan::{ChunkEntry, Folder, OwnLine, Recording},
     policy::{
         intake::Refused,
         queue::{Block, ChunkId, Item, Outcome, Stage},
@@ -250,50 +244,16 @@ impl Sync {
     pub(super) fn journal(&self, recording: &RecordingName, entry: JournalEntry) -> u64 {
         let at_ns = self.parts.clock.wall();
         let line = JournalLine { at_ns, store_id: self.parts.store_id.clone(), entry };
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-        if unwritten.len() < UNWRITTEN_LINES_MAX {
-            unwritten.push_back((recording.clone(), line));
-        }
-        self.write_lines(&mut unwritten);
-        drop(unwritten);
-        if let Some(found) = self.state().recordings.get_mut(recording) {
-            found.fingerprint.note_own_line(&self.parts.recordings, recording);
-        }
+        self.journals.append(recording, line);
+        self.note_own_line(recording);
         at_ns
     }
 
-    /// Writes the lines that a full disk kept in memory, if it takes them now.
-    pub(super) fn write_unwritten(&self) {
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-        if !unwritten.is_empty() {
-            self.write_lines(&mut unwritten);
-        }
-    }
-
-    /// Writes lines in their order. Each recording has a journal of its own: one that fails holds back only its own.
-    pub(super) fn write_lines(&self, unwritten: &mut VecDeque<(RecordingName, JournalLine)>) {
-        let mut failed = BTreeMap::new();
-        unwritten.retain(|(recording, line)| {
-            if failed.contains_key(recording) {
-                return true;
-            }
-            let path = Folder::new(&self.parts.recordings, recording).journal();
-            match journal::append(&path, line) {
-                Ok(()) => false,
-                // The recording was removed, and its journal with it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => {
-                    failed.insert(recording.clone(), error);
-                    true
-                }
-            }
-        });
-        match (failed.first_key_value(), self.is_durable.swap(unwritten.is_empty(), Ordering::Relaxed)) {
-            (Some((recording, error)), true) => {
-                tracing::error!(%recording, %error, "the journal can't be written: marks are in memory only");
-            }
-            (None, false) => tracing::info!("the journal is written again"),
-            (Some(_), false) | (None, true) => {}
+    /// Takes in how a recording's folder looks after a line was written to its journal.
+    pub(super) fn note_own_line(&self, recording: &RecordingName) {
+        let seen = OwnLine::look(&self.parts.recordings, recording);
+        if let Some(found) = self.state().recordings.get_mut(recording) {
+            found.fingerprint.note_own_line(seen);
         }
     }
 

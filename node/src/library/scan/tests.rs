@@ -110,7 +110,7 @@ fn a_recorder_that_rewrites_its_manifest_loses_no_mark() {
         etag: "e".into(),
         key: None,
     };
-    journal::append(&disk.folder().journal(), &JournalLine { at_ns: 7, store_id: "s".into(), entry }).unwrap();
+    journal::append(&disk.folder().journal(), &[JournalLine { at_ns: 7, store_id: "s".into(), entry }]).unwrap();
     disk.manifest("robot_1", &chunks);
     let after = disk.load(Some(&before));
     assert_eq!(pending(&after), [1]);
@@ -169,7 +169,7 @@ fn a_folder_that_is_as_it_was_is_not_read_again() {
     fs::write(disk.folder().journal(), "\n").unwrap();
     assert!(!is_unchanged(&read, later_ns));
     let mut read = read;
-    read.fingerprint.note_own_line(disk.0.path(), &read.name.clone());
+    read.fingerprint.note_own_line(OwnLine::look(disk.0.path(), &read.name));
     assert!(is_unchanged(&read, later_ns), "what the node wrote itself it need not read");
     disk.manifest("robot_1", &[]);
     assert!(!is_unchanged(&read, later_ns));

@@ -114,22 +114,28 @@ pub(super) async fn open(body: &Body, wants_md5: bool, throttle: &Arc<Throttle>)
         }
         Body::File { path, digest } => {
             let (path, digest) = (path.clone(), *digest);
+            if let Some(blocks) = VerifiedBlocks::open_cached(&path, digest) {
+                return first(blocks, wants_md5).map(|begun| begun.opened(throttle)).map_err(StoreError::from);
+            }
             begin(move || VerifiedBlocks::open(&path, Some(digest)), wants_md5, throttle).await
         }
     }
 }
 
-/// Opens a part of a file for one request, as [`open`] does.
+/// Opens a part of a file for one request, as [`open`] does. Where the store finds out whether it is right, it is not
+/// hashed here as well.
 ///
 /// # Errors
 /// As [`open`].
 pub(super) async fn open_part(
     part: &FilePart,
+    is_checked: bool,
     wants_md5: bool,
     throttle: &Arc<Throttle>,
 ) -> Result<Opened, StoreError> {
-    let FilePart { path, range, digest } = part.clone();
-    begin(move || VerifiedBlocks::open_range(&path, &range, digest), wants_md5, throttle).await
+    let FilePart { path, range, digest, is_suspect } = part.clone();
+    let wanted = (!is_checked || is_suspect).then_some(digest);
+    begin(move || VerifiedBlocks::open_range(&path, &range, wanted), wants_md5, throttle).await
 }
 
 async fn begin(
@@ -137,21 +143,34 @@ async fn begin(
     wants_md5: bool,
     throttle: &Arc<Throttle>,
 ) -> Result<Opened, StoreError> {
-    let began = spawn_blocking(move || {
-        let blocks = open()?;
-        let size_bytes = blocks.size_at_open();
-        let mut reader = Reader { blocks, size_bytes, given: 0, md5: wants_md5.then(Md5::new) };
-        let first = reader.next()?;
-        Ok::<_, ContentError>((reader, first))
-    });
+    let began = spawn_blocking(move || first(open()?, wants_md5));
     let ended = |error| retry(format!("reading a file ended: {error}"));
-    let (mut reader, first) = began.await.map_err(ended)??;
-    let size_bytes = reader.size_bytes;
-    if reader.is_done() {
-        let md5 = reader.md5();
-        return Ok(opened(size_bytes, first, None, Report { failure: None, md5 }, throttle));
+    Ok(began.await.map_err(ended)??.opened(throttle))
+}
+
+/// A file of which the first block was read, and so all of it where it has no second one.
+struct Begun {
+    reader: Reader,
+    first: Option<Bytes>,
+}
+
+fn first(blocks: VerifiedBlocks, wants_md5: bool) -> Result<Begun, ContentError> {
+    let size_bytes = blocks.size_at_open();
+    let mut reader = Reader { blocks, size_bytes, given: 0, md5: wants_md5.then(Md5::new) };
+    let first = reader.next()?;
+    Ok(Begun { reader, first })
+}
+
+impl Begun {
+    fn opened(self, throttle: &Arc<Throttle>) -> Opened {
+        let Self { mut reader, first } = self;
+        let size_bytes = reader.size_bytes;
+        if reader.is_done() {
+            let md5 = reader.md5();
+            return opened(size_bytes, first, None, Report { failure: None, md5 }, throttle);
+        }
+        opened(size_bytes, first, Some(reader), Report::default(), throttle)
     }
-    Ok(opened(size_bytes, first, Some(reader), Report::default(), throttle))
 }
 
 fn retry(message: String) -> StoreError {
@@ -193,7 +212,7 @@ impl Reader {
     fn next(&mut self) -> Result<Option<Bytes>, ContentError> {
         let Some(block) = self.blocks.next_block()? else { return Ok(None) };
         self.given += block.len() as u64;
-        let is_last = self.blocks.finished().is_some();
+        let is_last = self.blocks.has_ended();
         let fits = if is_last { self.given == self.size_bytes } else { self.given < self.size_bytes };
         if !fits {
             while self.blocks.next_block()?.is_some() {}
@@ -206,7 +225,7 @@ impl Reader {
     }
 
     fn is_done(&self) -> bool {
-        self.blocks.finished().is_some()
+        self.blocks.has_ended()
     }
 
     fn md5(&mut self) -> Option<String> {

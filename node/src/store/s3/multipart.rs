@@ -187,7 +187,8 @@ impl MultipartStore for S3Store {
         let wants_md5 = !is_checked && self.found().is_some_and(|found| found.etag_is_md5);
         let sent = self
             .timed(|| async {
-                let opened = body::open_part(part, wants_md5, &self.throttle).await.map_err(Failed::Told)?;
+                let opened =
+                    body::open_part(part, is_checked, wants_md5, &self.throttle).await.map_err(Failed::Told)?;
                 let sending = opened.sending;
                 let at = (full.as_str(), upload_id, number);
                 let sent = tokio::select! {
