@@ -45,7 +45,7 @@ fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8
     writer.into_inner().into_inner()
 }
 
-fn write(path: &Path, bytes: &[u8]) {
+pub fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
     still(path);
