@@ -137,7 +137,6 @@ impl Errand<'_> {
         let wanted = self.end(&mut machine, steps);
         drop((machine, disk));
         let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", most)).unwrap().min(steps);
-        println!("{tried} of {steps} steps");
         assert!(steps > 20, "a run has many steps, and not {steps}");
         thread::scope(|scope| {
             for first in 0..AT_ONCE {
