@@ -27,7 +27,7 @@ use crate::{
 const STILL: Duration = Duration::from_secs(300);
 
 /// A real MCAP file: `messages` on two topics, beginning at `from_ns`.
-fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8> {
+pub fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8> {
     let options = WriteOptions::new().compression(compression).chunk_size(Some(20_000)).profile("ros2");
     let mut writer = options.create(Cursor::new(Vec::new())).unwrap();
     let schema = writer.add_schema("std_msgs/msg/String", "ros2msg", b"string data").unwrap();
@@ -45,14 +45,14 @@ fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8
     writer.into_inner().into_inner()
 }
 
-fn write(path: &Path, bytes: &[u8]) {
+pub fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
     still(path);
 }
 
 /// Lets nobody have written to it for a while.
-fn still(path: &Path) {
+pub fn still(path: &Path) {
     File::open(path).unwrap().set_modified(SystemTime::now() - STILL).unwrap();
 }
 
@@ -72,7 +72,7 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, u64, SystemTime, Digest)> {
 }
 
 /// Every message of a file as the Python reader finds it: topic, log time, digest of the data.
-fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
+pub fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
     let script = "import hashlib, json, sys\nfrom mcap.reader import make_reader\nwith open(sys.argv[1], 'rb') as f:\n    \
                   print(json.dumps([[c.topic, m.log_time, hashlib.sha256(m.data).hexdigest()] for _, c, m in \
                   make_reader(f, validate_crcs=True).iter_messages()]))";
@@ -82,7 +82,7 @@ fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
 }
 
 /// Has others judge a file, and returns its messages.
-fn judged(path: &Path) -> Vec<(String, u64, String)> {
+pub fn judged(path: &Path) -> Vec<(String, u64, String)> {
     let doctor = Command::new(python::python().with_file_name("pymcap-cli")).arg("doctor").arg(path).output().unwrap();
     assert!(doctor.status.success(), "{}: {doctor:?}", path.display());
     read_by_python(path)
@@ -421,6 +421,10 @@ fn orphans_get_a_manifest_and_a_foreign_recording_becomes_ours() {
     assert_eq!((&told["state"], &told["recording_machine_id"]), (&json!("ended"), &json!("adopt_5")), "{told:#}");
     assert_eq!(foreign.manifest()["adopted_from"]["machine_id"], "robot_2");
     assert_eq!(foreign.manifest()["mine"], json!({"a": 1}));
+    for name in ["orphans", "foreign"] {
+        let again = done(&mut python, &machine, &format!("recording={name}"));
+        assert_eq!((&again["result"]["adopted"], kinds(&again, "actions")), (&json!([name]), vec![]), "at once, too");
+    }
     let job = done(&mut python, &machine, "recording=invalid");
     assert_eq!(kinds(&job, "findings"), counted(&[("left_out", 1)]), "the refused manifest is kept: {job:#}");
     assert_eq!(info(&mut python, &machine, "invalid")["state"], "ended");

@@ -434,3 +434,44 @@ async fn a_library_that_was_wiped_comes_back_from_a_bucket_as_others_judge() {
     assert_eq!(json_of(&listed)["recordings"][0]["machine_id"], "wiped_2");
     exits(&run(&["download", "nothing", "--to", "copy", "--machine", "wiped-2"]), 3, &["it holds drive"]);
 }
+
+#[test]
+fn a_second_capture_of_a_name_is_told_and_can_be_chosen() {
+    let (mut machine, first) = machine("captures_1", 2);
+    machine.kill();
+    fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();
+    let mut second = machine.recorder("drive");
+    for size in [1000, 2000, 3000] {
+        second.finalize_of(size);
+    }
+    let began = 1_800_000_000_000_000_000_u64;
+    second.save(&json!({"started_at_ns": began, "ended_at_ns": began + 1}));
+    machine.start();
+    let own = remote(&machine, "drive").join(format!("manifest.{began}.json"));
+    until("it has a manifest of its own", || own.exists());
+
+    let person = Person::of(&machine);
+    exits(&person.download(&machine, &[]), 0, &["2 chunks", "other captures", "--started-at 2027-01-15T08:00:00Z"]);
+    assert!(first.chunks.iter().all(|chunk| is_there(&person.to(), chunk)));
+    let told = json_of(&person.download(&machine, &["--json"]));
+    assert_eq!((&told["there_chunks"], &told["other_captures_ns"]), (&json!(2), &json!([began])));
+    exits(&person.download(&machine, &["--started-at", "2027-01-15T08:00:00Z"]), 1, &["is of another recording"]);
+
+    fs::remove_dir_all(person.to()).unwrap();
+    let unknown = person.download(&machine, &["--started-at", "2020-01-01"]);
+    exits(&unknown, 3, &["--started-at 2023-11-14T22:13:20Z", "--started-at 2027-01-15T08:00:00Z"]);
+    assert!(!person.to().exists());
+    exits(&person.download(&machine, &["--started-at", &began.to_string()]), 0, &["3 chunks"]);
+    assert!(second.chunks.iter().all(|chunk| is_there(&person.to(), chunk)));
+    assert_eq!(fs::read(person.to().join("manifest.json")).unwrap(), fs::read(&own).unwrap());
+
+    // What was copied is the library's recording again where it is put there.
+    machine.kill();
+    let library = machine.home().join("recordings/drive");
+    fs::remove_dir_all(&library).unwrap();
+    fs::rename(person.to(), &library).unwrap();
+    machine.start();
+    let info = || json_of(&machine.run(&["info", "drive", "--json"]));
+    until("it is known as uploaded", || info()["upload"] == "complete");
+    assert_eq!((&info()["state"], &info()["chunk_count"]), (&json!("ended"), &json!(3)));
+}

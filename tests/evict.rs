@@ -132,10 +132,10 @@ async fn a_store_on_the_librarys_own_disk_makes_no_room() {
 }
 
 /// A small disk of its own for a library.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path, mebibytes: u32) -> Self {
+    pub fn mount(at: &Path, mebibytes: u32) -> Self {
         fs::create_dir_all(at).unwrap();
         let size = format!("size={mebibytes}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output().unwrap();
@@ -160,18 +160,28 @@ fn status(python: &mut Python, machine: &Machine) -> Value {
     replies.first().filter(|reply| reply.is_ok).map(|reply| reply.value()).unwrap_or_default()
 }
 
+/// How large the disk is, and how many of its size are recorded: 512 and 8 are 4 GiB on a disk of 512 MiB.
+fn scale() -> (u32, u32) {
+    let number = |name, default| u32::try_from(crate::crash::number(name, default)).unwrap();
+    (number("BUBBALOOP_TEST_DISK_MIB", 32), number("BUBBALOOP_TEST_DISKS", 4))
+}
+
 #[test]
-fn a_robot_records_four_times_what_its_disk_holds_and_loses_nothing() {
-    let mut machine = Machine::new("evict_1", "rescan_interval = \"1s\"\nmin_free_gb = 0.012");
+fn a_robot_records_many_times_what_its_disk_holds_and_loses_nothing() {
+    let (disk_mib, disks) = scale();
+    // A chunk is a thirty-second of the disk.
+    let chunk_mib = u64::from(disk_mib / 32);
+    let min_free_gb = f64::from(disk_mib) * 0.012 / 32.0;
+    let mut machine = Machine::new("evict_1", &format!("rescan_interval = \"1s\"\nmin_free_gb = {min_free_gb}"));
     let recordings = machine.home().join("recordings");
-    let _disk = SmallDisk::mount(&recordings, 32);
+    let _disk = SmallDisk::mount(&recordings, disk_mib);
     machine.start();
     let (mut recorders, mut smallest) = (Vec::new(), u64::MAX);
-    for number in 0..16 {
+    for number in 0..disks * 4 {
         let mut recorder = machine.recorder(&format!("drive_{number:02}"));
         for _ in 0..8 {
-            until("there is room for the next chunk", || free_mib(&recordings) >= 3);
-            recorder.finalize_of(1 << 20);
+            until("there is room for the next chunk", || free_mib(&recordings) >= 3 * chunk_mib);
+            recorder.finalize_of(usize::try_from(chunk_mib << 20).unwrap());
             smallest = smallest.min(free_mib(&recordings));
         }
         recorder.end();
@@ -181,10 +191,10 @@ fn a_robot_records_four_times_what_its_disk_holds_and_loses_nothing() {
             machine.start();
         }
     }
-    assert!(smallest >= 1, "the disk was never full");
+    assert!(smallest >= chunk_mib, "the disk was never full");
     let mut python = machine.python();
     until("all is safe", || status(&mut python, &machine)["safe"] == json!(true));
-    until("there is room", || free_mib(&recordings) >= 11);
+    until("there is room", || free_mib(&recordings) >= 11 * chunk_mib);
     let here = |recorder: &Recorder| recorder.chunks.iter().filter(|chunk| recorder.path(chunk).exists()).count();
     let all_here: usize = recorders.iter().map(here).sum();
     assert!((1..32).contains(&all_here), "{all_here} chunks are here");
@@ -199,4 +209,24 @@ fn a_robot_records_four_times_what_its_disk_holds_and_loses_nothing() {
         let sent = recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count();
         assert_eq!(sent, 8, "each was sent once");
     }
+    // What is more than the disk has room for is refused before a byte of it comes.
+    let before = free_mib(&recordings);
+    let restored = machine.run(&["reconcile", "drive_*", "--restore", "--json"]);
+    let told: Value = serde_json::from_slice(&restored.stdout).unwrap();
+    assert_eq!((restored.status.code(), &told["error"]["code"]), (Some(1), &json!("E_UNAVAILABLE")), "{told:#}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("free"), "{told:#}");
+    assert_eq!(free_mib(&recordings), before);
+    // One that fits comes back, stays, and the recorder goes on beside it.
+    let first = &recorders[0];
+    let restored = machine.run(&["reconcile", &first.name, "--restore", "--json"]);
+    assert!(restored.status.success(), "{restored:?}");
+    assert_eq!(here(first), 8);
+    let mut last = machine.recorder("drive_last");
+    for _ in 0..8 {
+        until("there is room for the next chunk", || free_mib(&recordings) >= 3 * chunk_mib);
+        last.finalize_of(usize::try_from(chunk_mib << 20).unwrap());
+    }
+    last.end();
+    until("it is in the store", || last.chunks.iter().all(|chunk| machine.is_stored(&last.name, chunk)));
+    assert_eq!(here(first), 8, "what a person wanted here is pinned");
 }

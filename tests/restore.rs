@@ -27,6 +27,7 @@ use bubbaloop_storage_schemas::{
     ChunkName, Digest,
     error::ErrorCode,
     keys::ObjectKey,
+    params::Params,
     reconcile::{ActionKind, FindingKind, ReconcileResult},
     reply::{JobState, Probe},
 };
@@ -585,6 +586,32 @@ async fn a_manifest_of_a_hundred_thousand_chunks_is_looked_at_and_a_larger_one_i
     let told = run(&started(&robot).await, RESTORE).await;
     assert_eq!(findings(&told)[0], FindingKind::ManifestRefused, "{told:#?}");
     assert!(!robot.recording().exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_come_back_is_not_published_and_that_is_told() {
+    let (robot, chunks) = robot(1).await;
+    let journal = robot.recording().join("uploads.jsonl");
+    let text = fs::read_to_string(&journal).unwrap();
+    let line = text.lines().find(|line| line.contains("\"uploaded\"")).unwrap();
+    let (name, digest) = (chunks[0]["name"].as_str().unwrap(), chunks[0]["sha256"].as_str().unwrap());
+    let (mut all, mut lines) = (chunks.clone(), text.clone());
+    for index in 1..=100_000 {
+        let found = Digest::of(&u32::to_be_bytes(index));
+        let chunk = ChunkName::new(index, &found).to_string();
+        lines += &line.replace(name, &chunk).replace(digest, &found.to_string());
+        lines.push('\n');
+        all.push(json!({"name": chunk, "index": index, "size_bytes": 300_000, "sha256": found}));
+    }
+    fs::write(&journal, &lines).unwrap();
+    robot.ended(&all);
+    let sync = started(&robot).await;
+    assert_eq!(view(&sync).uploaded().len(), 100_001);
+    sync.drain().await;
+    assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]), "what stands there stays");
+    let list = crate::service::json_of(crate::service::service(&robot, &sync).list(&Params::default()));
+    let reason = list["recordings"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("100001 chunks") && reason.contains("100000"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

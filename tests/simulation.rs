@@ -28,7 +28,7 @@ fn weeks_of_faults_and_crashes_lose_nothing_and_mark_nothing_falsely() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let first = number("BUBBALOOP_TEST_SEED", 1);
-    for seed in (first..).filter(|seed| !seed.is_multiple_of(LARGE_EVERY)).take(5) {
+    for seed in (first..).filter(|seed| !seed.is_multiple_of(LARGE_EVERY) && !sim::makes_room(*seed)).take(5) {
         let runs = [(); 2].map(|()| sim::run(seed, false).unwrap());
         assert!(runs[0] == runs[1], "seed {seed}: {runs:?}");
         assert!(runs[0].lives > 1 && runs[0].chunks > 0);

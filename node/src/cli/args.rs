@@ -99,6 +99,9 @@ pub(super) struct Download {
     /// The folder that gets chunks/ and manifest.json
     #[arg(long, value_name = "DIR")]
     pub(super) to: PathBuf,
+    /// Of several captures that had the name, the one that began at this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) started_at: Option<Timestamp>,
     /// Only these chunks by index, both ends included: 3..7, 3.., ..7 or 3
     #[arg(long, value_name = "RANGE", value_parser = indices)]
     pub(super) chunks: Option<RangeInclusive<u32>>,

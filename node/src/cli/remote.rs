@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, pin::pin, sync::Arc};
 
-use bubbaloop_storage_schemas::{MachineId, RecordingName, Timestamp};
+use bubbaloop_storage_schemas::{MachineId, RecordingName, Timestamp, UnixNs};
 use bytesize::ByteSize;
 use serde_json::json;
 
@@ -139,6 +139,7 @@ async fn copy(home: &Path, global: &Global, asked: &Download) -> Exit {
         store: Arc::clone(&reader.store),
         machine,
         recording: asked.recording.clone(),
+        started_at_ns: ns(asked.started_at),
         selection: Selection {
             indices: asked.chunks.clone().unwrap_or(Selection::ALL.indices),
             since_ns: ns(asked.since),
@@ -214,7 +215,7 @@ fn show(global: &Global, order: &Order, done: &Downloaded) -> Exit {
         let told = json!({
             "machine_id": machine, "recording": recording, "to": folder,
             "fetched_chunks": done.fetched_chunks, "fetched_bytes": done.fetched_bytes,
-            "there_chunks": done.there_chunks, "failed": failed_rows,
+            "there_chunks": done.there_chunks, "failed": failed_rows, "other_captures_ns": done.other_captures,
         });
         result(format_args!("{told:#}"));
     } else {
@@ -227,6 +228,9 @@ fn show(global: &Global, order: &Order, done: &Downloaded) -> Exit {
             folder.display()
         );
         result(format_args!("{}", Screen::of_stdout().lines(&line)));
+        if !done.other_captures.is_empty() {
+            note(format_args!("other captures had this name: {}", chosen_by(&done.other_captures)));
+        }
     }
     if done.failed.is_empty() {
         return Exit::Done;
@@ -254,6 +258,10 @@ async fn refused(reader: &Reader, recording: &RecordingName, error: DownloadErro
             failed(&error.to_string(), Some("without a range all chunks are meant"));
             Exit::NotFound
         }
+        DownloadError::NoSuchCapture { captures, .. } => {
+            failed(&error.to_string(), Some(&format!("choose one with {}", chosen_by(captures))));
+            Exit::NotFound
+        }
         DownloadError::Refused { reasons, .. } => {
             failed(&error.to_string(), None);
             for reason in reasons {
@@ -271,6 +279,14 @@ async fn refused(reader: &Reader, recording: &RecordingName, error: DownloadErro
         }
         DownloadError::Folder { .. } => failed(&error.to_string(), Some("choose another folder with --to")),
     }
+}
+
+/// Tells how captures of one name are chosen.
+fn chosen_by(captures: &[UnixNs]) -> String {
+    let more = captures.len().saturating_sub(NAMES_TOLD_MAX);
+    let chosen = |started_at_ns: &UnixNs| format!("--started-at {}", Timestamp(*started_at_ns).to_rfc3339());
+    let shown = captures.iter().take(NAMES_TOLD_MAX).map(chosen).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 /// Tells what could be meant instead.

@@ -1,15 +1,16 @@
 //! A copy of a recording for a person: from the store to a folder of theirs, laid out as in a library.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use bubbaloop_storage_schemas::{
-    ChunkName, MachineId, RecordingName,
+    ChunkName, MachineId, RecordingName, UnixNs,
     keys::ObjectKey,
-    limits::{FETCHES_AT_ONCE_MAX, MANIFEST_BYTES_MAX},
+    limits::{FETCHES_AT_ONCE_MAX, MANIFEST_BYTES_MAX, PAGE_ROWS_MAX},
     manifest::{Chunk, Indices, Manifest},
 };
 use tokio::task::{JoinSet, spawn_blocking};
@@ -39,6 +40,8 @@ pub struct Order {
     pub machine: MachineId,
     /// The recording.
     pub recording: RecordingName,
+    /// Which of the captures that had its name, by when it began; `None` for the one with the usual manifest.
+    pub started_at_ns: Option<UnixNs>,
     /// Which of its chunks.
     pub selection: Selection,
     /// To which folder.
@@ -58,6 +61,14 @@ pub enum DownloadError {
         recording: RecordingName,
         /// The machine.
         machine: MachineId,
+    },
+    /// Several captures had its name, and the one that is meant is not among them, or not told.
+    #[error("none of the captures of {recording} in the store is known to be meant")]
+    NoSuchCapture {
+        /// The recording.
+        recording: RecordingName,
+        /// When those began that the store holds.
+        captures: Vec<UnixNs>,
     },
     /// There is no manifest that tells what belongs to it.
     #[error("the store holds {chunks} chunks of {recording} and no manifest that tells what belongs to it")]
@@ -167,6 +178,8 @@ pub struct Downloaded {
     pub there_chunks: u64,
     /// Chunks that are not there.
     pub failed: Vec<(ChunkName, ChunkError)>,
+    /// When other captures of the name began that the store holds too.
+    pub other_captures: Vec<UnixNs>,
 }
 
 impl Downloaded {
@@ -191,7 +204,7 @@ impl Downloaded {
 /// # Cancellation
 /// What was fetched stays, and the next call goes on.
 pub async fn download(order: &Order, tell: &mut (dyn FnMut(Told<'_>) + Send)) -> Result<Downloaded, DownloadError> {
-    let theirs = read_manifest(order).await?;
+    let (theirs, other_captures) = read_manifest(order).await?;
     let chunks: Vec<_> = theirs.checked.chunks.iter().copied().filter(|chunk| order.selection.takes(chunk)).collect();
     if chunks.is_empty() && !theirs.checked.chunks.is_empty() {
         return Err(DownloadError::NothingMeant { chunks: theirs.checked.chunks.len() });
@@ -203,7 +216,8 @@ pub async fn download(order: &Order, tell: &mut (dyn FnMut(Told<'_>) + Send)) ->
     let size_bytes = chunks.iter().map(|chunk| chunk.size_bytes).sum();
     tell(Told::Planned { chunks: chunks.len(), size_bytes });
     let machine = theirs.checked.machine_id.clone();
-    let mut done = copy(order, &machine, chunks, tell).await;
+    let copied = copy(order, &machine, chunks, tell).await;
+    let mut done = Downloaded { other_captures, ..copied };
     if done.failed.is_empty() {
         let path = Folder::at(&order.folder).manifest();
         blocking(&order.folder, move || {
@@ -223,21 +237,33 @@ async fn blocking<T: Send + 'static>(
     spawn_blocking(work).await.map_err(ended)?
 }
 
-/// Reads the manifest, which stands under one of the machine's spellings.
-async fn read_manifest(order: &Order) -> Result<RemoteManifest, DownloadError> {
+/// Reads the manifest that is meant, which stands under one of the machine's spellings, and finds the other captures of
+/// the name.
+async fn read_manifest(order: &Order) -> Result<(RemoteManifest, Vec<UnixNs>), DownloadError> {
     let Order { store, recording, .. } = order;
+    let mut captures = BTreeSet::new();
     for machine in order.machine.spellings() {
-        let key = ObjectKey::manifest(&machine, recording);
-        match fetch::manifest(&**store, &key, &machine, recording).await {
-            Ok(Some(mut theirs)) => {
-                // Its objects stand beside it, however it spells the machine.
-                theirs.checked.machine_id = machine;
-                return Ok(theirs);
+        let theirs = read_under(order, &machine, ObjectKey::manifest(&machine, recording)).await?;
+        let own = own_manifests(&**store, &machine, recording).await?;
+        captures.extend(theirs.iter().map(|theirs| theirs.manifest.started_at_ns).chain(own.iter().copied()));
+        let is_meant = |theirs: &RemoteManifest| {
+            order.started_at_ns.is_none_or(|started_at_ns| theirs.manifest.started_at_ns == started_at_ns)
+        };
+        let found = match (theirs.filter(is_meant), order.started_at_ns) {
+            (None, Some(started_at_ns)) if own.contains(&started_at_ns) => {
+                let key = ObjectKey::manifest_of_capture(&machine, recording, started_at_ns);
+                read_under(order, &machine, key).await?
             }
-            Ok(None) => {}
-            Err(ManifestError::Store(error)) => return Err(error.into()),
-            Err(ManifestError::Refused { key, reasons }) => return Err(DownloadError::Refused { key, reasons }),
+            (found, _) => found,
+        };
+        if let Some(theirs) = found {
+            captures.remove(&theirs.manifest.started_at_ns);
+            return Ok((theirs, captures.into_iter().collect()));
         }
+    }
+    if !captures.is_empty() {
+        let captures = captures.into_iter().collect();
+        return Err(DownloadError::NoSuchCapture { recording: recording.clone(), captures });
     }
     for machine in order.machine.spellings() {
         if let Some(held) = holdings::of_recording(&**store, &machine, recording).await? {
@@ -245,6 +271,38 @@ async fn read_manifest(order: &Order) -> Result<RemoteManifest, DownloadError> {
         }
     }
     Err(DownloadError::NotFound { recording: recording.clone(), machine: order.machine.clone() })
+}
+
+async fn read_under(
+    order: &Order,
+    machine: &MachineId,
+    key: ObjectKey,
+) -> Result<Option<RemoteManifest>, DownloadError> {
+    match fetch::manifest(&*order.store, &key, machine, &order.recording).await {
+        Ok(theirs) => Ok(theirs.map(|mut theirs| {
+            // Its objects stand beside it, however it spells the machine.
+            theirs.checked.machine_id = machine.clone();
+            theirs
+        })),
+        Err(ManifestError::Store(error)) => Err(error.into()),
+        Err(ManifestError::Refused { key, reasons }) => Err(DownloadError::Refused { key, reasons }),
+    }
+}
+
+/// Returns when the captures began whose manifests have names of their own, because another had the usual one. A key
+/// that may not list knows of none.
+async fn own_manifests(
+    store: &dyn ObjectStore,
+    machine: &MachineId,
+    recording: &RecordingName,
+) -> Result<BTreeSet<UnixNs>, StoreError> {
+    let prefix = format!("{machine}/{recording}/manifest.");
+    let page = match store.list(&prefix, None, PAGE_ROWS_MAX).await {
+        Err(error) if error.is_denied() => return Ok(BTreeSet::new()),
+        page => page?,
+    };
+    let began = |text: &str| text.strip_prefix(&*prefix)?.strip_suffix(".json")?.parse().ok();
+    Ok(page.objects.iter().filter_map(|meta| began(meta.key.as_str())).collect())
 }
 
 /// Makes the folder, and looks whether it holds something else and whether there is room.

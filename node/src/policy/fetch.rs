@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use bubbaloop_storage_schemas::{
     MachineId, RecordingName, UnixNs,
-    limits::{CHUNK_BYTES_MAX, MANIFEST_CHUNKS_MAX},
+    limits::{CHUNK_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_CHUNKS_MAX},
     manifest::{Checked, Chunk, Indices, Manifest},
 };
 
@@ -25,6 +25,20 @@ pub const fn pinned_until_ns(restored_at_ns: UnixNs) -> UnixNs {
     restored_at_ns.saturating_add(PINNED_FOR.as_secs() * 1_000_000_000)
 }
 
+/// Tells whether a manifest is small enough to be taken from a store, and so to be put there.
+///
+/// # Errors
+/// Why it is not.
+pub fn size(chunks: usize, bytes: usize) -> Result<(), String> {
+    if chunks > MANIFEST_CHUNKS_MAX {
+        return Err(format!("it names {chunks} chunks: more than {MANIFEST_CHUNKS_MAX} are taken for none"));
+    }
+    if bytes as u64 > MANIFEST_BYTES_MAX {
+        return Err(format!("it has {bytes} bytes: more than {MANIFEST_BYTES_MAX} are taken for none"));
+    }
+    Ok(())
+}
+
 /// Reads what stands in the store as the manifest of a recording. Whoever may write there may write anything.
 ///
 /// # Errors
@@ -33,9 +47,7 @@ pub const fn pinned_until_ns(restored_at_ns: UnixNs) -> UnixNs {
 pub fn accept(text: &[u8], machine: &MachineId, name: &RecordingName) -> Result<(Manifest, Checked), Vec<String>> {
     let manifest = Manifest::read(text)?;
     let count = manifest.chunks.len();
-    if count > MANIFEST_CHUNKS_MAX {
-        return Err(vec![format!("it names {count} chunks: more than {MANIFEST_CHUNKS_MAX} are taken for none")]);
-    }
+    size(count, text.len()).map_err(|reason| vec![reason])?;
     let (checked, mut reasons) = match manifest.check(Indices::Rising) {
         Ok(checked) => (Some(checked), Vec::new()),
         Err(reasons) => (None, reasons),

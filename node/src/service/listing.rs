@@ -24,6 +24,7 @@ use crate::{
         unmanaged::{AllUnmanaged, LEFT_OPEN, Unmanaged},
     },
     policy::{
+        fetch,
         listing::{self, Filter},
         queue::{ChunkId, Stage},
         recording::{self, Facts},
@@ -225,7 +226,9 @@ impl Service {
         });
         let withdrawn =
             recording.is_withdrawn().then(|| "it was removed from the store; upload sends it again".to_owned());
-        let reason = reason.into_iter().chain(withdrawn).reduce(|all, more| format!("{all}; {more}"));
+        let chunks = recording.chunks.len();
+        let large = fetch::size(chunks, 0).err().map(|reason| format!("its remote manifest is not written: {reason}"));
+        let reason = reason.into_iter().chain(withdrawn).chain(large).reduce(|all, more| format!("{all}; {more}"));
         let is_proven = |chunk: &&ChunkEntry| chunk.facts.proof.is_some_and(Proof::is_proven);
         let proven = || recording.chunks.iter().filter(is_proven);
         let (chunks, uploaded_chunks) = (recording.chunks.len() as u64, proven().count() as u64);

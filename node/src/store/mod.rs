@@ -24,6 +24,9 @@ pub mod s3;
 pub mod throttle;
 pub mod unset;
 
+/// The folder of a machine where a store is found out about: the name of no recording.
+pub const PROBE_FOLDER: &str = ".probe";
+
 /// The reason of a block: the key may not do what was asked. It may hold for one object only.
 pub const ACCESS_DENIED: &str = "access_denied";
 

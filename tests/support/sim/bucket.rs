@@ -140,7 +140,7 @@ impl Bucket {
             etag_is_md5: self.kind == Kind::Md5,
             honours_create_only: !is_naive,
             honours_if_match: !is_naive,
-            clock_offset_ms: None,
+            clock_offset_ms: Some(0),
             rights: Rights::ALL,
         }
     }

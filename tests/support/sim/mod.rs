@@ -8,7 +8,7 @@ mod store;
 mod weather;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, iter,
     path::{Path, PathBuf},
     pin::Pin,
@@ -27,6 +27,7 @@ use bubbaloop_storage::{
     policy::{
         parts::PartLimits,
         queue::{ChunkId, Order, Stage},
+        retention::Retention,
     },
     store::throttle::Throttle,
 };
@@ -71,6 +72,12 @@ pub struct Outcome {
     pub lives: usize,
 }
 
+/// Tells whether room is made and recordings are restored in a run: what removes and fetches files has threads beside
+/// each other, so that such runs may differ in their order.
+pub fn makes_room(seed: u64) -> bool {
+    seed.is_multiple_of(3)
+}
+
 /// Runs a seed to its end. With `large`, chunks go up in parts, and threads run beside each other.
 ///
 /// # Errors
@@ -110,7 +117,14 @@ struct Simulation {
     lives: usize,
     large: bool,
     are_journals_blocked: bool,
+    /// When the store lost a chunk's object last.
+    lost_at: BTreeMap<String, Duration>,
+    /// Chunks whose files were seen here for a while after that: their last copies.
+    last_copies: BTreeSet<String>,
 }
+
+/// What makes room looks at the store just before: a loss that is older is known to it.
+const LOOKED_BEFORE: Duration = Duration::from_secs(600);
 
 /// A node that runs.
 struct Node {
@@ -129,7 +143,7 @@ fn folder() -> TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-fn tuning(random: &mut Rng, large: bool) -> Tuning {
+fn tuning(random: &mut Rng, large: bool, makes_room: bool) -> Tuning {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     let mut tuning = Tuning {
         timers: Timers {
@@ -149,6 +163,10 @@ fn tuning(random: &mut Rng, large: bool) -> Tuning {
         tuning.timers.rescan_all = minutes(30);
         tuning.window = None;
     }
+    if makes_room && random.bool() {
+        let quota_bytes = if large { 12 << 20 } else { random.u64(1..20_000) };
+        tuning.retention = Retention { quota_bytes: Some(quota_bytes), ..Retention::default() };
+    }
     if large {
         tuning.parts = PartLimits { threshold_bytes: 5 << 20, part_bytes: 5 << 20 };
     }
@@ -162,7 +180,7 @@ impl Simulation {
         fs::create_dir_all(folder.path().join("home/recordings")).unwrap();
         let kind = [Kind::Checking, Kind::Checking, Kind::Md5, Kind::Naive][random.usize(0..4)];
         let Script { captures, actions } = script::write(&mut random, large);
-        let tuning = tuning(&mut random, large);
+        let tuning = tuning(&mut random, large, makes_room(seed));
         Self {
             seed,
             folder,
@@ -175,6 +193,8 @@ impl Simulation {
             lives: 0,
             large,
             are_journals_blocked: false,
+            lost_at: BTreeMap::new(),
+            last_copies: BTreeSet::new(),
             random,
         }
     }
@@ -273,6 +293,7 @@ impl Simulation {
         };
         let end = self.act(node, action);
         self.check(node)?;
+        self.check_copies()?;
         Ok(if has_crashed { Some(End::Crash { loses_work: self.random.bool() }) } else { end })
     }
 
@@ -309,9 +330,12 @@ impl Simulation {
             Action::Journals { are_blocked } => self.block_journals(are_blocked),
             Action::Lose => self.lose(1),
             Action::LoseAll => self.lose(usize::MAX),
-            Action::Pause(_) | Action::Resume | Action::Tune(_) | Action::Ask(_) | Action::Reconcile(_) => {
-                self.person(node, &action);
-            }
+            Action::Pause(_)
+            | Action::Resume
+            | Action::Tune(_)
+            | Action::Ask(_)
+            | Action::Reconcile(_)
+            | Action::Restore(_) => self.person(node, &action),
         }
         None
     }
@@ -323,7 +347,7 @@ impl Simulation {
             Action::Pause(lasts) => drop(node.sync.pause(*lasts)),
             Action::Resume => drop(node.sync.resume()),
             Action::Tune(seed) => {
-                self.tuning = tuning(&mut Rng::with_seed(*seed), self.large);
+                self.tuning = tuning(&mut Rng::with_seed(*seed), self.large, makes_room(self.seed));
                 node.sync.tune(self.tuning.clone());
             }
             Action::Ask(number) => {
@@ -332,19 +356,24 @@ impl Simulation {
             }
             Action::Reconcile(number) => {
                 if let Some(place) = self.place(*number) {
-                    self.reconcile(node, place);
+                    self.reconcile(node, place, Options::default());
+                }
+            }
+            Action::Restore(number) => {
+                if let Some(place) = self.place(*number) {
+                    self.reconcile(node, place, Options { restore: makes_room(self.seed), ..Options::default() });
                 }
             }
             _ => {}
         }
     }
 
-    fn reconcile(&self, node: &mut Node, place: usize) {
+    fn reconcile(&self, node: &mut Node, place: usize, options: Options) {
         self.bucket.lock().unwrap().is_replacing = true;
         let (sync, name) = (Arc::clone(&node.sync), self.captures[place].name.parse().unwrap());
         node.reconciles.spawn(async move {
             // What it can't look at now is what the next one is for.
-            reconcile(&sync, &name, Options::default(), &|_| ()).await.ok();
+            reconcile(&sync, &name, options, &|_| ()).await.ok();
         });
     }
 
@@ -387,6 +416,7 @@ impl Simulation {
             let place = self.random.usize(0..bucket.objects.len());
             let key = bucket.objects.keys().nth(place).unwrap().clone();
             bucket.lose(&key);
+            self.lost_at.insert(key, self.clock.passed());
         }
     }
 
@@ -436,6 +466,27 @@ impl Simulation {
         })
     }
 
+    /// Nothing removed the last copy of a chunk: what is not here is in the store, or was lost there after it had gone.
+    fn check_copies(&mut self) -> Result<(), String> {
+        let (bucket, now) = (self.bucket.lock().unwrap(), self.clock.passed());
+        for capture in &self.captures {
+            for chunk in capture.chunks.iter().filter(|chunk| chunk.file == OnDisk::Intact) {
+                let keys = [MACHINE, "robot-1"].map(|id| format!("{id}/{}/chunks/{}", capture.name, chunk.name));
+                let has = |key: &String| bucket.objects.get(key).is_some_and(|object| object.digest == chunk.digest);
+                let lost_at = keys.iter().filter_map(|key| self.lost_at.get(key)).max();
+                let is_here = capture.chunk_path(chunk).exists();
+                if keys.iter().any(has) {
+                    self.last_copies.remove(&keys[0]);
+                } else if is_here && lost_at.is_some_and(|at| now > *at + LOOKED_BEFORE) {
+                    self.last_copies.insert(keys[0].clone());
+                } else if !is_here && (lost_at.is_none() || self.last_copies.contains(&keys[0])) {
+                    return Err(format!("the last copy of {} was removed", keys[0]));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What stands in the journals is true, and all of it can be read.
     fn check_journals(&self) -> Result<(), String> {
         let bucket = self.bucket.lock().unwrap();
@@ -461,7 +512,7 @@ impl Simulation {
         let mut left = self.wait_until_done(&mut node).await?;
         // A store that takes wrong bytes keeps them under a chunk's name until somebody reconciles.
         if left.is_some() && self.bucket.lock().unwrap().kind != Kind::Checking {
-            (0..self.captures.len()).for_each(|place| self.reconcile(&mut node, place));
+            (0..self.captures.len()).for_each(|place| self.reconcile(&mut node, place, Options::default()));
             left = self.wait_until_done(&mut node).await?;
         }
         self.end(node, End::Restart).await;
@@ -492,7 +543,9 @@ impl Simulation {
                 ObjectKey::chunk(&recording.machine_id, &recording.name, chunk.name).to_string()
             }),
         };
-        for chunk in capture.chunks.iter().filter(|chunk| chunk.file == OnDisk::Intact) {
+        // What made room and was lost in the store since is nowhere.
+        let is_here = |chunk: &&Made| chunk.file == OnDisk::Intact && capture.chunk_path(chunk).exists();
+        for chunk in capture.chunks.iter().filter(is_here) {
             let key = key_of(chunk);
             let id = ChunkId { recording: capture.name.parse().unwrap(), chunk: chunk.name };
             let entry = recording.as_ref().and_then(|recording| recording.chunk(chunk.name).cloned());

@@ -43,6 +43,8 @@ pub enum Action {
     Ask(usize),
     /// A person reconciles a recording.
     Reconcile(usize),
+    /// A person restores a recording.
+    Restore(usize),
     /// The store loses an object.
     Lose,
     /// The store loses everything.
@@ -135,7 +137,7 @@ fn record(random: &mut Rng, capture: usize, span: u64, large: bool, actions: &mu
 fn happen(random: &mut Rng, captures: usize, at: Duration, actions: &mut Vec<(Duration, Action)>) {
     let capture = random.usize(0..captures);
     let later = at + minutes(random.u64(1..24 * 60));
-    let action = match random.u32(0..34) {
+    let action = match random.u32(0..36) {
         0..4 => Action::Crash { loses_work: random.bool() },
         4..12 => Action::CrashAtRequest(random.u32(0..60)),
         12..15 => Action::Restart,
@@ -157,6 +159,7 @@ fn happen(random: &mut Rng, captures: usize, at: Duration, actions: &mut Vec<(Du
         27 => Action::Reconcile(capture),
         28..30 => Action::Lose,
         30 if random.u32(0..4) == 0 => Action::LoseAll,
+        34..36 => Action::Restore(capture),
         31 => {
             actions.push((later, Action::Save(capture)));
             Action::TearManifest(capture)

@@ -37,7 +37,7 @@ use crate::{
         self, listing,
         reconcile::{self, Evidence, Failure, Local, LocalManifest, Mark, Remote, Step},
     },
-    store::StoreError,
+    store::{PROBE_FOLDER, StoreError},
 };
 
 /// Between two words of how far it is.
@@ -59,7 +59,8 @@ pub async fn names_in_store(sync: &Sync, glob: &str) -> Result<BTreeSet<Recordin
     let mut names = BTreeSet::new();
     for machine in parts.machine_id.spellings() {
         let found = parts.store.list_folders(&format!("{machine}/")).await?;
-        names.extend(found.iter().filter_map(|name| name.parse::<RecordingName>().ok()));
+        let recordings = found.iter().filter(|name| **name != PROBE_FOLDER);
+        names.extend(recordings.filter_map(|name| name.parse::<RecordingName>().ok()));
     }
     names.retain(|name| listing::matches(glob, name.as_str()));
     Ok(names)

@@ -1,6 +1,6 @@
 //! Remote manifests: written when the plan says so, read before they are replaced, and never made smaller.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use bubbaloop_storage_schemas::{
     Digest, RecordingName,
@@ -21,6 +21,7 @@ use crate::{
         scan::{Folder, Recording},
     },
     policy::{
+        self,
         manifest::{self, Merged},
         publish::Standing,
         queue::{ChunkId, Outcome, Queue, Stage},
@@ -145,6 +146,7 @@ impl Sync {
     /// alone, and ours gets a name of its own.
     async fn replace_manifest(&self, wanted: &Wanted, digest: Digest) -> Result<Published, TransferError> {
         let Recording { name, machine_id, published, .. } = &wanted.recording;
+        can_come_back(name, wanted.manifest.chunks.len(), &wanted.text)?;
         let usual = ObjectKey::manifest(machine_id, name);
         let own = ObjectKey::manifest_of_capture(machine_id, name, wanted.manifest.started_at_ns);
         let known = published.as_ref().filter(|published| published.key == own.as_str());
@@ -277,8 +279,20 @@ async fn read_manifest(
 fn joined(key: &ObjectKey, ours: &Manifest, theirs: &Manifest) -> Result<Option<Vec<u8>>, TransferError> {
     match manifest::merge(ours, theirs) {
         Merged::NameTaken => Ok(None),
-        Merged::Same(joined) => serde_json::to_vec_pretty(&*joined).map(Some).map_err(|error| {
-            StoreError::new(StoreErrorKind::Rejected, format!("the manifest {key} can't be encoded: {error}")).into()
-        }),
+        Merged::Same(joined) => {
+            let text = serde_json::to_vec_pretty(&*joined).map_err(|error| {
+                StoreError::new(StoreErrorKind::Rejected, format!("the manifest {key} can't be encoded: {error}"))
+            })?;
+            can_come_back(key, joined.chunks.len(), &text)?;
+            Ok(Some(text))
+        }
     }
+}
+
+/// Refuses to write a manifest that would be refused when it is to come back.
+fn can_come_back(what: &dyn fmt::Display, chunks: usize, text: &[u8]) -> Result<(), StoreError> {
+    policy::fetch::size(chunks, text.len()).map_err(|reason| {
+        let message = format!("the remote manifest of {what} is not written: {reason}: record it in several parts");
+        StoreError::new(StoreErrorKind::Rejected, message)
+    })
 }

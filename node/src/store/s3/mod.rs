@@ -37,8 +37,8 @@ use self::{
     time::StoreTime,
 };
 use super::{
-    Body, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, Page, PartSupport, PutMode, StoreError, StoreErrorKind,
-    Stored, throttle::Throttle,
+    Body, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, PROBE_FOLDER, Page, PartSupport, PutMode, StoreError,
+    StoreErrorKind, Stored, throttle::Throttle,
 };
 use crate::clock::Clock;
 
@@ -122,7 +122,7 @@ impl S3Store {
         Ok(Self {
             client: Client::from_conf(config.build()),
             bucket: settings.bucket.clone(),
-            probe_folder: format!("{prefix}{}/.probe/", settings.machine_id),
+            probe_folder: format!("{prefix}{}/{PROBE_FOLDER}/", settings.machine_id),
             prefix,
             endpoint: settings.endpoint().unwrap_or(settings.provider.name()).to_owned(),
             throttle: Arc::new(Throttle::new(Arc::clone(&clock))),

@@ -1,0 +1,273 @@
+//! The real binary killed after each of its steps on disk while it restores, adopts and makes room. The same verb again, or the
+//! restart alone, ends it, and the end is as if nothing had happened.
+//!
+//! `BUBBALOOP_TEST_STEPS` says how many of the steps are tried; a large number is all.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use bubbaloop_storage::library::identity::HomeLock;
+use bubbaloop_storage_schemas::{
+    Digest,
+    manifest::{Indices, Manifest},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    adopt::{mcap, still, write},
+    crash::number,
+    evict::SmallDisk,
+    reconcile::snapshot,
+    support::{
+        node::{Machine, Recorder, until},
+        steps::{DISK, Went},
+        tools::run,
+    },
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
+
+/// Machines that are tried at once: each waits most of the time.
+const AT_ONCE: usize = 4;
+
+/// What is done to a machine, and how it is known how that went.
+struct Errand<'a> {
+    /// A machine before it; all that are tried are copies of this one.
+    former: &'a Machine,
+    /// Its settings while it is tried.
+    settings: &'a str,
+    /// What a person asks for; nothing where the node does it by itself.
+    verb: &'a [&'a str],
+    /// Whether the library is of a disk of its own.
+    has_own_disk: bool,
+    is_done: &'a (dyn Fn(&Path) -> bool + Sync),
+    /// What must be true at any time.
+    check: &'a (dyn Fn(&Machine) + Sync),
+}
+
+/// A person's command, which ends with the try.
+struct Asking(Child);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// What is in a library, by name below it, without what tells times: the journals, and those fields of manifests.
+fn library(machine: &Machine) -> BTreeMap<String, String> {
+    let root = machine.home().join("recordings");
+    let of = |(path, bytes): (String, Vec<u8>)| {
+        let name = path.strip_prefix(root.to_str().unwrap()).unwrap().to_owned();
+        let text = match serde_json::from_slice::<Value>(&bytes) {
+            Ok(mut manifest) if name.ends_with("/manifest.json") => {
+                if let Some(from) = manifest.get_mut("adopted_from") {
+                    from["adopted_at_ns"] = json!(0);
+                }
+                for chunk in manifest["chunks"].as_array_mut().unwrap() {
+                    chunk
+                        .as_object_mut()
+                        .unwrap()
+                        .retain(|field, _| !["uploaded_at_ns", "remote_etag"].contains(&&**field));
+                }
+                manifest.to_string()
+            }
+            _ => Digest::of(&bytes).to_string(),
+        };
+        (name, text)
+    };
+    snapshot(&root).into_iter().filter(|(path, _)| !path.ends_with("uploads.jsonl")).map(of).collect()
+}
+
+impl Errand<'_> {
+    fn machine(&self) -> (Option<SmallDisk>, Machine) {
+        let machine = Machine::new(&self.former.id, "");
+        let disk = self.has_own_disk.then(|| SmallDisk::mount(&machine.home().join("recordings"), 32));
+        let from = self.former.folder.path().join(".");
+        run(Command::new("cp").arg("-a").arg(from).arg(machine.folder.path()));
+        fs::remove_file(machine.home().join("storage/lock")).ok();
+        machine.set(self.settings);
+        (disk, machine)
+    }
+
+    /// Asks as soon as there is somebody to ask.
+    fn ask(&self, home: &Path, asking: &RefCell<Option<Asking>>) {
+        let is_up = || HomeLock::holder(home).is_some_and(|holder| !holder.endpoints.is_empty());
+        if self.verb.is_empty() || asking.borrow().is_some() || !is_up() {
+            return;
+        }
+        let mut command = Command::new(BINARY);
+        command.args(self.verb).arg("--home").arg(home).stdin(Stdio::null()).stdout(Stdio::null());
+        asking.replace(Some(Asking(command.stderr(Stdio::null()).spawn().unwrap())));
+    }
+
+    fn steps(&self, machine: &mut Machine, kill_after: usize) -> Went {
+        let (home, asking) = (machine.home(), RefCell::default());
+        machine.run_steps(DISK, kill_after, || {
+            self.ask(&home, &asking);
+            (self.is_done)(&home)
+        })
+    }
+
+    /// Lets it end after a crash, and returns what the library is then.
+    fn end(&self, machine: &mut Machine, step: usize) -> BTreeMap<String, String> {
+        (self.check)(machine);
+        machine.start();
+        if !self.verb.is_empty() {
+            let output = machine.run(self.verb);
+            assert!(output.status.success(), "after step {step}: {output:?}");
+        }
+        until(&format!("it is done after a crash after step {step}"), || (self.is_done)(&machine.home()));
+        assert_eq!(machine.terminate(), Some(0));
+        (self.check)(machine);
+        library(machine)
+    }
+
+    /// Tries crashes after steps that are spread over all of a run, each on a machine of its own.
+    fn is_crashed_after_steps(&self, most: u64) {
+        let (disk, mut machine) = self.machine();
+        let Went::Done(steps) = self.steps(&mut machine, usize::MAX) else { unreachable!("nothing kills it") };
+        let wanted = self.end(&mut machine, steps);
+        drop((machine, disk));
+        let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", most)).unwrap().min(steps);
+        assert!(steps > 20, "a run has many steps, and not {steps}");
+        thread::scope(|scope| {
+            for first in 0..AT_ONCE {
+                let wanted = &wanted;
+                scope.spawn(move || {
+                    for place in (first..tried).step_by(AT_ONCE) {
+                        let step = 1 + place * steps / tried;
+                        let (disk, mut machine) = self.machine();
+                        self.steps(&mut machine, step);
+                        assert_eq!(self.end(&mut machine, step), *wanted, "after a crash after step {step}");
+                        drop((machine, disk));
+                    }
+                });
+            }
+        });
+    }
+}
+
+const SETTINGS: &str = "backend = \"local\"\nlocal_path = \"../store\"\nrescan_interval = \"1s\"";
+
+/// A machine whose node has uploaded a recording and ended.
+fn uploaded(id: &str) -> (Machine, Recorder) {
+    let mut machine = Machine::started(id);
+    let mut recorder = machine.recorder("drive");
+    for size in [1000, 300_000, 300_000, 300_000] {
+        recorder.finalize_of(size);
+    }
+    recorder.end();
+    until("all of it is in the store", || {
+        recorder.chunks.iter().all(|chunk| machine.is_stored("drive", chunk))
+            && machine.remote_manifest("drive").is_some_and(|it| it["chunks"].as_array().unwrap().len() == 4)
+            && recorder.journal().iter().any(|line| line["kind"] == "published")
+    });
+    assert_eq!(machine.terminate(), Some(0));
+    (machine, recorder)
+}
+
+fn chunks(home: &Path, recording: &str) -> PathBuf {
+    home.join("recordings").join(recording).join("chunks")
+}
+
+/// No file has a chunk's name and other bytes, and the manifest, where there is one, is whole.
+fn is_sound(machine: &Machine, recording: &str) {
+    for (path, bytes) in snapshot(&chunks(&machine.home(), recording)) {
+        let name = Path::new(&path).file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with('.') || name.contains(&Digest::of(&bytes).to_string()[..8]), "{name}");
+    }
+    if let Ok(text) = fs::read(machine.home().join("recordings").join(recording).join("manifest.json")) {
+        assert!(Manifest::parse(&text, Indices::Contiguous).is_ok(), "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+#[test]
+fn a_restore_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+    let (machine, recorder) = uploaded("step_1");
+    fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();
+    let names = || recorder.chunks.iter().map(|chunk| chunk["name"].as_str().unwrap());
+    let is_whole = |home: &Path| names().all(|name| chunks(home, "drive").join(name).exists());
+    let is_done = |home: &Path| {
+        let journal = fs::read_to_string(home.join("recordings/drive/uploads.jsonl")).unwrap_or_default();
+        is_whole(home) && journal.contains("\"published\"")
+    };
+    let check = |machine: &Machine| {
+        is_sound(machine, "drive");
+        assert!(recorder.chunks.iter().all(|chunk| machine.is_stored("drive", chunk)), "the store keeps all");
+    };
+    let verb = &["reconcile", "drive", "--restore"][..];
+    let errand =
+        Errand { former: &machine, settings: SETTINGS, verb, has_own_disk: false, is_done: &is_done, check: &check };
+    errand.is_crashed_after_steps(12);
+}
+
+#[test]
+fn an_adoption_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+    let machine = Machine::new("step_2", "");
+    let whole = mcap(9000, 100, None);
+    let files = [
+        ("a_chunk_000.mcap", mcap(1000, 20, None)),
+        ("a_chunk_001.mcap", mcap(2000, 20, None)),
+        ("a_chunk_002.mcap", whole[..whole.len() / 2].to_vec()),
+    ];
+    for (name, bytes) in &files {
+        write(&machine.home().join("recordings").join(name), bytes);
+    }
+    still(&machine.home().join("recordings"));
+    let is_done = |home: &Path| {
+        let journal = fs::read_to_string(home.join("recordings/a/uploads.jsonl")).unwrap_or_default();
+        home.join("recordings/a/manifest.json").exists() && journal.contains("\"published\"")
+    };
+    let check = |machine: &Machine| {
+        is_sound(machine, "a");
+        for (name, bytes) in &files {
+            assert!(fs::read(machine.home().join("recordings").join(name)).unwrap() == *bytes, "{name} is as it was");
+        }
+        if let Ok(text) = fs::read(machine.home().join("recordings/a/manifest.json")) {
+            let manifest: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(manifest["chunks"].as_array().unwrap().len(), 3, "no half recording is one");
+        }
+    };
+    let verb = &["adopt", "a", "--recover"][..];
+    let errand =
+        Errand { former: &machine, settings: SETTINGS, verb, has_own_disk: false, is_done: &is_done, check: &check };
+    errand.is_crashed_after_steps(12);
+}
+
+#[test]
+fn a_node_that_is_killed_after_any_step_of_making_room_makes_it_after_the_restart() {
+    let (machine, recorder) = uploaded("step_3");
+    let here = |home: &Path, chunk: &Value| chunks(home, "drive").join(chunk["name"].as_str().unwrap()).exists();
+    let is_done = |home: &Path| recorder.chunks.iter().filter(|chunk| here(home, chunk)).count() <= 2;
+    let check = |machine: &Machine| {
+        is_sound(machine, "drive");
+        for chunk in &recorder.chunks {
+            assert!(machine.is_stored("drive", chunk), "{chunk} is there whether it is here or not");
+        }
+        let journal = machine.home().join("recordings/drive/uploads.jsonl");
+        let journal = fs::read_to_string(journal).unwrap();
+        for chunk in recorder.chunks.iter().filter(|chunk| !here(&machine.home(), chunk)) {
+            let name = chunk["name"].as_str().unwrap();
+            let is_told = |line: &str| line.contains("\"evicted\"") && line.contains(name);
+            assert!(journal.lines().any(is_told), "{name} looks lost");
+        }
+    };
+    let settings = format!("{SETTINGS}\ndisk_quota_gb = 0.0007");
+    let errand = Errand {
+        former: &machine,
+        settings: &settings,
+        verb: &[],
+        has_own_disk: true,
+        is_done: &is_done,
+        check: &check,
+    };
+    errand.is_crashed_after_steps(12);
+}
