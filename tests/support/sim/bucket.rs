@@ -101,6 +101,8 @@ pub struct Bucket {
     versions: u64,
     /// The chunks whose last request ended its try.
     idle: BTreeMap<String, bool>,
+    /// The recordings that somebody ever asked for.
+    pub asked: BTreeSet<String>,
     /// How the gate stands, and since when.
     gate: (Duration, Option<Tick>),
     /// When a probe ended last: the first tries of a run begin with one.
@@ -127,6 +129,7 @@ impl Bucket {
             calls: HashMap::new(),
             versions: 0,
             idle: BTreeMap::new(),
+            asked: BTreeSet::new(),
             gate: (Duration::ZERO, Some(Tick::default())),
             probed_at: Duration::ZERO,
         }
@@ -280,6 +283,17 @@ impl Bucket {
         }
         if self.gate.1 != opens_at {
             self.gate = (now, opens_at);
+        }
+    }
+
+    /// Takes down that a request for a chunk begins out of hours: only what a person asked for is tried then. It comes before
+    /// [`Bucket::request_begins`].
+    pub fn request_begins_out_of_hours(&mut self, key: &str, recording: &str, now: Duration, is_in_flight: bool) {
+        let is_idle = self.idle.get(key).copied().unwrap_or(true);
+        let may_have_begun_before = self.is_replacing || self.probed_at == now;
+        let is_asked = self.asked.contains(recording);
+        if is_in_flight && is_idle && !may_have_begun_before && !is_asked {
+            self.wrong.push(format!("{key} was tried at {now:?}, out of hours"));
         }
     }
 

@@ -351,7 +351,9 @@ impl Simulation {
                 node.sync.tune(self.tuning.clone());
             }
             Action::Ask(number) => {
-                let asked = self.place(*number).map(|place| name(&self.captures[place]));
+                let place = self.place(*number);
+                self.note_asked(place);
+                let asked = place.map(|place| name(&self.captures[place]));
                 drop(node.sync.ask(asked.as_ref()));
             }
             Action::Reconcile(number) => {
@@ -369,12 +371,19 @@ impl Simulation {
     }
 
     fn reconcile(&self, node: &mut Node, place: usize, options: Options) {
+        self.note_asked(Some(place));
         self.bucket.lock().unwrap().is_replacing = true;
         let (sync, name) = (Arc::clone(&node.sync), self.captures[place].name.parse().unwrap());
         node.reconciles.spawn(async move {
             // What it can't look at now is what the next one is for.
             reconcile(&sync, &name, options, &|_| ()).await.ok();
         });
+    }
+
+    /// What a person asks for may go at all hours; without a place that is all there is.
+    fn note_asked(&self, place: Option<usize>) {
+        let asked = place.map_or(&self.captures[..], |place| &self.captures[place..=place]);
+        self.bucket.lock().unwrap().asked.extend(asked.iter().map(|capture| capture.name.clone()));
     }
 
     fn place(&self, number: usize) -> Option<usize> {
@@ -408,6 +417,10 @@ impl Simulation {
     fn block_journals(&mut self, are_blocked: bool) {
         self.are_journals_blocked = are_blocked;
         self.captures.iter().for_each(|capture| capture.block_journal(are_blocked));
+        // What it keeps of its own can't be written either.
+        for file in ["dead_letter.json", "state.json"] {
+            recorder::block(&self.home().join(file), &self.home().join(format!("{file}.aside")), are_blocked);
+        }
     }
 
     fn lose(&mut self, most: usize) {
@@ -514,6 +527,9 @@ impl Simulation {
         if left.is_some() && self.bucket.lock().unwrap().kind != Kind::Checking {
             (0..self.captures.len()).for_each(|place| self.reconcile(&mut node, place, Options::default()));
             left = self.wait_until_done(&mut node).await?;
+        }
+        if left.is_none() && !node.sync.is_durable() {
+            left = Some("what is known is in memory only".into());
         }
         self.end(node, End::Restart).await;
         self.check_journals()?;

@@ -167,20 +167,9 @@ impl Capture {
         format!("{}/chunks/{}", self.remote_folder(), chunk.name)
     }
 
-    /// Puts a folder in the journal's place, so that no line can be written, or the journal back.
+    /// Lets no line be written to the journal, or lets them again.
     pub fn block_journal(&self, is_blocked: bool) {
-        let (journal, aside) = (self.journal(), self.folder.join(".journal.aside"));
-        if is_blocked && journal.is_file() {
-            fs::rename(&journal, &aside).unwrap();
-            fs::create_dir(journal).unwrap();
-        } else if is_blocked && !journal.exists() {
-            fs::create_dir(journal).unwrap();
-        } else if !is_blocked && journal.is_dir() {
-            fs::remove_dir(&journal).unwrap();
-            if aside.exists() {
-                fs::rename(aside, journal).unwrap();
-            }
-        }
+        block(&self.journal(), &self.folder.join(".journal.aside"), is_blocked);
     }
 
     /// Leaves half a line at the journal's end, as a crash in an append does.
@@ -188,6 +177,21 @@ impl Capture {
         if let Ok(mut text) = fs::read(self.journal()) {
             text.extend_from_slice(b"{\"at_ns\":17,\"store_id\":\"s\",\"ki");
             fs::write(self.journal(), text).unwrap();
+        }
+    }
+}
+
+/// Puts a folder in a file's place, so that it can't be written, or the file back.
+pub fn block(file: &Path, aside: &Path, is_blocked: bool) {
+    if is_blocked && file.is_file() {
+        fs::rename(file, aside).unwrap();
+        fs::create_dir(file).unwrap();
+    } else if is_blocked && !file.exists() {
+        fs::create_dir(file).unwrap();
+    } else if !is_blocked && file.is_dir() {
+        fs::remove_dir(file).unwrap();
+        if aside.exists() {
+            fs::rename(aside, file).unwrap();
         }
     }
 }

@@ -158,7 +158,12 @@ impl Port {
         let id = ChunkId { recording, chunk };
         let (opens_at, is_in_flight) =
             sync.read(|_, queue| (queue.opens_at(), matches!(queue.stage(&id), Some(Stage::InFlight))));
-        self.bucket().request_begins(key, self.clock.passed(), opens_at, is_in_flight);
+        let (now, is_out_of_hours) = (self.clock.passed(), sync.window().is_some_and(|window| !window.is_open));
+        let mut bucket = self.bucket();
+        if is_out_of_hours {
+            bucket.request_begins_out_of_hours(key, id.recording.as_str(), now, is_in_flight);
+        }
+        bucket.request_begins(key, now, opens_at, is_in_flight);
     }
 
     /// Carries out one request: `act` is what the store does, told whether the bytes change on their way.
