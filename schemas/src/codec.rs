@@ -106,7 +106,8 @@ fn cbor_error<E>(error: ciborium::de::Error<E>) -> DecodeError {
 /// Decodes any value; without a format, JSON is tried first and then CBOR.
 ///
 /// CBOR that JSON has no word for is no reason to refuse what stands beside it: tags are passed over, byte strings
-/// become lower-case hexadecimal digits, keys become text and whole numbers below -2^63 floats.
+/// become lower-case hexadecimal digits, keys become text and whole numbers below -2^63 floats. A field whose key is a list or
+/// a map is left out.
 ///
 /// # Errors
 /// The bytes are not of the format, or of neither.
@@ -138,12 +139,14 @@ fn json_of(value: ciborium::Value) -> Value {
         Cbor::Array(values) => values.into_iter().map(json_of).collect(),
         Cbor::Map(fields) => fields
             .into_iter()
-            .map(|(key, value)| {
+            .filter_map(|(key, value)| {
                 let key = match json_of(key) {
                     Value::String(text) => text,
+                    // As text within text its marks double with each level: a few bytes would become gigabytes.
+                    Value::Array(_) | Value::Object(_) => return None,
                     other => other.to_string(),
                 };
-                (key, json_of(value))
+                Some((key, json_of(value)))
             })
             .collect(),
         _ => Value::Null,
@@ -188,6 +191,13 @@ mod tests {
         let deep_cbor = vec![0x81; 60_000];
         assert!(decode_value(deep_json.as_bytes(), None).is_err());
         assert!(decode_value(&deep_cbor, None).is_err());
+    }
+
+    #[test]
+    fn keys_within_keys_cost_nothing() {
+        let mut bytes = vec![0xa1; 60];
+        bytes.extend([0; 61]);
+        assert_eq!(decode_value(&bytes, Some(Format::Cbor)).unwrap(), json!({}));
     }
 
     #[test]

@@ -41,10 +41,10 @@ impl FromStr for Window {
     fn from_str(text: &str) -> Result<Self, NotAWindow> {
         let (from, to) = text.split_once('-').ok_or(NotAWindow)?;
         let (from_min, to_min) = (minute(from)?, minute(to)?);
-        if from_min == to_min {
-            return Err(NotAWindow);
-        }
-        Ok(Self { from_min: from_min % DAY_MINUTES, to_min: to_min % DAY_MINUTES })
+        let from_min = from_min % DAY_MINUTES;
+        // From midnight to midnight is the whole day, and not nothing.
+        let to_min = if from_min == 0 { to_min } else { to_min % DAY_MINUTES };
+        if from_min == to_min { Err(NotAWindow) } else { Ok(Self { from_min, to_min }) }
     }
 }
 
@@ -105,6 +105,7 @@ mod tests {
             "25:00-06:00",
             "12:60-13:00",
             "08:00-08:00",
+            "24:00-00:00",
             "-1:00-2:00",
             "+8:00-9:00",
         ] {
@@ -113,5 +114,8 @@ mod tests {
         let window: Window = " 7:05 - 24:00 ".parse().unwrap();
         assert_eq!(window.to_string(), "07:05-00:00");
         assert_eq!(window.to_string().parse(), Ok(window));
+        let whole: Window = "0:00-24:00".parse().unwrap();
+        assert!(whole.holds(0) && whole.holds(at(23, 59, 59)));
+        assert_eq!(whole.to_string().parse(), Ok(whole));
     }
 }
