@@ -11,10 +11,13 @@ use bubbaloop_storage::{engine::sync::Sync, policy::retention::Retention};
 use bubbaloop_storage_schemas::reply::ChunkLocal;
 use serde_json::{Value, json};
 
-use crate::support::{
-    node::{Machine, Recorder, until},
-    python::{Get, Python},
-    robot::{Robot, sync_once},
+use crate::{
+    reconcile::{Fault, Watched},
+    support::{
+        node::{Machine, Recorder, until},
+        python::{Get, Python},
+        robot::{Robot, sync_once},
+    },
 };
 
 /// A robot of which five chunks are uploaded and published, and whose disk may hold three of them.
@@ -129,6 +132,24 @@ async fn a_store_on_the_librarys_own_disk_makes_no_room() {
     sync.make_room().await;
     assert_eq!((sync.is_other_disk(), files(&robot)), (Some(false), 5));
     assert_eq!(sync.disk_low_bytes(), 600_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_goes_while_the_store_does_not_tell_what_it_holds() {
+    let (robot, _, _) = full_robot().await;
+    let store = Watched::of(&robot);
+    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    sync.scan().unwrap();
+    sync.probe_first().await;
+    sync_once(&sync).await;
+    store.fails(Some(Fault::EtagsUntold));
+    sync.make_room().await;
+    assert_eq!((files(&robot), sync.disk_low_bytes()), (5, 600_000));
+    let pending: usize = sync.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum());
+    assert_eq!(pending, 0, "nothing is known against the marks");
+    store.fails(None);
+    sync.make_room().await;
+    assert_eq!((files(&robot), sync.disk_low_bytes()), (3, 0));
 }
 
 /// A small disk of its own for a library.

@@ -55,7 +55,7 @@ pub fn view(sync: &Sync) -> Recording {
 
 /// Which requests a store refuses, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub enum Fault {
     ListUnreachable,
     ReadsDenied,
     OverwriteDenied,
@@ -65,7 +65,7 @@ enum Fault {
 
 /// The local store with its requests counted and some of them refused.
 #[derive(Debug)]
-struct Watched {
+pub struct Watched {
     store: LocalStore,
     fault: Mutex<Option<Fault>>,
     lists: AtomicUsize,
@@ -74,13 +74,13 @@ struct Watched {
 }
 
 impl Watched {
-    fn of(robot: &Robot) -> Arc<Self> {
+    pub fn of(robot: &Robot) -> Arc<Self> {
         let store = LocalStore::new(robot.folder.path().join("mnt/bucket"));
         let (lists, others, puts) = Default::default();
         Arc::new(Self { store, fault: Mutex::default(), lists, others, puts })
     }
 
-    fn fails(&self, fault: Option<Fault>) {
+    pub fn fails(&self, fault: Option<Fault>) {
         *self.fault.lock().unwrap() = fault;
     }
 

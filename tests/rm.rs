@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{Digest, RecordingName, error::ErrorCode, removal
 use serde_json::{Value, json};
 
 use crate::{
-    reconcile::{SHALLOW, damage, file},
+    reconcile::{Fault, SHALLOW, Watched, damage, file},
     support::{
         node::{Machine, Recorder, until},
         python::{Get, Python, Reply},
@@ -443,4 +443,23 @@ async fn no_sequence_of_verbs_and_crashes_takes_the_last_copy_without_force() {
             assert_eq!(refused, Some(ErrorCode::Conflict));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_file_is_removed_while_the_store_does_not_tell_what_it_holds() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(std::slice::from_ref(&chunk));
+    sync_once(&robot.started()).await;
+    let store = Watched::of(&robot);
+    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    sync.scan().unwrap();
+    sync_once(&sync).await;
+    let file = robot.recording().join("chunks").join(chunk["name"].as_str().unwrap());
+    store.fails(Some(Fault::EtagsUntold));
+    assert_eq!(removed(&sync, RemoveFrom::Local, false).await, Some(ErrorCode::Conflict));
+    assert!(file.exists() && robot.is_stored(&chunk));
+    store.fails(None);
+    assert_eq!(removed(&sync, RemoveFrom::Local, false).await, None);
+    assert!(!file.exists() && robot.is_stored(&chunk));
 }

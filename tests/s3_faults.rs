@@ -354,3 +354,12 @@ async fn what_goes_over_the_wire_is_the_lean_form() {
         assert_eq!(head.header(absent), None, "{absent}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listing_that_breaks_off_without_a_way_to_go_on_is_no_whole_one() {
+    let body = "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
+    let fake = Fake::start(move |_| Act::Answer(200, vec![], body.into())).await;
+    let store = opened(&settings(&fake.endpoint, "bucket")).await;
+    let kind = store.list("robot_1/", None, 1000).await.unwrap_err().kind;
+    assert!(matches!(kind, StoreErrorKind::Retry { .. }), "{kind:?}");
+}

@@ -80,6 +80,30 @@ pub struct ObjectMeta {
     pub parts: Option<PartsDigest>,
 }
 
+/// How an object stands to what was proven of one under its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// It is that one.
+    Same,
+    /// It is another one.
+    Other,
+    /// The store tells neither a version nor a digest: nothing is for it, and nothing against it.
+    Untold,
+}
+
+impl ObjectMeta {
+    /// Compares the object with the version and the digest of what was proven. A version that is not told is never equal to
+    /// another.
+    pub fn compare(&self, etag: &str, digest: Option<Digest>) -> Compared {
+        let is_same = match self.digest.zip(digest) {
+            _ if !self.etag.is_empty() => self.etag == etag,
+            Some((told, wanted)) => told == wanted,
+            None => return Compared::Untold,
+        };
+        if is_same { Compared::Same } else { Compared::Other }
+    }
+}
+
 /// What a store tells of an object that went up in parts instead of its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartsDigest {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::{
-    RecordingName,
+    Digest, RecordingName,
     event::Fact,
     journal::JournalEntry,
     keys::ObjectKey,
@@ -33,7 +33,7 @@ use crate::{
         recording::ManifestFacts,
         retention::{self, Candidate, Disk, Plan},
     },
-    store::StoreError,
+    store::{Compared, StoreError},
 };
 
 /// Keeps what works on a recording's files and what removes them apart.
@@ -53,7 +53,18 @@ struct Evictable {
     candidate: Candidate,
     key: ObjectKey,
     etag: Box<str>,
+    digest: Option<Digest>,
     path: PathBuf,
+}
+
+/// What came of a chunk that may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    Gone,
+    /// Something is in the way now.
+    Kept,
+    /// The store does not tell whether it holds it.
+    Untold,
 }
 
 impl Sync {
@@ -77,18 +88,19 @@ impl Sync {
         }
         let sync = Arc::clone(self);
         let Ok(Some((plan, mut evictable))) = spawn_blocking(move || sync.plan_room()).await else { return };
-        let mut published = BTreeMap::new();
+        let (mut published, mut untold_bytes) = (BTreeMap::new(), 0);
         for candidate in &plan.evict {
             let Some(found) = evictable.remove(&candidate.id) else { continue };
             match self.evict(&found, &mut published).await {
-                Ok(_) => {}
+                Ok(Went::Untold) => untold_bytes += candidate.size_bytes,
+                Ok(Went::Gone | Went::Kept) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no room is made: the store can't be asked");
                     break;
                 }
             }
         }
-        self.note_low(plan.short_bytes);
+        self.note_low(plan.short_bytes + untold_bytes);
     }
 
     /// Plans what goes; `None` while nothing may.
@@ -153,7 +165,7 @@ impl Sync {
                 let path = Folder::new(&self.parts.recordings, &recording.name).chunk(chunk.name);
                 let (size_bytes, finalized_at_ns) = (chunk.size_bytes, chunk.finalized_at_ns);
                 let candidate = Candidate { id: id.clone(), size_bytes, finalized_at_ns };
-                Some((id, Evictable { candidate, key, etag, path }))
+                Some((id, Evictable { candidate, key, etag, digest: chunk.digest, path }))
             })
         });
         found.collect()
@@ -164,9 +176,9 @@ impl Sync {
         self: &Arc<Self>,
         found: &Evictable,
         published: &mut BTreeMap<RecordingName, bool>,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Went, StoreError> {
         let id = &found.candidate.id;
-        let Some(_alone) = self.try_lease_alone(&id.recording) else { return Ok(false) };
+        let Some(_alone) = self.try_lease_alone(&id.recording) else { return Ok(Went::Kept) };
         let is_published = match published.get(&id.recording) {
             Some(is_published) => *is_published,
             None => {
@@ -176,21 +188,24 @@ impl Sync {
             }
         };
         if !is_published {
-            return Ok(false);
+            return Ok(Went::Kept);
         }
-        let meta = self.parts.store.head(&found.key).await?;
-        let is_there =
-            meta.is_some_and(|meta| *meta.etag == *found.etag && meta.size_bytes == found.candidate.size_bytes);
+        let meta =
+            self.parts.store.head(&found.key).await?.filter(|meta| meta.size_bytes == found.candidate.size_bytes);
+        let compared = meta.map(|meta| meta.compare(&found.etag, found.digest));
+        if compared == Some(Compared::Untold) {
+            return Ok(Went::Untold);
+        }
         let (sync, found) = (Arc::clone(self), found.clone());
         let done = spawn_blocking(move || {
             let Evictable { candidate, key, path, .. } = &found;
-            if !is_there {
+            if compared != Some(Compared::Same) {
                 sync.take_back(&candidate.id, key);
                 return false;
             }
             sync.remove_file(candidate, path)
         });
-        Ok(done.await.unwrap_or(false))
+        Ok(if done.await.unwrap_or(false) { Went::Gone } else { Went::Kept })
     }
 
     fn remove_file(&self, candidate: &Candidate, path: &std::path::Path) -> bool {
@@ -218,12 +233,10 @@ impl Sync {
         };
         let Some(recording) = self.recording(name) else { return Ok(false) };
         let Some(published) = &recording.published else { return Ok(false) };
-        let Ok(key) = published.key.parse::<ObjectKey>() else { return Ok(false) };
         if publish::is_due(&recording, &manifest, self.parts.facts.library_id()) {
             return Ok(false);
         }
-        let meta = self.parts.store.head(&key).await?;
-        Ok(meta.is_some_and(|meta| meta.etag == published.etag))
+        self.still_stands(published).await
     }
 
     /// Remembers how much is missing, and tells when that begins.

@@ -21,7 +21,7 @@ use crate::{
         queue::{ChunkId, Stage},
         recording::ManifestFacts,
     },
-    store::StoreError,
+    store::{Compared, StoreError},
 };
 
 /// Chunks that a refusal names one by one.
@@ -170,8 +170,12 @@ impl Sync {
         }
         let key = ObjectKey::chunk(&recording.machine_id, &recording.name, chunk.name);
         let meta = self.parts.store.head(&key).await?;
-        if meta.is_some_and(|meta| *meta.etag == *etag && meta.size_bytes == chunk.size_bytes) {
-            return Ok(None);
+        match meta.filter(|meta| meta.size_bytes == chunk.size_bytes).map(|meta| meta.compare(etag, chunk.digest)) {
+            Some(Compared::Same) => return Ok(None),
+            Some(Compared::Untold) => {
+                return Ok(Some("the store does not tell whether it still holds what was proven".into()));
+            }
+            Some(Compared::Other) | None => {}
         }
         self.unmark(ChunkId { recording: recording.name.clone(), chunk: chunk.name }, key).await;
         Ok(Some("the store does not hold it as it was proven".into()))

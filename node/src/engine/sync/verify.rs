@@ -18,7 +18,7 @@ use crate::{
         state::{NodeState, Verified},
     },
     policy::{Tick, queue::ChunkId},
-    store::{ObjectMeta, StoreError},
+    store::{Compared, ObjectMeta, StoreError},
 };
 
 /// How long a pass that the store broke off waits for its next try.
@@ -36,10 +36,10 @@ struct Suspect {
 impl Suspect {
     /// Tells whether an object is what was proven, as far as the store tells: some tell no ETag.
     fn may_be(&self, meta: &ObjectMeta) -> bool {
-        match meta.digest.zip(self.digest) {
-            _ if !meta.etag.is_empty() => *meta.etag == *self.etag,
-            Some((told, wanted)) => told == wanted,
-            None => meta.size_bytes == self.size_bytes,
+        match meta.compare(&self.etag, self.digest) {
+            Compared::Same => true,
+            Compared::Other => false,
+            Compared::Untold => meta.size_bytes == self.size_bytes,
         }
     }
 }
