@@ -571,6 +571,51 @@ fn what_has_been_still_is_adopted_by_itself_where_that_is_wanted_and_nothing_of_
     );
 }
 
+#[test]
+fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
+    let mut machine = Machine::new("adopt_9", "rescan_interval = \"1s\"\nauto_adopt = true");
+    let root = machine.home().join("recordings");
+    for (from_ns, name) in [(1, "a_chunk_000.mcap"), (1000, "a_chunk_001.mcap")] {
+        write(&root.join(name), &mcap(from_ns, 5, None));
+    }
+    machine.start();
+    let mut python = machine.python();
+    until("the session is uploaded", || is_uploaded(&mut python, &machine, "a"));
+    let remove = ["rm", "a", "--from", "local", "--force", "--json"];
+    until("its manifest is written", || machine.remote_manifest("a").is_some());
+    let output = machine.run(&remove);
+    assert!(output.status.success(), "{output:?}");
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let actions = done["result"]["actions"].as_array().unwrap();
+    let left: Vec<_> = actions.iter().filter(|row| row["kind"] == "leave_source").map(|row| &row["path"]).collect();
+    assert_eq!(left, ["a_chunk_000.mcap", "a_chunk_001.mcap"], "{done:#}");
+
+    // Whatever is adopted by itself after it shows that its turn has passed, before a restart and after it.
+    for (number, session) in ["b", "c"].into_iter().enumerate() {
+        write(&root.join(format!("{session}_chunk_000.mcap")), &mcap(number as u64 * 7, 5, None));
+        until("the next session is adopted", || machine.home().join("recordings").join(session).exists());
+        until("it is uploaded", || is_uploaded(&mut python, &machine, session));
+        assert!(!root.join("a").exists(), "it is not made again");
+        machine.terminate();
+        machine.start();
+        python = machine.python();
+        machine.wait_for_scan(&mut python);
+    }
+    let shown = python.ask(&machine.key("list")).value();
+    let row = shown["recordings"].as_array().unwrap().iter().find(|row| row["recording"] == "a").unwrap().clone();
+    assert_eq!(row["state"], "unmanaged");
+    assert!(row["reason"].as_str().unwrap().contains("was removed"), "{row}");
+
+    // Another file of the session is nobody's copy: with it the session is taken in again.
+    let output = machine.run(&["adopt", "a"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(root.join("a/manifest.json").exists(), "a person's word counts");
+    until("it is uploaded again", || is_uploaded(&mut python, &machine, "a"));
+    assert!(machine.run(&remove).status.success());
+    write(&root.join("a_chunk_002.mcap"), &mcap(5000, 5, None));
+    until("what came since is not left alone", || root.join("a/manifest.json").exists());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_adopted_and_uploaded_is_safe_although_its_files_still_lie_there() {
     let robot = Robot::new();

@@ -246,6 +246,58 @@ async fn a_node_that_is_killed_in_a_large_chunk_goes_on_where_it_was() {
     assert_eq!(recorder.journal().iter().filter(|line| line["kind"] == "upload_ended").count(), 1);
 }
 
+fn removed(machine: &Machine, arguments: &[&str]) -> Value {
+    let output = machine.run(&[&["rm", "drive", "--force", "--json"], arguments].concat());
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn paths_of<'a>(result: &'a Value, kind: &str) -> Vec<&'a str> {
+    let rows = result["actions"].as_array().unwrap().iter().filter(|row| row["kind"] == kind);
+    rows.map(|row| row["path"].as_str().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_begun_of_a_removed_recording_is_given_up_and_of_a_store_that_is_silent_it_is_told() {
+    let server = Server::seaweedfs().await;
+    server.bucket("removed").await;
+    let proxy = Proxy::start(&server.endpoint).await;
+    for (id, from) in [("parts_5", "local"), ("parts_6", "both"), ("parts_7", "silent")] {
+        let mut machine = machine(id, &proxy.endpoint, "removed", "concurrency = 1");
+        let mut recorder = machine.recorder("drive");
+        let chunk = recorder.finalize_of(32 * MIB);
+        recorder.end();
+        proxy.limit(16 * MIB as u64);
+        machine.start();
+        until("parts are there", || parts_sent(&recorder) >= 1);
+        machine.kill();
+        let key = format!("{id}/drive/chunks/{}", chunk["name"].as_str().unwrap());
+        assert_eq!(open_uploads(&server, "removed").await, [&*key]);
+        // Nothing goes on with it by itself.
+        let endpoint = &proxy.endpoint;
+        machine.set(&format!(
+            "backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = \"removed\"\nauto_upload = false\nrescan_interval = \"1s\""
+        ));
+        proxy.down(from == "silent");
+        machine.start();
+        until("the recording is seen", || machine.run(&["info", "drive"]).status.success());
+        let place = if from == "both" { "both" } else { "local" };
+        let dry = removed(&machine, &["--from", place, "--dry-run"]);
+        assert_eq!(paths_of(&dry["result"], "abort_upload"), [&*key], "a dry run tells it: {dry:#}");
+        assert!(from == "silent" || open_uploads(&server, "removed").await == [&*key], "and does nothing");
+        let done = removed(&machine, &["--from", place]);
+        assert!(!machine.home().join("recordings/drive").exists(), "{done:#}");
+        if from == "silent" {
+            let finding = &done["result"]["findings"][0];
+            assert_eq!((&finding["kind"], &finding["path"]), (&json!("failed"), &json!(key)), "{done:#}");
+            assert!(finding["message"].as_str().unwrap().contains("stay in the store, as upload"), "{done:#}");
+        } else {
+            assert_eq!(paths_of(&done["result"], "abort_upload"), [&*key]);
+            assert_eq!(open_uploads(&server, "removed").await, [""; 0], "no part of it is left");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_moves_on_with_each_part_of_a_large_chunk_and_never_back() {
     let server = Server::seaweedfs().await;

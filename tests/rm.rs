@@ -14,6 +14,7 @@ use crate::{
     reconcile::{Fault, SHALLOW, Watched, damage, file},
     support::{
         node::{Machine, Recorder, until},
+        proxy::Proxy,
         python::{Get, Python, Reply},
         robot::{Robot, sync_once},
         servers::{KEY, SECRET, Server},
@@ -345,6 +346,83 @@ async fn a_removal_that_is_killed_at_any_moment_is_ended_by_saying_it_again_and_
         let sent = recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count();
         assert_eq!(sent, if from == "remote" { 40 } else { 0 }, "nothing is sent again");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_removed_is_refused_with_its_reason_whoever_forces_it() {
+    let server = Server::seaweedfs().await;
+    server.bucket("rm-refused").await;
+    let proxy = Proxy::start(&server.endpoint).await;
+    let mut machine = Machine::new("rm_6", "");
+    let endpoint = &proxy.endpoint;
+    machine.set(&format!(
+        "backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = \"rm-refused\"\nrescan_interval = \"1s\"\nconcurrency = 1"
+    ));
+    machine.set_secrets(KEY, SECRET);
+    let root = machine.home().join("recordings");
+    fs::create_dir_all(&root).unwrap();
+    fs::write(root.join("flat_chunk_000.mcap"), "mcap").unwrap();
+    let mut foreign = machine.recorder("foreign");
+    foreign.finalize();
+    foreign.save(&json!({"machine_id": "robot_2", "ended_at_ns": 7}));
+    let mut open = machine.recorder("open");
+    open.finalize();
+    machine.start();
+    let mut python = machine.python();
+    machine.wait_for_scan(&mut python);
+    let refused = |name: &str, from: &str| {
+        let (exit, told) = rm(&machine, &[name, "--from", from, "--force"]);
+        (exit, told["code"].clone(), told["retryable"] == true, told["message"].as_str().unwrap_or_default().to_owned())
+    };
+    for from in ["local", "remote", "both"] {
+        for (name, why) in [("flat", "another way"), ("foreign", "another machine"), ("open", "is open")] {
+            let (exit, code, is_retryable, message) = refused(name, from);
+            assert_eq!((exit, code, is_retryable), (Some(1), json!("E_CONFLICT"), false), "{name} {from}: {message}");
+            assert!(message.contains(why), "{message}");
+        }
+    }
+    let (exit, _) = rm(&machine, &["foreign", "--from", "lokal"]);
+    assert_eq!(exit, Some(2), "a misspelt place is an error");
+    let wanted = json!({"recording": "foreign", "from": "lokal", "token": token(&machine)});
+    is_refused(&asked(&mut python, &machine.key("rm"), &wanted), "E_INVALID_PARAMS", &[]);
+    let wanted = json!({"recording": "foreign", "form": "local", "from": "local", "token": token(&machine)});
+    is_refused(&asked(&mut python, &machine.key("rm"), &wanted), "E_INVALID_PARAMS", &[]);
+
+    // What is on its way is refused, and may go as soon as it has arrived.
+    proxy.stand_still(true);
+    let recorder = recorded(&machine, "drive", 2);
+    let going = || python.ask(&machine.key("status")).value()["queue"]["in_flight"].as_u64();
+    let mut going = going;
+    until("it is on its way", || going() == Some(1) && machine.run(&["info", "drive"]).status.success());
+    let (exit, code, is_retryable, message) = refused("drive", "both");
+    assert_eq!((exit, code, is_retryable), (Some(1), json!("E_CONFLICT"), true), "{message}");
+    assert!(message.contains("is being uploaded: chunk-000"), "{message}");
+    assert_eq!(files(&machine, "drive"), 2);
+    proxy.stand_still(false);
+
+    // That its manifest is still to be written, or being written, is no reason to ask twice; that a job works on it is.
+    upload(&machine, "drive");
+    proxy.stand_still(true);
+    let reconciling = asked(&mut python, &machine.key("reconcile"), &json!({"recording": "drive", "wait": 0})).value();
+    let is_held = || rm(&machine, &["drive", "--from", "local", "--force", "--dry-run"]).0 == Some(1);
+    until("the job is at work", is_held);
+    let (exit, code, is_retryable, message) = refused("drive", "local");
+    assert_eq!((exit, code, is_retryable), (Some(1), json!("E_CONFLICT"), true), "{message}");
+    assert!(message.contains("worked on by another job"), "{message}");
+    proxy.stand_still(false);
+    let mut has_ended = || {
+        let jobs = python.ask(&machine.key("jobs")).value();
+        jobs["jobs"].as_array().unwrap().iter().any(|row| row["job"] == reconciling["job"] && row["state"] == "done")
+    };
+    until("the job has ended", &mut has_ended);
+    let (exit, done) = rm(&machine, &["drive", "--from", "local"]);
+    assert_eq!((exit, &done["state"]), (Some(0), &json!("done")), "{done:#}");
+    assert!(!root.join("drive").exists());
+    assert_eq!(objects(&server, "rm-refused", &machine, &recorder).await.len(), 3);
+    for (recorder, chunk) in [(&foreign, &foreign.chunks[0]), (&open, &open.chunks[0])] {
+        assert!(recorder.path(chunk).exists());
+    }
+    assert!(root.join("flat_chunk_000.mcap").exists());
 }
 
 fn drive() -> RecordingName {

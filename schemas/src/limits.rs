@@ -123,6 +123,9 @@ pub const RECONCILE_MESSAGE_BYTES_MAX: usize = 480;
 /// Longest record of an MCAP file that is read, in bytes.
 pub const MCAP_RECORD_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// Files that are remembered as not to be adopted by themselves; those that are gone are forgotten first.
+pub const LEFT_ALONE_MAX: usize = 100_000;
+
 /// Files that one adoption takes in.
 pub const ADOPTED_FILES_MAX: usize = 100_000;
 

@@ -90,6 +90,10 @@ pub struct RemovalFinding {
 pub enum RemovalActionKind {
     /// Write into the journal that nothing of the recording goes up by itself any more.
     Withdraw,
+    /// Write down that a file that it was adopted from is not adopted by itself again.
+    LeaveSource,
+    /// Give up an upload in parts that was begun, so that the store drops its parts.
+    AbortUpload,
     /// Remove an object of the store.
     RemoveObject,
     /// Remove a file.
@@ -103,7 +107,7 @@ pub enum RemovalActionKind {
 pub struct RemovalAction {
     /// What it is.
     pub kind: RemovalActionKind,
-    /// The file or folder, from the recording's folder on, or the object's key.
+    /// The file or folder, from the recording's folder on, the object's key, or the file that it was adopted from.
     pub path: String,
 }
 

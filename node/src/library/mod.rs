@@ -18,6 +18,7 @@ pub mod fold;
 pub mod identity;
 pub mod journal;
 pub mod journals;
+pub mod left_alone;
 pub mod mcap_file;
 pub mod salvage;
 pub mod scan;

@@ -13,7 +13,7 @@ use std::{
 
 use bubbaloop_storage_schemas::{RecordingName, UnixNs, limits::CHUNKS_PER_RECORDING_MAX};
 
-use super::{mtime_ns, salvage, scan::Recording, source};
+use super::{left_alone::LeftAlone, mtime_ns, salvage, scan::Recording, source};
 use crate::policy::adopt;
 
 /// Files of one recorder's session, or a folder of another tool.
@@ -35,6 +35,8 @@ pub struct Unmanaged {
     pub adopted_bytes: u64,
     /// A recording that they are chunks of.
     pub adopted_as: Option<RecordingName>,
+    /// How many of the others were chunks of a recording that a person removed.
+    pub left_files: u64,
 }
 
 impl Unmanaged {
@@ -49,12 +51,18 @@ impl Unmanaged {
             adopted_files: 0,
             adopted_bytes: 0,
             adopted_as: None,
+            left_files: 0,
         }
     }
 
     /// Tells whether all of it is in recordings: these, and no longer its files, tell what is at risk.
     pub const fn is_adopted(&self) -> bool {
         self.files > 0 && self.files == self.adopted_files
+    }
+
+    /// Tells whether a person removed what was made of it, and nothing has come since.
+    pub const fn is_left_alone(&self) -> bool {
+        self.left_files > 0 && self.files == self.adopted_files + self.left_files
     }
 }
 
@@ -90,6 +98,7 @@ impl Covering {
 pub struct Gathering<'a> {
     found: AllUnmanaged,
     covering: &'a Covering,
+    left: &'a LeftAlone,
     now_ns: UnixNs,
 }
 
@@ -106,8 +115,8 @@ pub fn name_of(stem: &str) -> &str {
 
 impl<'a> Gathering<'a> {
     /// Begins to gather. `now_ns` is wall time.
-    pub const fn new(covering: &'a Covering, now_ns: UnixNs) -> Self {
-        Self { found: AllUnmanaged::new(), covering, now_ns }
+    pub const fn new(covering: &'a Covering, left: &'a LeftAlone, now_ns: UnixNs) -> Self {
+        Self { found: AllUnmanaged::new(), covering, left, now_ns }
     }
 
     /// Returns all that was gathered.
@@ -126,6 +135,8 @@ impl<'a> Gathering<'a> {
             entry.adopted_files += 1;
             entry.adopted_bytes += metadata.size();
             entry.adopted_as.get_or_insert_with(|| recording.clone());
+        } else if self.left.holds(path, metadata) {
+            entry.left_files += 1;
         }
     }
 
@@ -207,8 +218,8 @@ mod tests {
         fs::write(bag.join("metadata.yaml"), "").unwrap();
         fs::write(bag.join("bag_0.mcap"), "123").unwrap();
         let gather = |now_ns| {
-            let covering = Covering::default();
-            let mut gathering = Gathering::new(&covering, now_ns);
+            let (covering, left) = (Covering::default(), LeftAlone::default());
+            let mut gathering = Gathering::new(&covering, &left, now_ns);
             for entry in fs::read_dir(folder.path()).unwrap() {
                 gathering.add_file(&entry.unwrap()).unwrap();
             }

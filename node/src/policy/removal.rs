@@ -1,10 +1,12 @@
 //! What of a recording is removed, in which order, and what forbids it.
 //!
 //! The order is such that a crash between any two steps leaves what the same request ends: first nothing goes up any more,
-//! then the store's manifest goes, so that it never names what is not there, then objects, then files.
+//! then what was begun to be sent is given up while the journal knows it, then the store's manifest goes, so that it never
+//! names what is not there, then objects, then files.
 
 use bubbaloop_storage_schemas::{
     ChunkName,
+    adopt::AdoptedFile,
     keys::ObjectKey,
     removal::{RemovalFinding, RemovalFindingKind, RemoveFrom},
 };
@@ -60,6 +62,17 @@ pub struct Object {
     pub not_intact: Option<String>,
 }
 
+/// An upload in parts that was begun and of which no object was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// The chunk.
+    pub chunk: ChunkName,
+    /// The key that it is for.
+    pub key: String,
+    /// What the store calls it.
+    pub upload_id: String,
+}
+
 /// What was found out just now. What is not to be removed may be left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -73,6 +86,10 @@ pub struct Evidence {
     pub folders: Vec<String>,
     /// What the store lists below its name.
     pub objects: Vec<Object>,
+    /// Its uploads in parts that were begun: with the journal goes what is known of them.
+    pub uploads: Vec<Upload>,
+    /// The files that it was adopted from and that are still as they were then.
+    pub sources: Vec<AdoptedFile>,
 }
 
 /// One step of a removal. Each is idempotent.
@@ -80,8 +97,12 @@ pub struct Evidence {
 pub enum Step {
     /// Write into the journal that nothing of it goes up by itself.
     Withdraw,
+    /// Give up an upload in parts.
+    Abort(Upload),
     /// Remove an object.
     Object(Object),
+    /// Write down that files are not adopted by themselves.
+    LeaveSources(Vec<AdoptedFile>),
     /// Remove a chunk's file.
     Chunk(Chunk),
     /// Remove another file.
@@ -118,6 +139,10 @@ pub fn plan(evidence: &Evidence, options: Options) -> Plan {
         }
     }
     plan.is_refused = (from == RemoveFrom::Both || !plan.findings.is_empty()) && !force;
+    if from.is_remote() && evidence.is_offered {
+        plan.steps.push(Step::Withdraw);
+    }
+    plan.steps.extend(evidence.uploads.iter().cloned().map(Step::Abort));
     if from.is_remote() {
         plan.remove_remote(evidence);
     }
@@ -136,9 +161,6 @@ impl Plan {
     }
 
     fn remove_remote(&mut self, evidence: &Evidence) {
-        if evidence.is_offered {
-            self.steps.push(Step::Withdraw);
-        }
         let (others, ours): (Vec<_>, Vec<_>) = evidence.objects.iter().cloned().partition(|object| object.is_of_other);
         for object in others {
             let message = "another capture of this name has it: it stays".to_owned();
@@ -149,6 +171,10 @@ impl Plan {
     }
 
     fn remove_local(&mut self, evidence: &Evidence) {
+        // As long as its manifest stands, that says what it was made of.
+        if !evidence.sources.is_empty() {
+            self.steps.push(Step::LeaveSources(evidence.sources.clone()));
+        }
         self.steps.extend(evidence.chunks.iter().filter(|chunk| chunk.is_here).cloned().map(Step::Chunk));
         for file in &evidence.files {
             if file.is_ours {
@@ -159,7 +185,8 @@ impl Plan {
             }
         }
         // Steps before this one write to the journal, which may not have been there.
-        let is_journaled = self.steps.iter().any(|step| matches!(step, Step::Withdraw | Step::Chunk(_)));
+        let is_journaled =
+            self.steps.iter().any(|step| matches!(step, Step::Withdraw | Step::Abort(_) | Step::Chunk(_)));
         if is_journaled && evidence.files.iter().all(|file| file.path != JOURNAL) {
             self.steps.push(Step::File(JOURNAL.into()));
         }
@@ -205,6 +232,7 @@ mod tests {
             files: vec![file("manifest.json", true), file("uploads.jsonl", true)],
             folders: vec!["chunks".into(), String::new()],
             objects: vec![object(Some(0), true), object(None, true)],
+            ..Evidence::default()
         }
     }
 
@@ -238,6 +266,31 @@ mod tests {
         assert!(goes(&evidence, RemoveFrom::Local) && goes(&evidence, RemoveFrom::Both));
         evidence.chunks.clear();
         assert!(goes(&evidence, RemoveFrom::Both) && !goes(&evidence, RemoveFrom::Local));
+    }
+
+    #[test]
+    fn what_only_the_journal_and_the_manifest_know_is_settled_before_they_go() {
+        let upload = Upload { chunk: name(1), key: "m/r/chunks/x".into(), upload_id: "u".into() };
+        let source = AdoptedFile {
+            file: "a.mcap".into(),
+            size_bytes: 4,
+            mtime_ns: 7,
+            sha256: Digest::of(b"a"),
+            recovered: false,
+        };
+        let evidence =
+            Evidence { uploads: vec![upload.clone()], sources: vec![source.clone()], objects: vec![], ..evidence() };
+        for from in RemoveFrom::ALL {
+            let steps = plan(&evidence, options(from, true)).steps;
+            let place = |wanted: &Step| steps.iter().position(|step| step == wanted);
+            let (abort, leave) =
+                (place(&Step::Abort(upload.clone())), place(&Step::LeaveSources(vec![source.clone()])));
+            let (manifest, journal) =
+                (place(&Step::File("manifest.json".into())), place(&Step::File("uploads.jsonl".into())));
+            assert!(abort.is_some() && place(&Step::Withdraw) < abort, "{from}: {steps:?}");
+            assert_eq!(leave.is_some(), from.is_local());
+            assert!(!from.is_local() || leave < manifest && abort < journal, "{from}: {steps:?}");
+        }
     }
 
     #[test]

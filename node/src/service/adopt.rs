@@ -61,15 +61,16 @@ impl Service {
         Ok(Pending::new(self.head(Verb::Adopt), job, Arc::clone(&self.sync), wait))
     }
 
-    /// Starts to adopt what is laid out in another way and has been still for a minute; what was refused is left
-    /// alone until it looks otherwise.
+    /// Starts to adopt what is laid out in another way and has been still for a minute; what was refused, and what a
+    /// person removed as a recording, is left alone until it looks otherwise.
     pub fn auto_adopt(&self, tried: &mut Tried) {
         let now_ns = self.clock.wall();
         let found = self.sync.not_adopted(false);
         tried.retain(|name, _| found.contains_key(name));
         for (name, found) in found {
             let look = (found.files, found.size_bytes, found.newest_at_ns);
-            if !policy::adopt::is_still(found.newest_at_ns, now_ns) || tried.get(&name) == Some(&look) {
+            let is_still = policy::adopt::is_still(found.newest_at_ns, now_ns);
+            if !is_still || found.is_left_alone() || tried.get(&name) == Some(&look) {
                 continue;
             }
             tried.insert(name.clone(), look);

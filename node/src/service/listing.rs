@@ -261,6 +261,9 @@ fn unmanaged_reason(found: &Unmanaged) -> String {
             let more = found.files - found.adopted_files;
             format!("{more} of its files came after it was adopted as {recording}: adopt it again")
         }
+        None if found.is_left_alone() => {
+            format!("it is {}; the recording that was made of it was removed; adopt makes it one again", found.layout)
+        }
         None if found.layout == LEFT_OPEN => {
             format!("it is {LEFT_OPEN}; adopt with recover takes what is whole in it")
         }

@@ -7,6 +7,7 @@ use std::{
 
 use bubbaloop_storage_schemas::{
     ChunkName, MachineId,
+    adopt::AdoptedFile,
     error::{ErrorCode, Refusal},
     limits::PAGE_ROWS_MAX,
     manifest::Manifest,
@@ -20,13 +21,15 @@ use crate::{
     engine::fetch::{self, ManifestError},
     library::{
         contents::Contents,
+        left_alone,
         scan::{ChunkEntry, Folder, Recording},
     },
     policy::{
         manifest::{self, Merged},
+        parts::BegunUpload,
         queue::ChunkId,
         recording::ManifestFacts,
-        removal::{Chunk, Evidence, Object},
+        removal::{Chunk, Evidence, Object, Upload},
     },
     store::{ObjectMeta, StoreError},
 };
@@ -62,7 +65,32 @@ impl Removal<'_> {
             unproven: doubts.get(&name).cloned().unwrap_or_else(unknown).filter(|_| self.must_prove()),
         });
         let is_offered = recording.as_ref().is_some_and(|recording| !recording.is_withdrawn());
-        Ok(Evidence { is_offered, chunks: chunks.collect(), files, folders, objects })
+        let chunks = chunks.collect();
+        let (uploads, sources) = (self.uploads(recording.as_ref()), self.sources(recording.as_ref()).await?);
+        Ok(Evidence { is_offered, chunks, files, folders, objects, uploads, sources })
+    }
+
+    /// Returns the uploads in parts that the journal knows as begun.
+    fn uploads(&self, recording: Option<&Recording>) -> Vec<Upload> {
+        let is_known = self.sync.parts().store.multipart().is_some();
+        let begun = recording.filter(|_| is_known).into_iter().flat_map(|recording| &recording.begun);
+        let upload = |(chunk, begun): (&ChunkName, &BegunUpload)| Upload {
+            chunk: *chunk,
+            key: begun.key.clone(),
+            upload_id: begun.upload_id.clone(),
+        };
+        begun.map(upload).collect()
+    }
+
+    /// Returns the files that the recording was made of and that still lie there.
+    async fn sources(&self, recording: Option<&Recording>) -> Result<Vec<AdoptedFile>, Refusal> {
+        let from = recording.and_then(|recording| recording.adopted_from.clone());
+        let Some(from) = from.filter(|_| self.options.from.is_local()) else { return Ok(Vec::new()) };
+        let recordings = self.sync.parts().recordings.clone();
+        let found = spawn_blocking(move || {
+            from.files.iter().filter(|file| left_alone::is_as_adopted(&recordings, file)).cloned().collect()
+        });
+        found.await.map_err(|error| ended(&error))
     }
 
     fn must_prove(&self) -> bool {

@@ -5,12 +5,12 @@
 
 mod gather;
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use bubbaloop_storage_schemas::{
     RecordingName,
     error::{ErrorCode, Refusal},
-    removal::{RemovalActionKind, RemovalFinding, RemovalFindingKind, RemovalResult},
+    removal::{RemovalActionKind, RemovalFinding, RemovalFindingKind, RemovalResult, RemoveFrom},
     reply::Progress,
 };
 use futures_util::future::join_all;
@@ -19,15 +19,19 @@ use tokio::task::spawn_blocking;
 use super::sync::Sync;
 use crate::{
     durable,
+    library::left_alone::LeftAlone,
     policy::{
         queue::ChunkId,
-        removal::{self, Chunk, Object, Options, Step},
+        removal::{self, Chunk, Object, Options, Step, Upload},
     },
     store::StoreError,
 };
 
 /// Objects that are removed at once.
 const REMOVED_AT_ONCE: usize = 8;
+
+/// How long the remote manifest of what was just sent is waited for.
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Chunks and objects that a refusal names one by one.
 const TOLD_MAX: usize = 3;
@@ -69,6 +73,8 @@ struct Removal<'a> {
 
 impl Removal<'_> {
     async fn run(&mut self) -> Result<(), Refusal> {
+        let needs_manifest = self.options.from == RemoveFrom::Local && !self.options.force;
+        self.sync.manifest_settled(self.name, needs_manifest, MANIFEST_PATIENCE).await;
         let (sync, name, force) = (Arc::clone(self.sync), self.name.clone(), self.options.force);
         let held = spawn_blocking(move || sync.hold(&name, force)).await.map_err(|error| ended(&error))?;
         let _held = held?;
@@ -141,6 +147,7 @@ impl Removal<'_> {
         };
         let (kind, path) = match step {
             Step::Withdraw => (RemovalActionKind::Withdraw, self.name.to_string()),
+            Step::Abort(upload) => (RemovalActionKind::AbortUpload, upload.key.clone()),
             Step::Object(object) => {
                 if object.chunk.is_some() {
                     counts.removed_objects += 1;
@@ -156,6 +163,10 @@ impl Removal<'_> {
                 (RemovalActionKind::RemoveFile, format!("chunks/{}", chunk.name))
             }
             Step::File(path) => (RemovalActionKind::RemoveFile, path.clone()),
+            Step::LeaveSources(files) => {
+                files.iter().for_each(|file| self.result.act(RemovalActionKind::LeaveSource, file.file.clone()));
+                return;
+            }
             Step::Folder(path) => {
                 (RemovalActionKind::RemoveFolder, if path.is_empty() { ".".into() } else { path.clone() })
             }
@@ -165,14 +176,17 @@ impl Removal<'_> {
     }
 
     async fn carry_out(&mut self, steps: Vec<Step>) -> Result<(), Refusal> {
-        let is_local = |step: &Step| matches!(step, Step::Chunk(_) | Step::File(_) | Step::Folder(_));
+        let is_local = |step: &Step| match step {
+            Step::LeaveSources(_) | Step::Chunk(_) | Step::File(_) | Step::Folder(_) => true,
+            Step::Withdraw | Step::Abort(_) | Step::Object(_) => false,
+        };
         let (local, remote): (Vec<_>, Vec<_>) = steps.into_iter().partition(is_local);
         self.remove_remote(remote).await?;
         self.remove_local(local).await
     }
 
     async fn remove_remote(&mut self, steps: Vec<Step>) -> Result<(), Refusal> {
-        if self.options.from.is_remote() && steps.contains(&Step::Withdraw) {
+        if steps.contains(&Step::Withdraw) {
             let (sync, name) = (Arc::clone(self.sync), self.name.clone());
             let written = spawn_blocking(move || sync.withdraw(&name)).await.map_err(|error| ended(&error))?;
             written.map_err(|error| {
@@ -181,9 +195,10 @@ impl Removal<'_> {
             })?;
             self.note(&Step::Withdraw);
         }
-        if self.options.from.is_remote() {
-            // Of what is withdrawn parts may lie there that are no object yet.
-            self.sync.sweep_uploads().await;
+        for step in &steps {
+            if let Step::Abort(upload) = step {
+                self.abort(upload).await?;
+            }
         }
         let (manifests, chunks): (Vec<_>, Vec<_>) = steps
             .into_iter()
@@ -196,6 +211,23 @@ impl Removal<'_> {
             self.remove_objects(objects).await?;
         }
         Ok(())
+    }
+
+    /// Gives up an upload in parts. Where only files go, a store that does not answer keeps nobody from making room.
+    async fn abort(&mut self, upload: &Upload) -> Result<(), Refusal> {
+        let id = ChunkId { recording: self.name.clone(), chunk: upload.chunk };
+        let Err(error) = self.sync.give_up(id, &upload.key, &upload.upload_id).await else {
+            self.note(&Step::Abort(upload.clone()));
+            return Ok(());
+        };
+        let message = format!(
+            "parts that were sent of it stay in the store, as upload {}, until somebody aborts it or the bucket's \
+             lifecycle rule does: {error}",
+            upload.upload_id
+        );
+        let (kind, path) = (RemovalFindingKind::Failed, Some(upload.key.clone()));
+        self.result.find(RemovalFinding { kind, chunk: Some(upload.chunk), path, message });
+        if self.options.from.is_remote() { Err(self.unfinished(&error)) } else { Ok(()) }
     }
 
     async fn remove_objects(&mut self, objects: &[Object]) -> Result<(), Refusal> {
@@ -237,7 +269,8 @@ impl Removal<'_> {
                 let (chunk, path) = match &step {
                     Step::Chunk(chunk) => (Some(chunk.name), format!("chunks/{}", chunk.name)),
                     Step::File(path) | Step::Folder(path) => (None, path.clone()),
-                    Step::Withdraw | Step::Object(_) => continue,
+                    Step::LeaveSources(_) => (None, "that its sources are left alone can't be written down".into()),
+                    Step::Withdraw | Step::Abort(_) | Step::Object(_) => continue,
                 };
                 let (kind, message) = (RemovalFindingKind::Failed, error.to_string());
                 self.result.find(RemovalFinding { kind, chunk, path: Some(path.clone()), message });
@@ -265,7 +298,8 @@ fn remove_here(sync: &Sync, name: &RecordingName, step: &Step) -> io::Result<()>
         }
         Step::Folder(path) if path.is_empty() => durable::remove_folder(&folder),
         Step::Folder(path) => durable::remove_folder(&folder.join(path)),
-        Step::Withdraw | Step::Object(_) => Ok(()),
+        Step::LeaveSources(files) => LeftAlone::add(&sync.left_alone(), &sync.parts().recordings, files),
+        Step::Withdraw | Step::Abort(_) | Step::Object(_) => Ok(()),
     }
 }
 

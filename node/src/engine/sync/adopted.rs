@@ -1,6 +1,6 @@
 //! What adopting needs of the library in memory, and what it tells it.
 
-use std::{collections::BTreeSet, fs::DirEntry, io};
+use std::{collections::BTreeSet, fs::DirEntry, io, path::PathBuf};
 
 use bubbaloop_storage_schemas::RecordingName;
 
@@ -8,6 +8,7 @@ use super::{Sync, intake::Entries};
 use crate::{
     engine::adopt::{Library, Options},
     library::{
+        left_alone::LeftAlone,
         salvage,
         scan::{Folder, Look},
         unmanaged::{AllUnmanaged, Covering, Gathering, SALVAGE},
@@ -60,8 +61,18 @@ impl Sync {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
         }
+        let adopted: Vec<_> = names.iter().filter_map(|name| self.recording(name)?.adopted_from).collect();
+        let files = adopted.iter().flat_map(|from| &from.files);
+        if let Err(error) = LeftAlone::remove(&self.left_alone(), files) {
+            tracing::warn!(%error, "that a recording is made of files again can't be written down");
+        }
         self.look_again();
         self.changed.notify_one();
+    }
+
+    /// Returns where it is written which files are not adopted by themselves.
+    pub(in crate::engine) fn left_alone(&self) -> PathBuf {
+        self.parts.state.with_file_name("left_alone.json")
     }
 
     /// Looks anew at what is laid out in another way. Why the folder can't be read is told by the scans.
@@ -79,7 +90,8 @@ impl Sync {
             let known: BTreeSet<_> = state.recordings.keys().map(ToString::to_string).collect();
             (known, Covering::of(state.recordings.values()))
         };
-        let mut gathering = Gathering::new(&covering, self.parts.clock.wall());
+        let left = LeftAlone::load(&self.left_alone());
+        let mut gathering = Gathering::new(&covering, &left, self.parts.clock.wall());
         for file in files {
             match gathering.add_file(file) {
                 // It has another name since it was listed.

@@ -17,6 +17,7 @@ use crate::{
         parts::{BegunUpload, Parts, SentPart},
         queue::{ChunkId, Stage},
     },
+    store::StoreError,
 };
 
 /// Writes down how the upload of one chunk goes.
@@ -121,17 +122,28 @@ impl Sync {
 
     /// Gives up the uploads in parts that nothing will go on with: their parts cost money. Only those of this journal are
     /// ours to give up.
-    pub(in crate::engine) async fn sweep_uploads(self: &Arc<Self>) {
-        let Some(multi) = self.parts.store.multipart() else { return };
+    pub(super) async fn sweep_uploads(self: &Arc<Self>) {
         for (id, begun) in self.stale_uploads() {
-            let Ok(key) = begun.key.parse::<ObjectKey>() else { continue };
-            match multi.abort(&key, &begun.upload_id).await {
-                Ok(()) => {
-                    tracing::info!(%key, "an upload in parts that nothing goes on with is given up");
-                    Log { sync: Arc::clone(self), id }.ended(&begun.upload_id).await;
-                }
-                Err(error) => tracing::warn!(%key, %error, "an upload in parts can't be given up"),
+            if let Err(error) = self.give_up(id, &begun.key, &begun.upload_id).await {
+                tracing::warn!(key = begun.key, %error, "an upload in parts can't be given up");
             }
         }
+    }
+
+    /// Gives up an upload in parts, and writes that down. Idempotent.
+    ///
+    /// # Errors
+    /// As the store tells: it may still hold the parts.
+    pub(in crate::engine) async fn give_up(
+        self: &Arc<Self>,
+        id: ChunkId,
+        key: &str,
+        upload_id: &str,
+    ) -> Result<(), StoreError> {
+        let (Some(multi), Ok(key)) = (self.parts.store.multipart(), key.parse::<ObjectKey>()) else { return Ok(()) };
+        multi.abort(&key, upload_id).await?;
+        tracing::info!(%key, "an upload in parts that nothing goes on with is given up");
+        Log { sync: Arc::clone(self), id }.ended(upload_id).await;
+        Ok(())
     }
 }

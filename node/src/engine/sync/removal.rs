@@ -1,7 +1,7 @@
 //! What a removal needs of the shared state: the recording is held, so that nothing of it goes up meanwhile, and what is
 //! known of it changes with each step.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io, pin::pin, sync::Arc, time::Duration};
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName,
@@ -15,6 +15,7 @@ use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::{State, Sync};
 use crate::{
+    content::ContentError,
     durable,
     library::scan::{ChunkEntry, Folder, Look, Recording},
     policy::{
@@ -52,6 +53,11 @@ fn conflict(message: String, hint: &str) -> Refusal {
     Refusal::new(ErrorCode::Conflict, message).hint(hint)
 }
 
+/// What forbids it ends by itself.
+fn busy(message: String, hint: &str) -> Refusal {
+    Refusal { retryable: true, ..conflict(message, hint) }
+}
+
 /// Tells what forbids to remove a recording, whoever forces it.
 fn obstacle(recording: &Recording, state: &State, force: bool, now_ns: u64) -> Option<Refusal> {
     let name = &recording.name;
@@ -83,21 +89,20 @@ fn obstacle(recording: &Recording, state: &State, force: bool, now_ns: u64) -> O
         let more = if going.len() > TOLD_MAX { format!(" and {} more", going.len() - TOLD_MAX) } else { String::new() };
         let told = going.iter().take(TOLD_MAX).cloned().collect::<Vec<_>>().join(", ");
         let message = format!("recording {name} is being uploaded: {told}{more} is on its way");
-        return Some(conflict(message, "ask again when it is there, or pause uploads"));
-    }
-    if state.publisher.is_writing(name) {
-        let message = format!("the remote manifest of recording {name} is being written");
-        return Some(conflict(message, "ask again in a moment"));
+        return Some(busy(message, "ask again when it is there, or pause uploads"));
     }
     None
 }
 
 impl Sync {
-    /// Refuses what may not be removed now, whoever forces it.
+    /// Refuses what may not be removed now, whoever forces it. It looks at the recording's folder.
     ///
     /// # Errors
     /// It is open, on its way, worked on, or another machine's.
     pub fn may_remove(&self, name: &RecordingName, force: bool) -> Result<(), Refusal> {
+        if let Err(error) = self.refresh(name, Look::Glance) {
+            return Err(unreadable(name, &error));
+        }
         let found = {
             let state = self.state();
             let now_ns = self.parts.clock.wall();
@@ -116,8 +121,7 @@ impl Sync {
     pub(in crate::engine) fn hold(self: &Arc<Self>, name: &RecordingName, force: bool) -> Result<Held, Refusal> {
         let alone = self.try_lease_alone(name).ok_or_else(|| leased(name))?;
         if let Err(error) = self.refresh(name, Look::Glance) {
-            let refusal = Refusal::new(ErrorCode::Unavailable, format!("recording {name} can't be read: {error}"));
-            return Err(refusal.hint("make its folder readable for the node"));
+            return Err(unreadable(name, &error));
         }
         let mut guard = self.state();
         let state = &mut *guard;
@@ -126,6 +130,10 @@ impl Sync {
             if let Some(refusal) = obstacle(recording, state, force, now_ns) {
                 return Err(refusal);
             }
+            if state.publisher.is_writing(name) {
+                let message = format!("the remote manifest of recording {name} is being written");
+                return Err(busy(message, "ask again in a moment"));
+            }
             for chunk in &recording.chunks {
                 state.queue.forget(&ChunkId { recording: name.clone(), chunk: chunk.name });
             }
@@ -133,6 +141,31 @@ impl Sync {
         state.held.insert(name.clone());
         drop(guard);
         Ok(Held { sync: Arc::clone(self), name: name.clone(), _alone: alone })
+    }
+
+    /// Waits, for so long at most, until no remote manifest of a recording is being written; with `is_wanted` until one that
+    /// is due was, too. One that could not be written is not waited for.
+    pub(in crate::engine) async fn manifest_settled(&self, name: &RecordingName, is_wanted: bool, patience: Duration) {
+        let goes_on = || {
+            let (now, now_ns) = (self.parts.clock.tick(), self.parts.clock.wall());
+            let state = self.state();
+            let has_ended = || state.recordings.get(name).is_some_and(|recording| recording.has_ended(now_ns));
+            let is_due = || state.publisher.failures(name) == Some(0) && state.queue.admits_other(now) && has_ended();
+            state.publisher.is_writing(name) || is_wanted && is_due()
+        };
+        let settled = async {
+            loop {
+                // Heard from before the look, so that no end is missed.
+                let mut told = pin!(self.published.notified());
+                told.as_mut().enable();
+                if !goes_on() {
+                    return;
+                }
+                told.await;
+            }
+        };
+        // What goes on all the same is told by the look that follows.
+        tokio::time::timeout(patience, settled).await.ok();
     }
 
     /// Finds out, for each chunk of a recording, why the store is not known to hold it just now; `None` where it is.
@@ -278,5 +311,10 @@ impl Sync {
 
 fn leased(name: &RecordingName) -> Refusal {
     let message = format!("recording {name} is being worked on by another job");
-    conflict(message, "jobs tells which; ask again when it has ended, or cancel it")
+    busy(message, "jobs tells which; ask again when it has ended, or cancel it")
+}
+
+fn unreadable(name: &RecordingName, error: &ContentError) -> Refusal {
+    let refusal = Refusal::new(ErrorCode::Unavailable, format!("recording {name} can't be read: {error}"));
+    refusal.hint("make its folder readable for the node")
 }
