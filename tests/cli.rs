@@ -324,13 +324,43 @@ fn a_frozen_machine_of_the_fleet_is_told_and_holds_up_no_other() {
     });
     two.signal(rustix::process::Signal::STOP);
     let fleet = one.run(&["status", "--machine", "*", "--json", "--timeout", "1s"]);
+    let list = one.run(&["list", "--machine", "*", "--timeout", "1s"]);
     two.signal(rustix::process::Signal::CONT);
     assert_eq!(json_of(&fleet)[0]["machine_id"], "cli_11a");
+    assert_eq!(json_of(&fleet)[1], json!({"machine_id": "cli_11b", "no_answer": "it is alive"}));
+    let row = out(&list).lines().find(|line| line.contains("cli_11b")).map(str::to_owned);
+    assert!(row.is_some_and(|row| row.contains("no answer") && row.contains("it is alive")), "{list:?}");
     assert_eq!((code(&fleet), err(&fleet).contains("cli_11b")), (4, true), "{fleet:?}");
     until("the other is back", || {
         let fleet = one.run(&["status", "--machine", "*", "--json"]);
         code(&fleet) == 0 && json_of(&fleet).as_array().unwrap().len() == 2
     });
+}
+
+#[test]
+fn a_machine_of_the_fleet_that_is_off_is_known_from_what_the_store_holds_of_it() {
+    let mut machine = Machine::started("cli_13");
+    let mut recorder = machine.recorder("drive");
+    let chunk = recorder.finalize();
+    until("it is stored", || machine.is_stored("drive", &chunk));
+    let store = machine.folder.path().join("store");
+    fs::create_dir_all(store.join("cli_14/night/chunks")).unwrap();
+    fs::write(store.join("cli_14/night/chunks").join(chunk["name"].as_str().unwrap()), "x").unwrap();
+    let fleet = machine.run(&["status", "--machine", "*", "--json"]);
+    let known = json_of(&fleet);
+    assert_eq!(code(&fleet), 0, "what is off was not asked: {fleet:?}");
+    assert_eq!((known.as_array().unwrap().len(), &known[0]["machine_id"]), (2, &json!("cli_13")), "{known:#}");
+    assert_eq!(known[1]["machine_id"], "cli_14");
+    assert!(known[1]["no_answer"].as_str().unwrap().contains("not on the bus"), "{known:#}");
+    let row = out(&machine.run(&["list", "--machine", "*"]));
+    assert!(row.lines().any(|line| line.contains("cli_14") && line.contains("no answer")), "{row}");
+    // A store that can't be read hides no machine that answers.
+    fs::rename(&store, store.with_file_name("away")).unwrap();
+    let fleet = machine.run(&["list", "--machine", "*", "--json"]);
+    assert_eq!((code(&fleet), json_of(&fleet).as_array().unwrap().len()), (0, 1), "{fleet:?}");
+    assert!(err(&fleet).contains("is not told"), "{fleet:?}");
+    fs::rename(store.with_file_name("away"), &store).unwrap();
+    machine.terminate();
 }
 
 #[test]

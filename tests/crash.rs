@@ -59,7 +59,7 @@ async fn kills_at_random_moments_lose_nothing_and_mark_nothing_falsely() {
 }
 
 /// Settings of a machine whose store is a bucket of a server.
-fn remote(bucket: &str, endpoint: &str) -> String {
+pub fn remote(bucket: &str, endpoint: &str) -> String {
     format!("backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = {bucket:?}\nrescan_interval = \"1s\"")
 }
 

@@ -273,7 +273,10 @@ fn what_the_store_holds_is_listed_by_machine_without_a_node() {
     assert_eq!(listed(&["--name", "n*"]), ["list_1/night 1 true"]);
     assert_eq!(listed(&["--machine", "other-1"]), ["other_1/walk 1 false"]);
     assert_eq!(listed(&["--machine", "*"]), ["list_1/drive 3 true", "list_1/night 1 true", "other_1/walk 1 false"]);
-    assert_eq!(listed(&["--machine", "nobody"]), [""; 0]);
+    assert_eq!(listed(&["--name", "x*"]), [""; 0], "a glob is a question");
+    let run = |arguments: &[&str]| machine.run(&[&["list", "--remote"], arguments].concat());
+    exits(&run(&["--machine", "nobody"]), 3, &["nothing of machine nobody", "recordings of list_1, other_1"]);
+    exits(&run(&["--name", "drvie"]), 3, &["no recording drvie"]);
     let text = String::from_utf8(machine.run(&["list", "--remote"]).stdout).unwrap();
     assert!(text.contains("MACHINE") && text.contains("drive") && text.contains("KiB"), "{text}");
     exits(&machine.run(&["list", "--remote", "--tag", "x"]), 2, &[]);

@@ -13,6 +13,7 @@ mod evict;
 mod faults;
 mod fuzz;
 mod house;
+mod kit;
 mod launch;
 mod library;
 mod local_store;

@@ -61,6 +61,8 @@ pub enum Fault {
     OverwriteDenied,
     HeadDenied,
     EtagsUntold,
+    /// No fault of the store's: one of ours.
+    Panics,
 }
 
 /// The local store with its requests counted and some of them refused.
@@ -89,6 +91,7 @@ impl Watched {
         let denied = || StoreErrorKind::Blocked(Block { reason: ACCESS_DENIED.into(), hint: "grant it".into() });
         match fault {
             None => Ok(()),
+            Some(Fault::Panics) => panic!("this is what a fault of ours does"),
             Some(Fault::ListUnreachable) => {
                 Err(StoreError::new(StoreErrorKind::Retry { after: None }, "connection refused"))
             }
@@ -143,7 +146,7 @@ impl ObjectStore for Watched {
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         self.lists.fetch_add(1, Ordering::Relaxed);
-        self.refused(&[Fault::ListUnreachable, Fault::ReadsDenied])?;
+        self.refused(&[Fault::ListUnreachable, Fault::ReadsDenied, Fault::Panics])?;
         let mut page = self.store.list(prefix, after, limit).await?;
         page.objects = page.objects.into_iter().map(|meta| self.told(meta)).collect();
         Ok(page)

@@ -10,7 +10,10 @@ use bubbaloop_storage::{
 use bubbaloop_storage_schemas::{ErrorCode, error::Refusal, keys::Space, params::Params, reply::Reply};
 use serde_json::{Value, json};
 
-use crate::support::robot::{MovedClock, Robot, sync_once};
+use crate::{
+    reconcile::{Fault, Watched},
+    support::robot::{MovedClock, Robot, sync_once},
+};
 
 pub fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
     service_with(robot, sync, None)
@@ -141,4 +144,20 @@ fn help_names_the_key_of_every_verb_in_the_space_that_asked() {
     let help = json_of(Ok(service(&robot, &robot.started()).help(Space::Global)));
     let keys: Vec<_> = help["verbs"].as_array().unwrap().iter().map(|verb| verb["key"].as_str().unwrap()).collect();
     assert!(keys.contains(&"bubbaloop/global/robot_1/storage/list"), "{keys:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_meets_a_fault_of_ours_ends_and_says_so() {
+    let robot = Robot::new();
+    robot.ended(&[robot.chunk(0)]);
+    let store = Watched::of(&robot);
+    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    sync.scan().unwrap();
+    let service = service(&robot, &sync);
+    store.fails(Some(Fault::Panics));
+    let asked = || async { json!(service.reconcile(&info("drive").with("wait", 60)).unwrap().reply().await) };
+    let job = asked().await;
+    assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("E_INTERNAL")), "{job:#}");
+    store.fails(None);
+    assert_eq!(asked().await["error"]["code"], json!(null), "the next one is another job");
 }

@@ -1,5 +1,6 @@
-//! The real binary killed after each of its steps on disk while it restores, adopts and makes room. The same verb again, or the
-//! restart alone, ends it, and the end is as if nothing had happened.
+//! The real binary killed after each of its steps on disk, and where a server takes part on the network, while it restores,
+//! adopts, removes and makes room. The same verb again, or the restart alone, ends it, and the end is as if nothing had
+//! happened.
 //!
 //! `BUBBALOOP_TEST_STEPS` says how many of the steps are tried; a large number is all.
 
@@ -9,6 +10,10 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -21,12 +26,13 @@ use serde_json::{Value, json};
 
 use crate::{
     adopt::{mcap, still, write},
-    crash::number,
+    crash::{number, remote},
     evict::SmallDisk,
     reconcile::snapshot,
     support::{
         node::{Machine, Recorder, until},
-        steps::{DISK, Went},
+        servers::{KEY, SECRET, Server},
+        steps::{DISK, DISK_AND_NETWORK, Went},
         tools::run,
     },
 };
@@ -38,14 +44,12 @@ const AT_ONCE: usize = 4;
 
 /// What is done to a machine, and how it is known how that went.
 struct Errand<'a> {
-    /// A machine before it; all that are tried are copies of this one.
-    former: &'a Machine,
-    /// Its settings while it is tried.
-    settings: &'a str,
+    /// Makes a machine that is ready for it.
+    make: &'a (dyn Fn() -> Tried + Sync),
+    /// The system calls after which it is killed.
+    calls: &'a str,
     /// What a person asks for; nothing where the node does it by itself.
     verb: &'a [&'a str],
-    /// Whether the library is of a disk of its own.
-    has_own_disk: bool,
     is_done: &'a (dyn Fn(&Path) -> bool + Sync),
     /// What must be true at any time.
     check: &'a (dyn Fn(&Machine) + Sync),
@@ -53,6 +57,13 @@ struct Errand<'a> {
 
 /// A person's command, which ends with the try.
 struct Asking(Child);
+
+impl Asking {
+    /// Tells whether it waits for its answer, or has it.
+    fn goes_on(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none_or(|ended| ended.success())
+    }
+}
 
 impl Drop for Asking {
     fn drop(&mut self) {
@@ -86,21 +97,26 @@ fn library(machine: &Machine) -> BTreeMap<String, String> {
     snapshot(&root).into_iter().filter(|(path, _)| !path.ends_with("uploads.jsonl")).map(of).collect()
 }
 
-impl Errand<'_> {
-    fn machine(&self) -> (Option<SmallDisk>, Machine) {
-        let machine = Machine::new(&self.former.id, "");
-        let disk = self.has_own_disk.then(|| SmallDisk::mount(&machine.home().join("recordings"), 32));
-        let from = self.former.folder.path().join(".");
-        run(Command::new("cp").arg("-a").arg(from).arg(machine.folder.path()));
-        fs::remove_file(machine.home().join("storage/lock")).ok();
-        machine.set(self.settings);
-        (disk, machine)
-    }
+/// A machine that is tried, and the disk that its library has for itself, if it has one.
+type Tried = (Option<SmallDisk>, Machine);
 
-    /// Asks as soon as there is somebody to ask.
+/// Makes a copy of a machine that is given other settings.
+fn copy(former: &Machine, settings: &str, has_own_disk: bool) -> Tried {
+    let machine = Machine::new(&former.id, "");
+    let disk = has_own_disk.then(|| SmallDisk::mount(&machine.home().join("recordings"), 32));
+    let from = former.folder.path().join(".");
+    run(Command::new("cp").arg("-a").arg(from).arg(machine.folder.path()));
+    fs::remove_file(machine.home().join("storage/lock")).ok();
+    machine.set(settings);
+    (disk, machine)
+}
+
+impl Errand<'_> {
+    /// Asks as soon as there is somebody to ask, and again where that was too soon.
     fn ask(&self, home: &Path, asking: &RefCell<Option<Asking>>) {
         let is_up = || HomeLock::holder(home).is_some_and(|holder| !holder.endpoints.is_empty());
-        if self.verb.is_empty() || asking.borrow().is_some() || !is_up() {
+        let is_asked = || asking.borrow_mut().as_mut().is_some_and(Asking::goes_on);
+        if self.verb.is_empty() || is_asked() || !is_up() {
             return;
         }
         let mut command = Command::new(BINARY);
@@ -110,7 +126,7 @@ impl Errand<'_> {
 
     fn steps(&self, machine: &mut Machine, kill_after: usize) -> Went {
         let (home, asking) = (machine.home(), RefCell::default());
-        machine.run_steps(DISK, kill_after, || {
+        machine.run_steps(self.calls, kill_after, || {
             self.ask(&home, &asking);
             (self.is_done)(&home)
         })
@@ -122,7 +138,9 @@ impl Errand<'_> {
         machine.start();
         if !self.verb.is_empty() {
             let output = machine.run(self.verb);
-            assert!(output.status.success(), "after step {step}: {output:?}");
+            // What is gone already is not there any more.
+            let is_gone = output.status.code() == Some(3) && self.verb[0] == "rm" && (self.is_done)(&machine.home());
+            assert!(output.status.success() || is_gone, "after step {step}: {output:?}");
         }
         until(&format!("it is done after a crash after step {step}"), || (self.is_done)(&machine.home()));
         assert_eq!(machine.terminate(), Some(0));
@@ -132,7 +150,7 @@ impl Errand<'_> {
 
     /// Tries crashes after steps that are spread over all of a run, each on a machine of its own.
     fn is_crashed_after_steps(&self, most: u64) {
-        let (disk, mut machine) = self.machine();
+        let (disk, mut machine) = (self.make)();
         let Went::Done(steps) = self.steps(&mut machine, usize::MAX) else { unreachable!("nothing kills it") };
         let wanted = self.end(&mut machine, steps);
         drop((machine, disk));
@@ -144,7 +162,7 @@ impl Errand<'_> {
                 scope.spawn(move || {
                     for place in (first..tried).step_by(AT_ONCE) {
                         let step = 1 + place * steps / tried;
-                        let (disk, mut machine) = self.machine();
+                        let (disk, mut machine) = (self.make)();
                         self.steps(&mut machine, step);
                         assert_eq!(self.end(&mut machine, step), *wanted, "after a crash after step {step}");
                         drop((machine, disk));
@@ -204,9 +222,8 @@ fn a_restore_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
         assert!(recorder.chunks.iter().all(|chunk| machine.is_stored("drive", chunk)), "the store keeps all");
     };
     let verb = &["reconcile", "drive", "--restore"][..];
-    let errand =
-        Errand { former: &machine, settings: SETTINGS, verb, has_own_disk: false, is_done: &is_done, check: &check };
-    errand.is_crashed_after_steps(12);
+    let make = || copy(&machine, SETTINGS, false);
+    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_steps(12);
 }
 
 #[test]
@@ -237,9 +254,8 @@ fn an_adoption_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
         }
     };
     let verb = &["adopt", "a", "--recover"][..];
-    let errand =
-        Errand { former: &machine, settings: SETTINGS, verb, has_own_disk: false, is_done: &is_done, check: &check };
-    errand.is_crashed_after_steps(12);
+    let make = || copy(&machine, SETTINGS, false);
+    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_steps(12);
 }
 
 #[test]
@@ -261,13 +277,116 @@ fn a_node_that_is_killed_after_any_step_of_making_room_makes_it_after_the_restar
         }
     };
     let settings = format!("{SETTINGS}\ndisk_quota_gb = 0.0004");
-    let errand = Errand {
-        former: &machine,
-        settings: &settings,
-        verb: &[],
-        has_own_disk: true,
-        is_done: &is_done,
-        check: &check,
+    let make = || copy(&machine, &settings, true);
+    Errand { make: &make, calls: DISK, verb: &[], is_done: &is_done, check: &check }.is_crashed_after_steps(12);
+}
+
+#[test]
+fn a_removal_that_is_killed_after_any_step_is_ended_by_saying_it_again_and_nothing_is_adopted_anew() {
+    let mut machine = Machine::new("step_4", "auto_adopt = true\nrescan_interval = \"1s\"");
+    let root = |machine: &Machine| machine.home().join("recordings");
+    for (from_ns, name) in [(1, "a_chunk_000.mcap"), (1000, "a_chunk_001.mcap")] {
+        write(&root(&machine).join(name), &mcap(from_ns, 20, None));
+    }
+    machine.start();
+    let journal = |home: &Path| fs::read_to_string(home.join("recordings/a/uploads.jsonl")).unwrap_or_default();
+    until("it is published", || journal(&machine.home()).contains("\"published\""));
+    assert_eq!(machine.terminate(), Some(0));
+    let is_done = |home: &Path| !home.join("recordings/a").exists();
+    let check = |machine: &Machine| {
+        for name in ["a_chunk_000.mcap", "a_chunk_001.mcap"] {
+            assert!(root(machine).join(name).exists(), "the source stays");
+        }
+        // As long as anything of it is there, it is known what was made of the source, or that it is to be left alone.
+        let is_known = root(machine).join("a/manifest.json").exists();
+        assert!(is_known || machine.home().join("storage/left_alone.json").exists(), "it would be made anew");
+        assert!(machine.remote_manifest("a").is_some(), "the store keeps what it has");
     };
-    errand.is_crashed_after_steps(12);
+    let settings = format!("{SETTINGS}\nauto_adopt = true");
+    let make = || copy(&machine, &settings, false);
+    let verb = &["rm", "a", "--from", "local", "--force"][..];
+    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_steps(12);
+}
+
+/// What a server holds of a machine's recording `drive`.
+async fn objects(server: &Server, machine: &Machine, recorder: &Recorder) -> Vec<String> {
+    let names = recorder.chunks.iter().map(|chunk| format!("chunks/{}", chunk["name"].as_str().unwrap()));
+    let mut found = Vec::new();
+    for name in names.chain(["manifest.json".to_owned()]) {
+        if server.content(&format!("steps-rm/{}/drive/{name}", machine.id)).await.is_some() {
+            found.push(name);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manifest_that_names_what_is_not_there() {
+    let server = Server::seaweedfs().await;
+    server.bucket("steps-rm").await;
+    let (runtime, made) = (tokio::runtime::Handle::current(), AtomicUsize::new(0));
+    let settings = remote("steps-rm", &server.endpoint);
+    let recorders = Mutex::new(BTreeMap::new());
+    let held = |machine: &Machine| {
+        let recorders = recorders.lock().unwrap();
+        let recorder = recorders.get(&machine.id).unwrap();
+        runtime.block_on(objects(&server, machine, recorder))
+    };
+    // What is removed from a server is made anew for each try.
+    let make = || {
+        let mut machine = Machine::new(&format!("rm_{}", made.fetch_add(1, Ordering::Relaxed)), "");
+        machine.set(&settings);
+        machine.set_secrets(KEY, SECRET);
+        let mut recorder = machine.recorder("drive");
+        for size in [1000, 30_000, 30_000] {
+            recorder.finalize_of(size);
+        }
+        recorder.end();
+        machine.start();
+        until("it is published", || recorder.journal().iter().any(|line| line["kind"] == "published"));
+        assert_eq!(machine.terminate(), Some(0));
+        recorders.lock().unwrap().insert(machine.id.clone(), recorder);
+        assert_eq!(held(&machine).len(), 4);
+        (None, machine)
+    };
+    let is_done = |home: &Path| !home.join("recordings/drive").exists();
+    let check = |machine: &Machine| {
+        let held = held(machine);
+        assert!(held.len() == 4 || !held.contains(&"manifest.json".to_owned()), "{held:?}");
+        if is_done(&machine.home()) {
+            assert_eq!(held, [""; 0], "what is here goes last");
+        }
+    };
+    let verb = &["rm", "drive", "--from", "both", "--force"][..];
+    let errand = Errand { make: &make, calls: DISK_AND_NETWORK, verb, is_done: &is_done, check: &check };
+    tokio::task::block_in_place(|| errand.is_crashed_after_steps(12));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_from_a_server_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+    let server = Server::seaweedfs().await;
+    server.bucket("steps-restore").await;
+    let settings = remote("steps-restore", &server.endpoint);
+    let mut machine = Machine::new("step_5", "");
+    machine.set(&settings);
+    machine.set_secrets(KEY, SECRET);
+    let mut recorder = machine.recorder("drive");
+    for size in [1000, 300_000, 300_000] {
+        recorder.finalize_of(size);
+    }
+    recorder.end();
+    machine.start();
+    until("it is published", || recorder.journal().iter().any(|line| line["kind"] == "published"));
+    assert_eq!(machine.terminate(), Some(0));
+    fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();
+    let names = || recorder.chunks.iter().map(|chunk| chunk["name"].as_str().unwrap());
+    let is_done = |home: &Path| {
+        let journal = fs::read_to_string(home.join("recordings/drive/uploads.jsonl")).unwrap_or_default();
+        names().all(|name| chunks(home, "drive").join(name).exists()) && journal.contains("\"published\"")
+    };
+    let check = |machine: &Machine| is_sound(machine, "drive");
+    let make = || copy(&machine, &settings, false);
+    let verb = &["reconcile", "drive", "--restore"][..];
+    let errand = Errand { make: &make, calls: DISK_AND_NETWORK, verb, is_done: &is_done, check: &check };
+    tokio::task::block_in_place(|| errand.is_crashed_after_steps(12));
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::{
     digest::{Digest, shorten, shorten_message},
     lenient,
+    limits::CHUNK_BYTES_MAX,
     names::{ChunkName, MachineId, RecordingName},
     time::UnixNs,
 };
@@ -214,19 +215,31 @@ pub enum ChunkError {
         /// The digest it has.
         digest: Digest,
     },
+    /// No object is so large.
+    #[error("chunk {name} has {size_bytes} bytes: more than {CHUNK_BYTES_MAX} are in no object")]
+    Large {
+        /// Its name.
+        name: ChunkName,
+        /// What is told as its size.
+        size_bytes: u64,
+    },
 }
 
 impl ManifestChunk {
-    /// Checks that name, index and digest are well formed and agree.
+    /// Checks that name, index and digest are well formed and agree, and that the size is one that a chunk can have: sums of
+    /// sizes then stay within their type.
     ///
     /// # Errors
-    /// `Illegal` where a part is not well formed, `Mismatch` where the name is another chunk's.
+    /// `Illegal` where a part is not well formed, `Mismatch` where the name is another chunk's, `Large` where the size is absurd.
     pub fn check(&self) -> Result<Chunk, ChunkError> {
         let name = ChunkName::from_str(&self.name).map_err(|error| ChunkError::Illegal(error.to_string()))?;
         let digest = Digest::from_str(&self.sha256)
             .map_err(|error| ChunkError::Illegal(format!("sha256 of chunk {name}: {error}")))?;
         if name != ChunkName::new(self.index, &digest) {
             return Err(ChunkError::Mismatch { name, index: self.index, digest });
+        }
+        if self.size_bytes > CHUNK_BYTES_MAX {
+            return Err(ChunkError::Large { name, size_bytes: self.size_bytes });
         }
         Ok(Chunk {
             name,
@@ -327,7 +340,7 @@ impl Manifest {
     ///
     /// # Errors
     /// Every reason at once: unknown version, illegal names, digests that are none, chunk names that index
-    /// and digest do not give, indices that are not as `indices` wants them.
+    /// and digest do not give, absurd sizes, indices that are not as `indices` wants them.
     pub fn check(&self, indices: Indices) -> Result<Checked, Vec<String>> {
         let mut reasons = Reasons::default();
         if self.schema_version != SCHEMA_VERSION {

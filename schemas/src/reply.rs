@@ -253,7 +253,7 @@ pub struct InfoReply {
     pub manifest_fields: Map<String, Value>,
     /// Fields of the manifest that this version does not know.
     pub other_fields: Vec<OtherField>,
-    /// The manifest's other fields were too large for a reply and are left out.
+    /// The manifest's other fields are left out: they are too large for a reply, or this is not the first page.
     pub fields_left_out: bool,
     /// The chunks, by index.
     pub chunks: Vec<ChunkRow>,

@@ -1,21 +1,27 @@
 //! Asking a node and showing what it answers.
 
-use std::{collections::BTreeSet, path::Path, pin::pin, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
 
 use bubbaloop_storage_schemas::{
     MachineId, Verb,
     error::ErrorCode,
-    limits::{TOKEN_BYTES_MAX, WAIT_MAX},
+    limits::{PAGE_ROWS_MAX, TOKEN_BYTES_MAX, WAIT_MAX},
     params::Params,
 };
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use super::{
     Exit, READER_GONE,
     args::{Ask, Asked, Global},
     failed, note,
     progress::JobBar,
-    result,
+    remote, result,
     screen::Screen,
     show::{Answers, Form, Shown, show, text},
     table,
@@ -48,6 +54,11 @@ pub(super) struct Asker {
     pub(super) client: Client,
     pub(super) machine: Option<MachineId>,
     pub(super) timeout: Duration,
+    /// Whose settings tell the store.
+    home: PathBuf,
+    set: Vec<(String, String)>,
+    /// The machines that the store knew when they were asked for first.
+    stored: OnceCell<Vec<MachineId>>,
 }
 
 /// Why nobody is reached.
@@ -107,9 +118,6 @@ fn token(home: &Path, global: &Global, ask: &Ask) -> Result<Option<Secret>, Exit
     }
 }
 
-/// Rows of a page where nobody shares the answer's way.
-const OFFLINE_ROWS: u64 = bubbaloop_storage_schemas::limits::PAGE_ROWS_MAX as u64;
-
 /// Answers in this process.
 async fn offline(home: &Path, global: &Global, ask: &Ask, token: Option<Secret>) -> Exit {
     let (verb, mut params) = ask.request();
@@ -117,7 +125,7 @@ async fn offline(home: &Path, global: &Global, ask: &Ask, token: Option<Secret>)
         params = params.with("wait", wait.unwrap_or(WAIT_MAX).as_secs_f64());
     }
     if matches!(ask, Ask::List { .. } | Ask::Info { .. }) {
-        params = params.with("limit", OFFLINE_ROWS);
+        params = params.with("limit", PAGE_ROWS_MAX);
     }
     match offline::ask(home, &global.set, verb, params, token).await {
         Ok(told) => {
@@ -198,14 +206,37 @@ impl Asker {
                 hint: "start one with `bubbaloop-storage serve`, or name another with --machine",
             })?),
         };
-        Ok(Self { client: dial(home, global).await?, machine, timeout: global.timeout })
+        Ok(Self {
+            client: dial(home, global).await?,
+            machine,
+            timeout: global.timeout,
+            home: home.to_owned(),
+            set: global.set.clone(),
+            stored: OnceCell::new(),
+        })
+    }
+
+    /// Returns the machines of which the store of this home holds something: one that is off is still of the fleet.
+    async fn stored(&self) -> &[MachineId] {
+        let looked = async {
+            match tokio::time::timeout(self.timeout, Box::pin(remote::machines(&self.home, &self.set))).await {
+                Ok(Ok(machines)) => return machines,
+                Ok(Err(reason)) => note(format_args!("which machines the store knows is not told: {reason}")),
+                Err(_) => note(format_args!("which machines the store knows is not told: no answer in time")),
+            }
+            Vec::new()
+        };
+        self.stored.get_or_init(|| looked).await
     }
 
     /// Asks and puts together what is to be shown.
     pub(super) async fn answer(&self, global: &Global, ask: &Ask, form: Form) -> Shown {
-        let alive = match self.machine {
-            Some(_) => BTreeSet::new(),
-            None => self.client.alive(global.timeout).await.unwrap_or_default(),
+        let (alive, stored) = match self.machine {
+            Some(_) => (BTreeSet::new(), Vec::new()),
+            None => {
+                let (alive, stored) = tokio::join!(self.client.alive(global.timeout), self.stored());
+                (alive.unwrap_or_default(), stored.to_vec())
+            }
         };
         let told = match ask.job_wait() {
             Some(wait) => self.job(ask, wait, global.json).await,
@@ -213,7 +244,7 @@ impl Asker {
         };
         match told {
             Ok((told, silent)) => {
-                show(ask, global, form, Answers { told, machine: self.machine.clone(), alive, silent })
+                show(ask, global, form, Answers { told, machine: self.machine.clone(), alive, stored, silent })
             }
             Err(error) => Shown::failure(&error.to_string(), None, Exit::Failed),
         }
@@ -230,7 +261,17 @@ impl Asker {
 
     /// Asks for every page and puts each machine's together.
     async fn pages(&self, ask: &Ask) -> Result<Vec<Told>, crate::bus::BusError> {
-        let (verb, params) = ask.request();
+        let (verb, mut params) = ask.request();
+        let rows = match verb {
+            Verb::List => Some("recordings"),
+            Verb::Info => Some("chunks"),
+            Verb::DeadLetters => Some("dead_letters"),
+            Verb::Jobs => Some("jobs"),
+            _ => None,
+        };
+        if rows.is_some() {
+            params = params.with("limit", PAGE_ROWS_MAX);
+        }
         let mut whole = Vec::new();
         for first in self.ask(verb, &params, Duration::ZERO).await? {
             let Ok(mut first) = first else {
@@ -238,12 +279,6 @@ impl Asker {
                 continue;
             };
             let machine: Option<MachineId> = first["machine_id"].as_str().and_then(|id| id.parse().ok());
-            let rows = match verb {
-                Verb::List => "recordings",
-                Verb::DeadLetters => "dead_letters",
-                Verb::Jobs => "jobs",
-                _ => "chunks",
-            };
             for page in 1.. {
                 let after = first["next_after"].take();
                 if after.is_null() {
@@ -257,6 +292,7 @@ impl Asker {
                 let more = self.client.ask(machine.as_ref(), verb, &params, self.timeout).await?;
                 let Some(Ok(mut more)) = more.into_iter().next() else { break };
                 first["next_after"] = more["next_after"].take();
+                let rows = rows.unwrap_or_default();
                 if let (Some(all), Some(more)) = (first[rows].as_array_mut(), more[rows].as_array_mut()) {
                     all.append(more);
                 }

@@ -90,7 +90,10 @@ async fn show(demo: &Demo, stop: impl Future<Output = ()>) -> Result<(), Failure
     until("the remote manifest is written", is_published).await?;
 
     result(format_args!("\n$ bubbaloop-storage list"));
-    result(format_args!("{}", table::recordings(screen, &stage.ask(Verb::List, &Params::default()).await?, false)));
+    result(format_args!(
+        "{}",
+        table::recordings(screen, &stage.ask(Verb::List, &Params::default()).await?, false, &[])
+    ));
     for (line, verb, params) in
         [("info drive_demo", Verb::Info, &recording), ("status", Verb::Status, &Params::default())]
     {

@@ -16,7 +16,7 @@ use super::{
     table,
 };
 use crate::{
-    config::Config,
+    config::{Config, StoreSettings},
     engine::{
         download::{self, ChunkError, DownloadError, Downloaded, Fate, Order, Told},
         fetch::FetchError,
@@ -29,6 +29,9 @@ use crate::{
 
 /// Names that an error tells.
 const NAMES_TOLD_MAX: usize = 10;
+
+/// Who reads a store from a home that is no machine's.
+const READER: &str = "reader";
 
 /// A store, and whose recordings are meant; `None` for everybody's.
 struct Reader {
@@ -50,7 +53,7 @@ impl Reader {
             })?),
         };
         // Only a node writes under the name.
-        let reader = own.or_else(|| machine.clone()).or_else(|| "reader".parse().ok());
+        let reader = own.or_else(|| machine.clone()).or_else(|| READER.parse().ok());
         let Some(reader) = reader else { return Err(Exit::Failed) };
         let store = access::store(&config, &reader)
             .await
@@ -70,6 +73,33 @@ impl Reader {
         }
         Ok(found)
     }
+
+    /// Tells that there is nothing, and of which machines there is something.
+    async fn no_such(&self, message: &str) -> Exit {
+        let machines = holdings::machines(&*self.store).await.unwrap_or_default();
+        let machines: Vec<_> = machines.iter().map(ToString::to_string).collect();
+        let hint = match machines.is_empty() {
+            true => "it holds nothing of any machine: are bucket and prefix right?".to_owned(),
+            false => format!("it holds recordings of {}", told(&machines)),
+        };
+        failed(message, Some(&hint));
+        Exit::NotFound
+    }
+}
+
+/// Returns the machines of which the store of a home holds something; none where its settings name no store.
+///
+/// # Errors
+/// Why the store is not read.
+pub(super) async fn machines(home: &Path, set: &[(String, String)]) -> Result<Vec<MachineId>, String> {
+    let config = Config::load(home, set);
+    if matches!(config.settings.store, StoreSettings::Unset) {
+        return Ok(Vec::new());
+    }
+    let own = access::own_machine(home, &config).or_else(|| READER.parse().ok());
+    let Some(reader) = own else { return Ok(Vec::new()) };
+    let store = access::store(&config, &reader).await.map_err(|block| block.reason.to_string())?;
+    holdings::machines(&*store).await.map_err(|error| error.to_string())
 }
 
 /// Tells an error of the store, and exits as it says: no answer is not a refusal.
@@ -91,7 +121,11 @@ const fn exit_of(error: &StoreError) -> Exit {
 pub(super) async fn list(home: &Path, global: &Global, name: Option<&str>, stop: impl Future<Output = ()>) -> Exit {
     let read = async {
         let reader = Reader::open(home, global).await?;
-        reader.holdings().await.map_err(|error| store_failed(&error))
+        let held = reader.holdings().await.map_err(|error| store_failed(&error))?;
+        match reader.machine.as_ref().filter(|_| held.is_empty() && global.machine.is_some()) {
+            Some(machine) => Err(reader.no_such(&format!("the store holds nothing of machine {machine}")).await),
+            None => Ok(held),
+        }
     };
     let mut held = tokio::select! {
         held = read => match held {
@@ -101,6 +135,11 @@ pub(super) async fn list(home: &Path, global: &Global, name: Option<&str>, stop:
         () = stop => return Exit::Failed,
     };
     held.retain(|held| name.is_none_or(|glob| listing::matches(glob, held.recording.as_str())));
+    // A glob is a question; a name without a match is a misspelt one.
+    if let Some(name) = name.filter(|name| held.is_empty() && !name.contains(['*', '?'])) {
+        failed(&format!("the store holds no recording {}", plain(name)), Some("list --remote tells what it holds"));
+        return Exit::NotFound;
+    }
     if global.json {
         result(format_args!("{:#}", json!({ "recordings": held })));
     } else {
@@ -283,19 +322,19 @@ async fn refused(reader: &Reader, recording: &RecordingName, error: DownloadErro
 
 /// Tells how captures of one name are chosen.
 fn chosen_by(captures: &[UnixNs]) -> String {
-    let more = captures.len().saturating_sub(NAMES_TOLD_MAX);
     let chosen = |started_at_ns: &UnixNs| format!("--started-at {}", Timestamp(*started_at_ns).to_rfc3339());
-    let shown = captures.iter().take(NAMES_TOLD_MAX).map(chosen).collect::<Vec<_>>().join(", ");
+    told(&captures.iter().map(chosen).collect::<Vec<_>>())
+}
+
+/// Tells names, the first ones.
+fn told(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMES_TOLD_MAX);
+    let shown = names.iter().take(NAMES_TOLD_MAX).cloned().collect::<Vec<_>>().join(", ");
     if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 /// Tells what could be meant instead.
 async fn what_there_is(reader: &Reader, wanted: &RecordingName) -> String {
-    let told = |names: &[String]| {
-        let more = names.len().saturating_sub(NAMES_TOLD_MAX);
-        let shown = names.iter().take(NAMES_TOLD_MAX).cloned().collect::<Vec<_>>().join(", ");
-        if more > 0 { format!("{shown} and {more} more") } else { shown }
-    };
     let held = reader.holdings().await.unwrap_or_default();
     let names: Vec<_> = held.iter().map(|held| held.recording.to_string()).collect();
     let near = bubbaloop_storage_schemas::error::nearest(wanted.as_str(), names.iter().map(String::as_str));

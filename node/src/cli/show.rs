@@ -86,34 +86,64 @@ pub(super) struct Answers {
     pub(super) machine: Option<MachineId>,
     /// Machines that were alive when all were asked.
     pub(super) alive: BTreeSet<String>,
+    /// Machines of which the store held something when all were asked.
+    pub(super) stored: Vec<MachineId>,
     /// Machines that answered, and did not answer when they were asked how it goes.
     pub(super) silent: BTreeSet<String>,
 }
 
+/// A machine of the fleet that did not answer.
+#[derive(Debug)]
+pub(super) struct Silent {
+    pub(super) machine: String,
+    /// How it is known all the same.
+    pub(super) known: &'static str,
+}
+
+impl Answers {
+    /// Returns the machines that did not answer: those that were alive, and those of which only the store knows.
+    fn unheard(&self) -> (Vec<Silent>, Vec<Silent>) {
+        let heard = |told: &Told| match told {
+            Ok(reply) => text(reply, "machine_id").parse::<MachineId>().ok(),
+            Err(refusal) => refusal.machine_id.parse().ok(),
+        };
+        let heard: Vec<_> = self.told.iter().filter_map(heard).collect();
+        let is_in = |machines: &[MachineId], wanted: &MachineId| machines.iter().any(|it| it.is_same_machine(wanted));
+        let alive: Vec<_> = self.alive.iter().filter_map(|machine| machine.parse::<MachineId>().ok()).collect();
+        let silent = |machine: &MachineId, known| Silent { machine: machine.to_string(), known };
+        let of_alive = alive.iter().filter(|machine| !is_in(&heard, machine));
+        let of_store = self.stored.iter().filter(|machine| !is_in(&heard, machine) && !is_in(&alive, machine));
+        (
+            of_alive.map(|machine| silent(machine, "it is alive")).collect(),
+            of_store.map(|machine| silent(machine, "it is not on the bus; the store holds recordings of it")).collect(),
+        )
+    }
+}
+
 /// Returns what was answered, and by whom it was not.
 pub(super) fn show(ask: &Ask, global: &Global, form: Form, answers: Answers) -> Shown {
-    let Answers { told, machine, mut alive, silent } = answers;
-    for told in &told {
-        match told {
-            Ok(reply) => alive.remove(text(reply, "machine_id")),
-            Err(refusal) => alive.remove(&refusal.machine_id),
-        };
-    }
-    if told.is_empty() && alive.is_empty() {
-        let whom = machine.map_or_else(|| "any node".to_owned(), |machine| format!("the node of {machine}"));
-        let hint = "is it running and on this bus? an access rule that denies looks the same";
-        return Shown::failure(&format!("no answer from {whom}"), Some(hint), Exit::NoAnswer);
-    }
+    let (alive, stored) = answers.unheard();
+    let Answers { told, machine, silent, .. } = answers;
+    let is_silent = told.is_empty() && alive.is_empty();
     let (replies, refused): (Vec<_>, Vec<_>) = told.into_iter().partition(Result::is_ok);
     let replies: Vec<_> = replies.into_iter().filter_map(Result::ok).collect();
     let refused: Vec<_> = refused.into_iter().filter_map(Result::err).collect();
     let is_fleet = global.machine == Some(Asked::All);
+    let alive_names: Vec<_> = alive.iter().map(|silent| silent.machine.clone()).collect();
+    let unheard: Vec<_> = alive.into_iter().chain(stored).collect();
     let out = match form {
-        Form::Text(screen) => texts(screen, ask, is_fleet, &replies),
-        Form::Json | Form::JsonLine => jsons(form, is_fleet, &replies, &refused),
+        Form::Text(screen) => texts(screen, ask, is_fleet, &replies, &unheard),
+        // Nobody answered: there is no reply to show.
+        Form::Json | Form::JsonLine if is_silent && unheard.is_empty() => Vec::new(),
+        Form::Json | Form::JsonLine => jsons(form, is_fleet, &replies, &refused, &unheard),
     };
     let mut shown = Shown { out, errors: Vec::new(), exit: Exit::Done };
-    for machine in &alive {
+    if is_silent {
+        let whom = machine.map_or_else(|| "any node".to_owned(), |machine| format!("the node of {machine}"));
+        let hint = "is it running and on this bus? an access rule that denies looks the same";
+        shown.fail(&format!("no answer from {whom}"), Some(hint), Exit::NoAnswer);
+    }
+    for machine in &alive_names {
         shown.fail(&format!("{machine}: alive, and no answer in time"), None, Exit::NoAnswer);
     }
     for machine in &silent {
@@ -158,15 +188,18 @@ pub(super) const fn exit_of_code(code: ErrorCode) -> Exit {
     }
 }
 
-/// One object for one node; for the fleet an array, a refusal being an object with its code.
-fn jsons(form: Form, is_fleet: bool, replies: &[Value], refused: &[ErrorReply]) -> Vec<String> {
-    let all: Vec<_> = replies.iter().cloned().chain(refused.iter().map(|refusal| json!(refusal))).collect();
+/// One object for one node; for the fleet an array, a refusal being an object with its code, and a machine that did not
+/// answer one that tells how it is known.
+fn jsons(form: Form, is_fleet: bool, replies: &[Value], refused: &[ErrorReply], unheard: &[Silent]) -> Vec<String> {
+    let unheard = unheard.iter().map(|it| json!({ "machine_id": it.machine, "no_answer": it.known }));
+    let all = replies.iter().cloned().chain(refused.iter().map(|refusal| json!(refusal))).chain(unheard);
+    let all: Vec<_> = all.collect();
     let all = if is_fleet { vec![json!(all)] } else { all };
     let written = |value: &Value| if form == Form::JsonLine { value.to_string() } else { format!("{value:#}") };
     all.iter().map(written).collect()
 }
 
-fn texts(screen: Screen, ask: &Ask, is_fleet: bool, replies: &[Value]) -> Vec<String> {
+fn texts(screen: Screen, ask: &Ask, is_fleet: bool, replies: &[Value], unheard: &[Silent]) -> Vec<String> {
     let text = |reply: &Value| match ask {
         Ask::Info { .. } => table::recording(screen, reply),
         Ask::Status { .. } => table::status(screen, reply),
@@ -181,8 +214,11 @@ fn texts(screen: Screen, ask: &Ask, is_fleet: bool, replies: &[Value]) -> Vec<St
         Ask::List { .. } => String::new(),
     };
     match ask {
-        Ask::List { .. } if replies.is_empty() => Vec::new(),
-        Ask::List { .. } => vec![table::recordings(screen, replies, is_fleet)],
-        _ => replies.iter().map(text).collect(),
+        Ask::List { .. } if replies.is_empty() && unheard.is_empty() => Vec::new(),
+        Ask::List { .. } => vec![table::recordings(screen, replies, is_fleet, unheard)],
+        _ => {
+            let silent = |it: &Silent| screen.lines(&format!("{}: no answer; {}", it.machine, it.known));
+            replies.iter().map(text).chain(unheard.iter().map(silent)).collect()
+        }
     }
 }

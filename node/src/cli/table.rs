@@ -6,7 +6,10 @@ use bubbaloop_storage_schemas::Timestamp;
 use bytesize::ByteSize;
 use serde_json::Value;
 
-use super::screen::{Grid, Screen, plain};
+use super::{
+    screen::{Grid, Screen, plain},
+    show::Silent,
+};
 use crate::engine::holdings::Holding;
 
 fn text(value: &Value, name: &str) -> String {
@@ -40,8 +43,8 @@ fn rows(rows: &Value) -> &[Value] {
 
 /// The recordings of one machine, or of several with a column for them.
 ///
-/// With several machines, one without recordings has a row too.
-pub(super) fn recordings(screen: Screen, replies: &[Value], is_fleet: bool) -> String {
+/// With several machines, one without recordings has a row too, and so has one that did not answer.
+pub(super) fn recordings(screen: Screen, replies: &[Value], is_fleet: bool, unheard: &[Silent]) -> String {
     let mut head = vec![
         ("recording", 0),
         ("state", 0),
@@ -75,6 +78,12 @@ pub(super) fn recordings(screen: Screen, replies: &[Value], is_fleet: bool) -> S
             }
             table.row(cells);
         }
+    }
+    for Silent { machine, known } in unheard {
+        let mut cells = vec![plain(machine), "no answer".into()];
+        cells.resize(head.len() - 1, String::new());
+        cells.push((*known).to_owned());
+        table.row(cells);
     }
     if table.is_empty() { "no recordings".into() } else { table.show(screen) }
 }
@@ -400,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_list_reads_at_every_width() {
-        let shown = |columns| recordings(screen(columns), &[list()], false);
+        let shown = |columns| recordings(screen(columns), &[list()], false, &[]);
         assert_eq!(
             shown(None),
             " RECORDING         STATE  UPLOADED  SIZE       STARTED (UTC)        TAGS   REASON\n \

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    panic::AssertUnwindSafe,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -17,6 +18,7 @@ use bubbaloop_storage_schemas::{
         AdoptFinding, AdoptFindingKind, AdoptResult, JobResult, JobState, Progress, ReconcileResult, UploadResult,
     },
 };
+use futures_util::FutureExt;
 use tokio::{
     sync::{broadcast::error::RecvError, watch},
     task::{AbortHandle, spawn_blocking},
@@ -174,8 +176,12 @@ struct Registry {
 }
 
 impl Registry {
-    fn end(&mut self, work: &Work) {
-        if let Some((job, _)) = self.running.remove(work) {
+    fn end(&mut self, job: &Job) {
+        // One that was asked for since it ended is another.
+        let is_it = |(running, _): &(Arc<Job>, AbortHandle)| running.id == job.id;
+        if self.running.get(&job.work).is_some_and(is_it)
+            && let Some((job, _)) = self.running.remove(&job.work)
+        {
             self.ended.push_back(job);
             if self.ended.len() > JOBS_KEPT_MAX {
                 self.ended.pop_front();
@@ -200,8 +206,11 @@ impl Jobs {
     /// `Limit`: too many run.
     pub fn start(&self, work: Work) -> Result<Arc<Job>, Refusal> {
         let mut registry = self.registry();
-        if let Some((job, _)) = registry.running.get(&work) {
-            return Ok(Arc::clone(job));
+        if let Some(job) = registry.running.get(&work).map(|(job, _)| Arc::clone(job)) {
+            if job.view().goes_on() {
+                return Ok(job);
+            }
+            registry.end(&job);
         }
         if registry.running.len() >= JOBS_RUNNING_MAX {
             let refusal = Refusal::new(ErrorCode::Limit, format!("{JOBS_RUNNING_MAX} jobs run already"));
@@ -218,10 +227,18 @@ impl Jobs {
             told_at: None,
         };
         let shared = Arc::clone(&self.registry);
+        let (running, facts) = (Arc::clone(&job), Arc::clone(&self.facts));
         let task = tokio::spawn(async move {
-            let work = runner.job.work.clone();
-            runner.run().await;
-            shared.lock().unwrap_or_else(PoisonError::into_inner).end(&work);
+            // Whoever waits for it is told even where it ends by a fault of ours.
+            if AssertUnwindSafe(runner.run()).catch_unwind().await.is_err() {
+                let message = format!("{} ended abnormally: the node's log tells where", running.work.verb());
+                let refusal = Refusal::new(ErrorCode::Internal, message).hint("ask again, and report the log");
+                running.view.send_modify(|view| {
+                    (view.state, view.error) = (JobState::Failed, Some(refusal));
+                });
+                facts.tell(fact(&running));
+            }
+            shared.lock().unwrap_or_else(PoisonError::into_inner).end(&running);
         });
         // The task can't remove itself before this: the registry is locked.
         registry.running.insert(work, (Arc::clone(&job), task.abort_handle()));
@@ -230,7 +247,7 @@ impl Jobs {
 
     /// Returns the job that does this already.
     pub fn running(&self, work: &Work) -> Option<Arc<Job>> {
-        self.registry().running.get(work).map(|(job, _)| Arc::clone(job))
+        self.registry().running.get(work).map(|(job, _)| Arc::clone(job)).filter(|job| job.view().goes_on())
     }
 
     /// Returns the jobs, the newest first.
@@ -254,7 +271,7 @@ impl Jobs {
         if let Some((_, task)) = registry.running.get(&job.work).filter(|(running, _)| running.id == id) {
             task.abort();
             job.view.send_modify(|view| view.state = JobState::Cancelled);
-            registry.end(&job.work);
+            registry.end(&job);
             drop(registry);
             self.sync.forget_asked(job.work.recording());
             self.facts.tell(fact(&job));

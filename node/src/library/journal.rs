@@ -16,7 +16,7 @@ use bubbaloop_storage_schemas::{
 use crate::{
     content::{self, ContentError},
     durable,
-    policy::parts::{BegunUpload, SentPart},
+    policy::parts::{BegunUpload, PART_BYTES_MAX, SentPart},
 };
 
 /// Largest journal that is read: room for a line on each of a million chunks.
@@ -121,7 +121,9 @@ impl Fold {
                 self.begun.insert(chunk, BegunUpload { upload_id, key, part_bytes, sent: BTreeMap::new() });
             }
             JournalEntry::PartSent { chunk, upload_id, number, size_bytes, sha256: digest, etag, etag_is_md5 } => {
-                if let Some(begun) = self.begun.get_mut(&chunk).filter(|begun| begun.upload_id == upload_id) {
+                let begun = self.begun.get_mut(&chunk).filter(|begun| begun.upload_id == upload_id);
+                // A part that S3 takes from nobody was sent by nobody.
+                if let Some(begun) = begun.filter(|_| size_bytes <= PART_BYTES_MAX) {
                     begun.sent.insert(number, SentPart { size_bytes, digest, etag, etag_is_md5 });
                 }
             }

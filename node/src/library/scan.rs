@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName, UnixNs,
     adopt::AdoptedFrom,
     keys::ObjectKey,
-    limits::{CHUNKS_PER_RECORDING_MAX, MANIFEST_BYTES_MAX},
+    limits::{CHUNK_BYTES_MAX, CHUNKS_PER_RECORDING_MAX, MANIFEST_BYTES_MAX},
     manifest::{Checked, Indices, Manifest},
     reply::{ChunkLocal, Proof},
 };
@@ -567,7 +567,7 @@ fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
         }
         match (entry.metadata(), chunk) {
             (Ok(metadata), None) if is_stray => {
-                files.strays = (files.strays.0 + 1, files.strays.1 + metadata.len());
+                files.strays = (files.strays.0 + 1, files.strays.1 + size_of(&metadata));
             }
             (Ok(metadata), Some(chunk)) if metadata.is_file() => files.chunks.push((chunk, metadata)),
             (Ok(metadata), None) => {
@@ -580,6 +580,11 @@ fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
         }
     }
     Ok(Some(files))
+}
+
+/// A sparse file may claim more bytes than any object has: sums of sizes stay within their type.
+fn size_of(metadata: &fs::Metadata) -> u64 {
+    metadata.len().min(CHUNK_BYTES_MAX)
 }
 
 fn add_files(
@@ -615,7 +620,7 @@ fn add_files(
         {
             entry.contradict(before.digest);
         }
-        entry.size_bytes = metadata.len();
+        entry.size_bytes = size_of(&metadata);
         entry.finalized_at_ns = mtime_ns(&metadata);
         entry.facts.sightings =
             before.map_or(0, |before| before.facts.sightings).saturating_add(u8::from(look == Look::Scan));

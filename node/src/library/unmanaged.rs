@@ -11,7 +11,10 @@ use std::{
     path::Path,
 };
 
-use bubbaloop_storage_schemas::{RecordingName, UnixNs, limits::CHUNKS_PER_RECORDING_MAX};
+use bubbaloop_storage_schemas::{
+    RecordingName, UnixNs,
+    limits::{CHUNK_BYTES_MAX, CHUNKS_PER_RECORDING_MAX},
+};
 
 use super::{left_alone::LeftAlone, mtime_ns, salvage, scan::Recording, source};
 use crate::policy::adopt;
@@ -125,15 +128,15 @@ impl<'a> Gathering<'a> {
     }
 
     fn add(&mut self, name: &str, path: &str, layout: &'static str, metadata: &fs::Metadata) {
-        let at_ns = mtime_ns(metadata);
+        let (at_ns, size_bytes) = (mtime_ns(metadata), metadata.size().min(CHUNK_BYTES_MAX));
         let entry = self.found.entry(name.to_owned()).or_insert(Unmanaged::empty(layout));
         entry.files += 1;
-        entry.size_bytes += metadata.size();
+        entry.size_bytes += size_bytes;
         entry.oldest_at_ns = entry.oldest_at_ns.min(at_ns);
         entry.newest_at_ns = entry.newest_at_ns.max(at_ns);
         if let Some(recording) = self.covering.recording(path, metadata) {
             entry.adopted_files += 1;
-            entry.adopted_bytes += metadata.size();
+            entry.adopted_bytes += size_bytes;
             entry.adopted_as.get_or_insert_with(|| recording.clone());
         } else if self.left.holds(path, metadata) {
             entry.left_files += 1;

@@ -57,7 +57,7 @@ pub fn check(event: &FinalizeEvent, machine: &MachineId) -> Result<Announced, Re
     let recording = event.recording.parse().map_err(|_| Refused::Illegal)?;
     let sender: MachineId = event.machine_id.parse().map_err(|_| Refused::Illegal)?;
     let chunk = event.chunk.check().map_err(|error| match error {
-        ChunkError::Illegal(_) => Refused::Illegal,
+        ChunkError::Illegal(_) | ChunkError::Large { .. } => Refused::Illegal,
         ChunkError::Mismatch { .. } => Refused::Mismatch,
     })?;
     if sender.is_same_machine(machine) {

@@ -59,7 +59,7 @@ impl Service {
         Ok(Reply::List(ListReply { head: self.head(Verb::List), recordings, next_after }))
     }
 
-    /// Tells all of one recording, its chunks page by page.
+    /// Tells all of one recording, its chunks page by page; the manifest's other fields on the first.
     ///
     /// # Errors
     /// A parameter is wrong, the first scan is not done, or there is no such recording.
@@ -77,11 +77,14 @@ impl Service {
             let refusal = Refusal::new(ErrorCode::InvalidParams, "info needs a recording");
             return Err(refusal.hint("ask info?recording=NAME; list tells the names"));
         };
-        self.look_up(&name);
+        if !self.sync.knows(name.as_str()) {
+            self.look_up(&name);
+        }
         let found = self.sync.read(|recordings, queue| {
             let recording = recordings.get(&name)?;
+            let first = recording.chunks.partition_point(|chunk| after.is_some_and(|after| chunk.name <= after));
             let rows =
-                recording.chunks.iter().filter(|chunk| after.is_none_or(|after| chunk.name > after)).map(|chunk| {
+                recording.chunks.iter().skip(first).map(|chunk| {
                     chunk_row(chunk, queue.stage(&ChunkId { recording: name.clone(), chunk: chunk.name }))
                 });
             Some((self.row(recording), listing::page(rows, limit)))
@@ -96,7 +99,11 @@ impl Service {
                 None => Err(self.no_such(name.as_str())),
             };
         };
-        let fields = self.sync.manifest(&name).map(Fields::of).unwrap_or_default();
+        // To read the manifest of many chunks for each of their pages would take minutes.
+        let fields = match after {
+            None => self.sync.manifest(&name).map(Fields::of).unwrap_or_default(),
+            Some(_) => Fields { are_left_out: true, ..Fields::default() },
+        };
         Ok(Reply::Info(Box::new(self.info_reply(row, chunks, has_more, fields))))
     }
 

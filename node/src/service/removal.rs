@@ -94,16 +94,27 @@ impl Service {
         if self.look_up(name).is_some() {
             return self.sync.may_remove(name, options.force);
         }
-        if self.sync.unmanaged().contains_key(name.as_str()) {
-            let message = format!("{name} is laid out in another way and no recording of this node");
-            return Err(Refusal::new(ErrorCode::Conflict, message).hint("adopt it first, or remove its files by hand"));
-        }
+        // What a removal left that was cut off, though the files that it was made of have its name.
         let contents = Contents::read(&self.setup.recordings, name).ok().flatten();
-        // What the store alone has, and what a removal left that was cut off.
-        let is_forced_remote = options.from.is_remote() && options.force;
-        let is_leftover = options.from.is_local() && contents.is_some_and(|contents| contents.is_leftover());
-        if is_forced_remote || is_leftover {
+        if options.from.is_local() && contents.is_some_and(|contents| contents.is_leftover()) {
             return Ok(());
+        }
+        let unmanaged = self.sync.unmanaged();
+        let is_removed = match unmanaged.get(name.as_str()) {
+            Some(found) if !found.is_left_alone() => {
+                let message = format!("{name} is laid out in another way and no recording of this node");
+                let hint = "adopt it first, or remove its files by hand";
+                return Err(Refusal::new(ErrorCode::Conflict, message).hint(hint));
+            }
+            found => found.is_some(),
+        };
+        // The store alone may have it.
+        if options.from.is_remote() && options.force {
+            return Ok(());
+        }
+        if is_removed {
+            let message = format!("there is no recording {name} any more: the files that it was made of lie there");
+            return Err(Refusal::new(ErrorCode::NotFound, message).hint("remove them by hand, or adopt them again"));
         }
         self.scanned()?;
         Err(self.no_such(name.as_str()))

@@ -25,7 +25,7 @@ use aws_sdk_s3::{
     operation::get_object::GetObjectOutput,
     primitives::ByteStream,
 };
-use bubbaloop_storage_schemas::{keys::ObjectKey, reply::Probe};
+use bubbaloop_storage_schemas::{keys::ObjectKey, limits::CHUNK_BYTES_MAX, reply::Probe};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -262,7 +262,12 @@ async fn pump(
 }
 
 fn length(answer: &GetObjectOutput) -> u64 {
-    answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0)
+    answer.content_length().and_then(size_of).unwrap_or(0)
+}
+
+/// Reads a size that a store tells. None is larger than an object can be: sums of sizes stay within their type.
+fn size_of(told: i64) -> Option<u64> {
+    Some(u64::try_from(told).ok()?.min(CHUNK_BYTES_MAX))
 }
 
 async fn credentials(
@@ -346,7 +351,7 @@ impl ObjectStore for S3Store {
             .iter()
             .filter_map(|object| {
                 let key = ObjectKey::from_str(&ours(object.key()?)?).ok()?;
-                let size_bytes = u64::try_from(object.size()?).ok()?;
+                let size_bytes = size_of(object.size()?)?;
                 let etag = object.e_tag().map(unquoted).unwrap_or_default();
                 Some(ObjectMeta { key, size_bytes, etag, digest: None, parts: None })
             })

@@ -206,7 +206,7 @@ impl S3Store {
         let head = self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
         let answer = self.within(async { Ok(head.send().await?) }).await?;
         Ok(Seen {
-            size_bytes: answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or(0),
+            size_bytes: answer.content_length().and_then(super::size_of).unwrap_or(0),
             etag: version(answer.e_tag(), answer.metadata(), key)?,
             told_digest: answer.checksum_sha256().and_then(whole_digest),
             told_parts: answer.checksum_sha256().and_then(parts_digest),
