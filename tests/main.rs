@@ -11,6 +11,7 @@ mod crash;
 mod download;
 mod evict;
 mod faults;
+mod full_disk;
 mod fuzz;
 mod house;
 mod kit;

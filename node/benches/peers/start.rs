@@ -24,6 +24,9 @@ const CHUNK_BYTES: usize = 100;
 /// Between two looks at a node that is at work.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// A node that has not answered by then never does.
+const ANSWERS_IN: Duration = Duration::from_secs(300);
+
 /// Marks are folded into manifests a minute after these changed last.
 const SETTLES_IN: Duration = Duration::from_secs(150);
 
@@ -35,6 +38,7 @@ async fn start(node: &mut Node) -> (Running, f64) {
     let running = node.start().await;
     let one = Params::default().with("limit", 1_u64);
     while running.try_ask(Verb::List, &one).await.is_none() {
+        assert!(started.elapsed() < ANSWERS_IN, "the node does not answer");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     (running, started.elapsed().as_secs_f64())
