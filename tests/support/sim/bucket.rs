@@ -54,6 +54,8 @@ pub struct Begun {
 /// What happened, as a digest of all lines and the last of them.
 #[derive(Debug, Default)]
 pub struct Trace {
+    /// Where the run's files are: another place in each run.
+    pub folder: String,
     lines: u64,
     hash: Option<Digest>,
     last: VecDeque<String>,
@@ -61,6 +63,7 @@ pub struct Trace {
 
 impl Trace {
     pub fn add(&mut self, line: String) {
+        let line = if self.folder.is_empty() { line } else { line.replace(&self.folder, "~") };
         let before = self.hash.map(|hash| hash.to_string()).unwrap_or_default();
         self.hash = Some(Digest::of(format!("{before}{line}").as_bytes()));
         self.lines += 1;

@@ -72,8 +72,8 @@ pub struct Outcome {
     pub lives: usize,
 }
 
-/// Tells whether room is made and recordings are restored in a run: what removes and fetches files has threads beside
-/// each other, so that such runs may differ in their order.
+/// Tells whether room is made and recordings are restored in a run. A file that is restored has the time of the real clock, of
+/// which several in one tick are equal, so that such runs may differ in the order in which chunks go up.
 pub fn makes_room(seed: u64) -> bool {
     seed.is_multiple_of(3)
 }
@@ -181,11 +181,13 @@ impl Simulation {
         let kind = [Kind::Checking, Kind::Checking, Kind::Md5, Kind::Naive][random.usize(0..4)];
         let Script { captures, actions } = script::write(&mut random, large);
         let tuning = tuning(&mut random, large, makes_room(seed));
+        let mut bucket = Bucket::new(kind);
+        bucket.trace.folder = folder.path().display().to_string();
         Self {
             seed,
             folder,
             clock: Arc::new(SimClock::start()),
-            bucket: Arc::new(Mutex::new(Bucket::new(kind))),
+            bucket: Arc::new(Mutex::new(bucket)),
             captures: Vec::with_capacity(captures),
             actions: actions.into_iter().peekable(),
             tuning,
