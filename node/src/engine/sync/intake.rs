@@ -354,7 +354,7 @@ impl Sync {
 
     /// Sends now what is known of a recording (of all, without one): its chunks go first, and what was given up or
     /// found damaged is tried again. Returns its chunks, the proven ones too. A recording that a person removed from the
-    /// store goes up again where it is named.
+    /// store goes up again where it is named, and so do chunks at once that no readable manifest names.
     pub fn ask(&self, name: Option<&RecordingName>) -> Vec<Errand> {
         let is_named = name.is_some();
         let names: Vec<_> = match name {
@@ -379,6 +379,10 @@ impl Sync {
             for chunk in &mut recording.chunks {
                 if chunk.facts.local == ChunkLocal::Damaged {
                     chunk.facts.local = ChunkLocal::Present;
+                }
+                // Who names a recording need not wait for the scans that see a chunk without a manifest's word.
+                if is_named && chunk.facts.local == ChunkLocal::Present {
+                    chunk.facts.sightings = chunk.facts.sightings.max(recording::SIGHTINGS_MIN);
                 }
             }
             let is_meant = |chunk: &&ChunkEntry| recording::is_finalized(&chunk.facts);
