@@ -15,6 +15,7 @@ use mcap::{Compression, WriteOptions, records::MessageHeader};
 use serde_json::{Value, json};
 
 use crate::{
+    evict::SmallDisk,
     service::{json_of, service},
     support::{
         node::{Machine, until},
@@ -524,7 +525,7 @@ fn paths_are_adopted_by_the_command_itself_beside_a_node_and_without_one() {
     let reply: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!((&reply["state"], &reply["result"]["actions"]), (&json!("done"), &json!([])), "{reply:#}");
     for (arguments, code) in [
-        (vec!["adopt".to_owned(), path("gone.mcap")], 1),
+        (vec!["adopt".to_owned(), path("gone.mcap")], 3),
         (vec!["adopt".to_owned(), path("lone.mcap"), "--machine".into(), "robot_9".into()], 2),
         (vec!["adopt".to_owned(), "nothing".into()], 3),
         (vec!["adopt".to_owned()], 2),
@@ -614,6 +615,76 @@ fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
     assert!(machine.run(&remove).status.success());
     write(&root.join("a_chunk_002.mcap"), &mcap(5000, 5, None));
     until("what came since is not left alone", || root.join("a/manifest.json").exists());
+}
+
+#[test]
+fn a_file_elsewhere_of_the_same_name_size_and_second_is_another_file() {
+    let mut machine = Machine::started("adopt_10");
+    let mut python = machine.python();
+    let (root, elsewhere) = (machine.home().join("recordings"), machine.folder.path().join("usb"));
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(315_532_800);
+    for (from_ns, path) in [(1, root.join("q.mcap")), (2, elsewhere.join("q.mcap")), (3, elsewhere.join("b/q.mcap"))] {
+        write(&path, &mcap(from_ns, 5, None));
+        File::open(&path).unwrap().set_modified(at).unwrap();
+    }
+    let size = |path: PathBuf| fs::metadata(path).unwrap().len();
+    assert_eq!(size(root.join("q.mcap")), size(elsewhere.join("q.mcap")));
+    let adopt = |path: PathBuf, name: &str| machine.run(&["adopt", path.to_str().unwrap(), "--as", name]);
+    assert!(adopt(elsewhere.join("q.mcap"), "far").status.success());
+    until("it is uploaded", || is_uploaded(&mut python, &machine, "far"));
+    let list = python.ask(&machine.key("list")).value();
+    let row = list["recordings"].as_array().unwrap().iter().find(|row| row["recording"] == "q").cloned().unwrap();
+    assert!(row["state"] == "unmanaged" && !row["reason"].as_str().unwrap().contains("may stay or go"), "{row}");
+    assert_eq!(python.ask(&machine.key("status")).value()["safe"], false, "the one in the library is nowhere else");
+    let other = adopt(elsewhere.join("b/q.mcap"), "far");
+    assert!(other.status.code() == Some(1), "other bytes are not what was adopted: {other:?}");
+    assert!(machine.run(&["adopt", "q"]).status.success());
+    until("the one in the library is uploaded", || is_uploaded(&mut python, &machine, "q"));
+    assert_eq!(machine.terminate(), Some(0));
+}
+
+#[test]
+fn one_file_of_a_power_cut_keeps_no_other_from_being_recovered_and_times_of_other_clocks_are_taken() {
+    let machine = Machine::started("adopt_11");
+    let root = machine.home().join("recordings");
+    let ahead = SystemTime::now() + Duration::from_secs(365 * 24 * 3600);
+    write(&root.join("ahead_chunk_000.mcap"), &mcap(1, 5, None));
+    File::open(root.join("ahead_chunk_000.mcap")).unwrap().set_modified(ahead).unwrap();
+    for (number, bytes) in [mcap(10, 5, None), mcap(20, 5, None), Vec::new(), vec![0; 5000]].into_iter().enumerate() {
+        write(&root.join(format!("cut_chunk_{number:03}.mcap")), &bytes);
+    }
+    write(&root.join("none_chunk_000.mcap"), &[0; 100]);
+    let adopted = |words: &[&str]| -> (Option<i32>, Value) {
+        let output = machine.run(&[&["adopt", "--json"], words].concat());
+        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+    };
+    assert_eq!(adopted(&["ahead"]).0, Some(0), "a clock that was ahead keeps nothing for ever");
+    let (exit, refused) = adopted(&["cut"]);
+    assert_eq!((exit, &refused["error"]["code"]), (Some(1), &json!("E_CORRUPT")), "{refused:#}");
+    assert!(!root.join("cut").exists(), "what failed leaves no recording without chunks");
+    let (exit, done) = adopted(&["cut", "--recover"]);
+    assert_eq!((exit, &done["result"]["counts"]["chunks"]), (Some(0), &json!(2)), "{done:#}");
+    let files: Vec<_> = done["result"]["findings"].as_array().unwrap().iter().map(|row| &row["file"]).collect();
+    assert_eq!(files, ["cut_chunk_002.mcap", "cut_chunk_003.mcap"], "{done:#}");
+    assert_eq!(adopted(&["none", "--recover"]).0, Some(1), "where nothing is whole nothing is adopted");
+    assert!(machine.log().contains("a job failed verb=adopt"), "what fails is logged");
+}
+
+#[test]
+fn what_would_have_to_be_copied_and_has_no_room_fills_no_disk() {
+    let machine = Machine::new("adopt_12", "");
+    let root = machine.home().join("recordings");
+    let _disk = SmallDisk::mount(&root, 4);
+    let paths: Vec<_> =
+        (0..3).map(|number| machine.folder.path().join(format!("big_chunk_{number:03}.mcap"))).collect();
+    for (from_ns, path) in (0..).zip(&paths) {
+        write(path, &mcap(from_ns * 10_000, 2000, None));
+    }
+    let words: Vec<_> = std::iter::once("adopt").chain(paths.iter().map(|path| path.to_str().unwrap())).collect();
+    let output = machine.run(&words);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && told.contains("are to be written") && told.contains("hint"), "{told}");
+    assert!(!root.join("big").exists(), "nothing of it was begun");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

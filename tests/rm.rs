@@ -348,17 +348,22 @@ async fn a_removal_that_is_killed_at_any_moment_is_ended_by_saying_it_again_and_
     }
 }
 
+/// A machine whose store is behind a proxy, and that sends one thing at a time.
+fn behind(proxy: &Proxy, id: &str, bucket: &str) -> Machine {
+    let (machine, endpoint) = (Machine::new(id, ""), &proxy.endpoint);
+    machine.set(&format!(
+        "backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = {bucket:?}\nrescan_interval = \"1s\"\nconcurrency = 1"
+    ));
+    machine.set_secrets(KEY, SECRET);
+    machine
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_not_be_removed_is_refused_with_its_reason_whoever_forces_it() {
     let server = Server::seaweedfs().await;
     server.bucket("rm-refused").await;
     let proxy = Proxy::start(&server.endpoint).await;
-    let mut machine = Machine::new("rm_6", "");
-    let endpoint = &proxy.endpoint;
-    machine.set(&format!(
-        "backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = \"rm-refused\"\nrescan_interval = \"1s\"\nconcurrency = 1"
-    ));
-    machine.set_secrets(KEY, SECRET);
+    let mut machine = behind(&proxy, "rm_6", "rm-refused");
     let root = machine.home().join("recordings");
     fs::create_dir_all(&root).unwrap();
     fs::write(root.join("flat_chunk_000.mcap"), "mcap").unwrap();
@@ -370,13 +375,9 @@ async fn what_may_not_be_removed_is_refused_with_its_reason_whoever_forces_it() 
     machine.start();
     let mut python = machine.python();
     machine.wait_for_scan(&mut python);
-    let refused = |name: &str, from: &str| {
-        let (exit, told) = rm(&machine, &[name, "--from", from, "--force"]);
-        (exit, told["code"].clone(), told["retryable"] == true, told["message"].as_str().unwrap_or_default().to_owned())
-    };
     for from in ["local", "remote", "both"] {
         for (name, why) in [("flat", "another way"), ("foreign", "another machine"), ("open", "is open")] {
-            let (exit, code, is_retryable, message) = refused(name, from);
+            let (exit, code, is_retryable, message) = refusal(&machine, name, from);
             assert_eq!((exit, code, is_retryable), (Some(1), json!("E_CONFLICT"), false), "{name} {from}: {message}");
             assert!(message.contains(why), "{message}");
         }
@@ -387,26 +388,47 @@ async fn what_may_not_be_removed_is_refused_with_its_reason_whoever_forces_it() 
     is_refused(&asked(&mut python, &machine.key("rm"), &wanted), "E_INVALID_PARAMS", &[]);
     let wanted = json!({"recording": "foreign", "form": "local", "from": "local", "token": token(&machine)});
     is_refused(&asked(&mut python, &machine.key("rm"), &wanted), "E_INVALID_PARAMS", &[]);
+    for (recorder, chunk) in [(&foreign, &foreign.chunks[0]), (&open, &open.chunks[0])] {
+        assert!(recorder.path(chunk).exists());
+    }
+    assert!(root.join("flat_chunk_000.mcap").exists());
+}
 
+/// What a removal is refused with: exit code, error code, whether asking again helps, and the message.
+fn refusal(machine: &Machine, name: &str, from: &str) -> (Option<i32>, Value, bool, String) {
+    let (exit, told) = rm(machine, &[name, "--from", from, "--force"]);
+    let message = told["message"].as_str().unwrap_or_default().to_owned();
+    (exit, told["code"].clone(), told["retryable"] == true, message)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_on_its_way_or_worked_on_is_refused_until_that_ends_and_a_manifest_is_waited_for() {
+    let server = Server::seaweedfs().await;
+    server.bucket("rm-busy").await;
+    let proxy = Proxy::start(&server.endpoint).await;
+    let mut machine = behind(&proxy, "rm_9", "rm-busy");
+    machine.start();
+    let mut python = machine.python();
+    let root = machine.home().join("recordings");
     // What is on its way is refused, and may go as soon as it has arrived.
     proxy.stand_still(true);
     let recorder = recorded(&machine, "drive", 2);
     let going = || python.ask(&machine.key("status")).value()["queue"]["in_flight"].as_u64();
     let mut going = going;
     until("it is on its way", || going() == Some(1) && machine.run(&["info", "drive"]).status.success());
-    let (exit, code, is_retryable, message) = refused("drive", "both");
+    let (exit, code, is_retryable, message) = refusal(&machine, "drive", "both");
     assert_eq!((exit, code, is_retryable), (Some(1), json!("E_CONFLICT"), true), "{message}");
     assert!(message.contains("is being uploaded: chunk-000"), "{message}");
     assert_eq!(files(&machine, "drive"), 2);
     proxy.stand_still(false);
 
-    // That its manifest is still to be written, or being written, is no reason to ask twice; that a job works on it is.
-    upload(&machine, "drive");
+    // That a job works on it is a reason to ask again.
+    is_published(&server, "rm-busy", &machine, &recorder).await;
     proxy.stand_still(true);
     let reconciling = asked(&mut python, &machine.key("reconcile"), &json!({"recording": "drive", "wait": 0})).value();
     let is_held = || rm(&machine, &["drive", "--from", "local", "--force", "--dry-run"]).0 == Some(1);
     until("the job is at work", is_held);
-    let (exit, code, is_retryable, message) = refused("drive", "local");
+    let (exit, code, is_retryable, message) = refusal(&machine, "drive", "local");
     assert_eq!((exit, code, is_retryable), (Some(1), json!("E_CONFLICT"), true), "{message}");
     assert!(message.contains("worked on by another job"), "{message}");
     proxy.stand_still(false);
@@ -415,14 +437,15 @@ async fn what_may_not_be_removed_is_refused_with_its_reason_whoever_forces_it() 
         jobs["jobs"].as_array().unwrap().iter().any(|row| row["job"] == reconciling["job"] && row["state"] == "done")
     };
     until("the job has ended", &mut has_ended);
+    // That its manifest is still to be written, or being written, is none.
+    recorded(&machine, "drive_2", 2);
+    upload(&machine, "drive_2");
+    let (exit, done) = rm(&machine, &["drive_2", "--from", "local"]);
+    assert_eq!((exit, &done["state"]), (Some(0), &json!("done")), "{done:#}");
     let (exit, done) = rm(&machine, &["drive", "--from", "local"]);
     assert_eq!((exit, &done["state"]), (Some(0), &json!("done")), "{done:#}");
     assert!(!root.join("drive").exists());
-    assert_eq!(objects(&server, "rm-refused", &machine, &recorder).await.len(), 3);
-    for (recorder, chunk) in [(&foreign, &foreign.chunks[0]), (&open, &open.chunks[0])] {
-        assert!(recorder.path(chunk).exists());
-    }
-    assert!(root.join("flat_chunk_000.mcap").exists());
+    assert_eq!(objects(&server, "rm-busy", &machine, &recorder).await.len(), 3);
 }
 
 fn drive() -> RecordingName {
@@ -462,6 +485,21 @@ async fn another_captures_objects_and_another_machines_recording_stay() {
         assert_eq!(removed(&sync, from, true).await, Some(ErrorCode::Conflict));
     }
     assert!(robot.recording().join("manifest.json").exists());
+}
+
+#[test]
+fn a_recording_whose_chunks_lie_elsewhere_goes_whole_and_the_other_folder_stays() {
+    let mut machine = Machine::started("rm_8");
+    let (root, elsewhere) = (machine.home().join("recordings/linked"), machine.folder.path().join("elsewhere"));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::create_dir_all(&root).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, root.join("chunks")).unwrap();
+    let recorder = recorded(&machine, "linked", 2);
+    until("it is uploaded", || recorder.chunks.iter().all(|chunk| machine.is_stored("linked", chunk)));
+    until("its end is seen", || machine.run(&["rm", "linked", "--from", "local", "--force"]).status.success());
+    assert!(!root.exists() && elsewhere.exists());
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    assert_eq!(machine.terminate(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

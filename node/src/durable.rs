@@ -298,12 +298,19 @@ fn finish(mut staged: Staged, target: &Path, bytes: &[u8]) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub fn create_folder(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
-        Ok(()) => sync_parent(path),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             create_folder(parent(path)?)?;
-            create_folder(path)
+            // A file system without such folders says that all the same.
+            made(path, fs::create_dir(path))
         }
+        result => made(path, result),
+    }
+}
+
+fn made(path: &Path, made: io::Result<()>) -> io::Result<()> {
+    match made {
+        Ok(()) => sync_parent(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -315,13 +322,11 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "this is the door")]
 pub fn create_folder_below(base: &Path, path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
-        Ok(()) => sync_parent(path),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound && path.starts_with(base) && parent(path)? != base => {
             create_folder_below(base, parent(path)?)?;
-            create_folder_below(base, path)
+            made(path, fs::create_dir(path))
         }
-        Err(error) => Err(error),
+        result => made(path, result),
     }
 }
 

@@ -41,6 +41,9 @@ pub struct AdoptedFile {
     pub mtime_ns: UnixNs,
     /// Its digest: the chunk's, unless it was recovered.
     pub sha256: Digest,
+    /// It lay outside the folder of recordings: no file there is it, whatever its name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outside: bool,
     /// It was cut off or damaged, and the chunk holds what was whole in it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recovered: bool,

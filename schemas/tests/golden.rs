@@ -556,6 +556,7 @@ fn adopted_from() -> AdoptedFrom {
         size_bytes: 9,
         mtime_ns: AT_NS,
         sha256: Digest::of(b"x"),
+        outside: false,
         recovered: true,
     };
     AdoptedFrom {

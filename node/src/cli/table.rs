@@ -230,6 +230,10 @@ pub(super) fn status(screen: Screen, reply: &Value) -> String {
         let full = full.map(|full| format!(", full in {}", humantime::format_duration(full))).unwrap_or_default();
         line("disk", format!("{} free{full}", size(free)));
     }
+    if number(reply, "disk_low_bytes") > 0 {
+        let short = size(number(reply, "disk_low_bytes"));
+        line("disk low", format!("{short} less than the settings want, and nothing more may be removed just now"));
+    }
     for twin in rows(&reply["twins"]) {
         let twin = twin.as_str().unwrap_or_default();
         line("twin", format!("library {twin} goes by this machine's id too: give one of them another machine_id"));

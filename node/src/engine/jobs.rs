@@ -326,6 +326,9 @@ impl Runner {
         if !has_ended && !is_due {
             return self.told_at;
         }
+        if let Some(error) = self.job.view().error {
+            tracing::warn!(verb = %self.job.work.verb(), recording = ?self.job.work.recording(), %error, "a job failed");
+        }
         self.facts.tell(fact(&self.job));
         Some(now)
     }
@@ -537,14 +540,16 @@ fn refused(error: &ReconcileError, message: String) -> Refusal {
 fn unrestored(result: &ReconcileResult) -> Option<Refusal> {
     let is_found = |kind| result.counts.findings.iter().any(|row| row.kind == kind);
     let is_refused = is_found(FindingKind::ManifestRefused);
+    let has_no_manifest = is_found(FindingKind::ManifestUnreadable);
     let message = match (result.counts.unrestored_chunks, is_refused) {
+        (0, false) if has_no_manifest => "there is no manifest here that can be read, and none came back".to_owned(),
         (0, false) => return None,
         (0, true) => "a remote manifest is refused, so that it is not known what belongs here".to_owned(),
         (1, _) => "1 chunk could not be restored".to_owned(),
         (chunks, _) => format!("{chunks} chunks could not be restored"),
     };
     // What is neither wrong nor gone may come the next time.
-    let is_lost = is_refused || is_found(FindingKind::Lost);
+    let is_lost = is_refused || has_no_manifest || is_found(FindingKind::Lost);
     let code = if is_lost { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
     Some(Refusal::new(code, message).hint("the findings tell why; all that could be fetched is here"))
 }

@@ -51,6 +51,10 @@ impl Contents {
             }
         }
         own.sort_unstable();
+        // What it leads to is not ours, and the link is the recording's.
+        if fs::symlink_metadata(root.join("chunks")).is_ok_and(|it| it.is_symlink()) {
+            found.files.push(OtherFile { path: "chunks".into(), is_ours: true });
+        }
         found.files.extend(own.into_iter().map(|place| OtherFile { path: OWN[place].into(), is_ours: true }));
         found.chunks.sort_unstable();
         found.chunks.dedup();

@@ -99,7 +99,7 @@ impl LeftAlone {
 
 /// Tells whether a file that a recording was made of is still as it was then.
 pub fn is_as_adopted(recordings: &Path, file: &AdoptedFile) -> bool {
-    is_still(recordings, &file.file, Seen { size_bytes: file.size_bytes, mtime_ns: file.mtime_ns })
+    !file.outside && is_still(recordings, &file.file, Seen { size_bytes: file.size_bytes, mtime_ns: file.mtime_ns })
 }
 
 fn is_still(recordings: &Path, file: &str, seen: Seen) -> bool {
@@ -120,7 +120,14 @@ mod tests {
         fs::write(recordings.join(file), file).unwrap();
         let stamp = Stamp::of(&recordings.join(file)).unwrap();
         let (size_bytes, mtime_ns) = (stamp.size_bytes, stamp.mtime_ns);
-        AdoptedFile { file: file.into(), size_bytes, mtime_ns, sha256: Digest::of(b"x"), recovered: false }
+        AdoptedFile {
+            file: file.into(),
+            size_bytes,
+            mtime_ns,
+            sha256: Digest::of(b"x"),
+            outside: false,
+            recovered: false,
+        }
     }
 
     #[test]

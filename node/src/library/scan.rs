@@ -47,6 +47,11 @@ impl Folder {
         Self(folder.to_owned())
     }
 
+    /// Returns where it is.
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
     /// The recorder's manifest.
     pub fn manifest(&self) -> PathBuf {
         self.0.join("manifest.json")

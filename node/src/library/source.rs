@@ -21,6 +21,8 @@ pub struct SourceFile {
     pub label: String,
     /// What it looked like.
     pub stamp: Stamp,
+    /// It lies outside the folder of recordings.
+    pub is_outside: bool,
     /// Its name says that a recorder has it open, or had when it crashed.
     pub is_open: bool,
 }
@@ -104,7 +106,7 @@ fn names_in(folder: &Path) -> io::Result<Vec<String>> {
 
 fn file(path: PathBuf, label: String) -> io::Result<SourceFile> {
     let is_open = label.ends_with(OPEN_ENDING);
-    Ok(SourceFile { stamp: Stamp::of(&path)?, path, label, is_open })
+    Ok(SourceFile { stamp: Stamp::of(&path)?, path, label, is_outside: false, is_open })
 }
 
 /// Returns the files of one flat session, or of the one flat file of that name, in their order.
@@ -154,5 +156,6 @@ pub fn paths(paths: &[PathBuf]) -> io::Result<Vec<SourceFile>> {
             files.push(file(path.clone(), name).map_err(told)?);
         }
     }
+    files.iter_mut().for_each(|file| file.is_outside = true);
     Ok(files)
 }

@@ -36,6 +36,8 @@ pub struct Unmanaged {
     pub adopted_files: u64,
     /// Their size.
     pub adopted_bytes: u64,
+    /// The size of those that are second names of the chunks, and take no room of their own.
+    pub linked_bytes: u64,
     /// A recording that they are chunks of.
     pub adopted_as: Option<RecordingName>,
     /// How many of the others were chunks of a recording that a person removed.
@@ -53,6 +55,7 @@ impl Unmanaged {
             newest_at_ns: 0,
             adopted_files: 0,
             adopted_bytes: 0,
+            linked_bytes: 0,
             adopted_as: None,
             left_files: 0,
         }
@@ -82,7 +85,7 @@ impl Covering {
     pub fn of<'a>(recordings: impl Iterator<Item = &'a Recording>) -> Self {
         let mut files = HashMap::new();
         for recording in recordings.filter(|recording| recording.is_ours()) {
-            for file in recording.adopted_from.iter().flat_map(|from| &from.files) {
+            for file in recording.adopted_from.iter().flat_map(|from| &from.files).filter(|file| !file.outside) {
                 files.insert(file.file.clone(), (file.size_bytes, file.mtime_ns, recording.name.clone()));
             }
         }
@@ -137,6 +140,7 @@ impl<'a> Gathering<'a> {
         if let Some(recording) = self.covering.recording(path, metadata) {
             entry.adopted_files += 1;
             entry.adopted_bytes += size_bytes;
+            entry.linked_bytes += if metadata.nlink() > 1 { size_bytes } else { 0 };
             entry.adopted_as.get_or_insert_with(|| recording.clone());
         } else if self.left.holds(path, metadata) {
             entry.left_files += 1;
@@ -229,11 +233,15 @@ mod tests {
             gathering.add_folder(&bag, "bag").unwrap();
             gathering.finish()
         };
-        let found = gather(0);
+        let written = mtime_ns(&fs::metadata(&bag).unwrap());
+        let found = gather(written);
         let told: Vec<_> = found.iter().map(|(name, it)| (name.as_str(), it.files, it.size_bytes)).collect();
         assert_eq!(told, [("bag", 1, 3), ("lone", 1, 5), ("s", 2, 10)]);
         assert_eq!(found["bag"].layout, "a rosbag2 folder");
-        let later = mtime_ns(&fs::metadata(&bag).unwrap()) + 3_600_000_000_000;
-        assert_eq!(gather(later)["s"].files, 3, "what has been still for so long is not open any more");
+        assert_eq!(
+            gather(written + 3_600_000_000_000)["s"].files,
+            3,
+            "what has been still for so long is not open any more"
+        );
     }
 }

@@ -16,10 +16,10 @@ const STILL_MIN: Duration = Duration::from_secs(60);
 /// What a recording's name ends in that could not have its source's name.
 const SUFFIX: &str = "-adopted";
 
-/// Tells whether a file that was written at `touched_at_ns` has been still for long enough. One of the future has not:
-/// the clock is wrong.
+/// Tells whether a file that was written at `touched_at_ns` has been still for long enough. One of the future was written by
+/// another clock, or before this one was set back: who writes it now gives it the time of now.
 pub const fn is_still(touched_at_ns: UnixNs, now_ns: UnixNs) -> bool {
-    now_ns.saturating_sub(touched_at_ns) as u128 >= STILL_MIN.as_nanos()
+    touched_at_ns.abs_diff(now_ns) as u128 >= STILL_MIN.as_nanos()
 }
 
 /// Splits a flat chunk file's stem, `{session}_chunk_{NNN}`.

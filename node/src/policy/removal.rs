@@ -276,6 +276,7 @@ mod tests {
             size_bytes: 4,
             mtime_ns: 7,
             sha256: Digest::of(b"a"),
+            outside: false,
             recovered: false,
         };
         let evidence =

@@ -1,6 +1,6 @@
 //! Takes files in: each becomes a chunk, by a second name where that is possible.
 
-use std::{io, path::Path};
+use std::{collections::HashSet, io, path::Path};
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest,
@@ -14,12 +14,15 @@ use crate::{
     content::{self, ContentError, VerifiedBlocks},
     durable::{self, Replace, Staged},
     library::{
-        fold,
+        disk, fold,
         mcap_file::{self, McapFault, Recovered},
         scan::Folder,
         source::{SourceFile, Stamp},
     },
-    policy::adopt::{self, NewChunk, Standing},
+    policy::{
+        adopt::{self, NewChunk, Standing},
+        fetch,
+    },
 };
 
 /// What a file that is being written in a folder of chunks is named after; what a crash leaves is swept.
@@ -39,9 +42,18 @@ struct Ready {
 impl Run<'_> {
     /// Makes a recording of files, or finds the one that was made of them.
     pub(super) fn import(&mut self, files: Vec<SourceFile>) -> Result<(), AdoptError> {
-        let folder = self.folder();
-        let known = self.known(&folder)?;
-        if let Some(manifest) = known.as_ref().filter(|manifest| self.is_made_of(manifest, &folder, &files)) {
+        let imported = self.import_into(&self.folder(), files);
+        if imported.is_err() {
+            // What was made for it and has nothing in it would look like a recording.
+            let folder = self.folder();
+            durable::remove_folder(&folder.chunks()).and_then(|()| durable::remove_folder(folder.root())).ok();
+        }
+        imported
+    }
+
+    fn import_into(&mut self, folder: &Folder, files: Vec<SourceFile>) -> Result<(), AdoptError> {
+        let known = self.known(folder)?;
+        if let Some(manifest) = known.as_ref().filter(|manifest| self.is_made_of(manifest, folder, &files)) {
             self.result.adopted(&self.name, manifest.chunks.len() as u64);
             self.begin(files.iter().map(|_| 0));
             return Ok(());
@@ -51,11 +63,9 @@ impl Run<'_> {
         durable::create_folder(&chunks).map_err(AdoptError::disk(&chunks))?;
         sweep(&chunks).map_err(AdoptError::disk(&chunks))?;
         self.begin(files.iter().map(|file| file.stamp.size_bytes));
-        let mut ready = Vec::with_capacity(files.len());
-        for (index, file) in (0_u32..).zip(files) {
-            ready.push(self.look_at(&chunks, index, file)?);
-        }
-        self.is_free(&folder, known.as_ref(), &ready)?;
+        let ready = self.look_at_all(&chunks, files)?;
+        self.is_free(folder, known.as_ref(), &ready)?;
+        self.has_room(folder, &ready)?;
         let mut fallback_ns = 0;
         let (mut new_chunks, mut adopted) = (Vec::new(), Vec::new());
         for (index, ready) in (0_u32..).zip(ready) {
@@ -68,15 +78,16 @@ impl Run<'_> {
                 size_bytes: ready.file.stamp.size_bytes,
                 mtime_ns: ready.file.stamp.mtime_ns,
                 sha256: ready.digest,
+                outside: ready.file.is_outside,
                 recovered: ready.recovered.is_some(),
             });
-            new_chunks.push(self.place(&folder, index, ready)?);
+            new_chunks.push(self.place(folder, index, ready)?);
         }
         let from =
             AdoptedFrom { source: self.source.clone(), machine_id: None, adopted_at_ns: self.now_ns(), files: adopted };
         let mut manifest = adopt::manifest(&self.name, &self.library.machine_id, &new_chunks, &from, fallback_ns);
         keep_marks(&mut manifest, known.as_ref());
-        self.write_manifest(&folder, &manifest)
+        self.write_manifest(folder, &manifest)
     }
 
     pub(super) fn write_manifest(&mut self, folder: &Folder, manifest: &Manifest) -> Result<(), AdoptError> {
@@ -116,10 +127,17 @@ impl Run<'_> {
     /// Tells whether a recording was made of just these files as they are, and has all of its chunks.
     fn is_made_of(&self, manifest: &Manifest, folder: &Folder, files: &[SourceFile]) -> bool {
         let Some(from) = AdoptedFrom::of(manifest) else { return false };
+        let entries = std::fs::read_dir(folder.chunks()).into_iter().flatten().flatten();
+        let inodes: HashSet<_> =
+            entries.filter_map(|entry| Stamp::of(&entry.path()).ok()).map(|stamp| stamp.inode).collect();
         let is_same = |(known, file): (&AdoptedFile, &SourceFile)| {
             known.file == file.label
+                && known.outside == file.is_outside
                 && known.size_bytes == file.stamp.size_bytes
                 && known.mtime_ns == file.stamp.mtime_ns
+                // Names, sizes and whole seconds are equal by chance, too: the bytes are not.
+                && (inodes.contains(&file.stamp.inode)
+                    || content::hash(&file.path).is_ok_and(|(digest, _)| digest == known.sha256))
         };
         let is_here = |name: &str| name.parse().is_ok_and(|name| Stamp::of(&folder.chunk(name)).is_ok());
         from.files.len() == files.len()
@@ -142,6 +160,28 @@ impl Run<'_> {
             self.find(AdoptFindingKind::LeftOut, Some(&file.label), message);
         }
         Ok(whole)
+    }
+
+    /// Finds out what the files hold. What is to be recovered and holds nothing whole is left out, as long as another one
+    /// holds something: a cut of the power leaves such a file behind good ones.
+    fn look_at_all(&mut self, chunks: &Path, files: Vec<SourceFile>) -> Result<Vec<Ready>, AdoptError> {
+        let (mut ready, mut unfit) = (Vec::with_capacity(files.len()), None);
+        for file in files {
+            let (label, index) = (file.label.clone(), u32::try_from(ready.len()).unwrap_or(u32::MAX));
+            match self.look_at(chunks, index, file) {
+                Ok(found) => ready.push(found),
+                Err(error @ AdoptError::Unfit { .. }) if self.options.recover => {
+                    let message = format!("nothing in it is whole, so that it is left where it is: {error}");
+                    self.find(AdoptFindingKind::LeftOut, Some(&label), message);
+                    unfit.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match unfit.filter(|_| ready.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(ready),
+        }
     }
 
     /// Finds out what a file holds, and its digest.
@@ -192,6 +232,19 @@ impl Run<'_> {
             let message = format!("{groups} groups of messages ({bytes} bytes) are damaged and lost");
             self.find(AdoptFindingKind::Lost, Some(&file.label), message);
         }
+    }
+
+    /// Refuses to copy what the disk has not the room for: a recorder goes on writing.
+    fn has_room(&self, folder: &Folder, ready: &[Ready]) -> Result<(), AdoptError> {
+        let chunks = folder.chunks();
+        let (Ok(space), Ok(device)) = (disk::space(&chunks), disk::device(&chunks)) else { return Ok(()) };
+        let is_copied = |(index, ready): &(u32, &Ready)| {
+            let is_linked = !self.options.copy && ready.file.stamp.inode.0 == device;
+            let target = folder.chunk(ChunkName::new(*index, &ready.chunk.digest));
+            ready.recovered.is_none() && !is_linked && Stamp::of(&target).is_err()
+        };
+        let needed_bytes = (0_u32..).zip(ready).filter(is_copied).map(|(_, ready)| ready.chunk.size_bytes).sum();
+        fetch::room(needed_bytes, space.free_bytes, space.disk_bytes).map_err(AdoptError::NoRoom)
     }
 
     /// Refuses a name under which something else stands.

@@ -34,7 +34,7 @@ use crate::{
         source::{self, SourceFile, Stamp},
         unmanaged::{self, SALVAGE},
     },
-    policy::{adopt, recording::ManifestFacts},
+    policy::{adopt, fetch::NoRoom, recording::ManifestFacts},
 };
 
 /// Which library takes it in.
@@ -125,6 +125,12 @@ pub enum AdoptError {
         /// What the system says.
         source: io::Error,
     },
+    /// A path that a person named can't be had; the reason begins with it.
+    #[error("{0}")]
+    Path(io::Error),
+    /// The files would have to be copied, and there is no room for that.
+    #[error("{0}")]
+    NoRoom(NoRoom),
     /// A person stopped it.
     #[error("it was cancelled")]
     Cancelled,
@@ -173,6 +179,15 @@ impl AdoptError {
                 let hint = "make room, or make it readable and writable for the node, and ask again";
                 Refusal::new(ErrorCode::Unavailable, message).hint(hint)
             }
+            Self::Path(error) => {
+                let is_absent = error.kind() == io::ErrorKind::NotFound;
+                let code = if is_absent { ErrorCode::NotFound } else { ErrorCode::Unavailable };
+                Refusal::new(code, message).hint("name MCAP files, or a folder with MCAP files in it")
+            }
+            Self::NoRoom(_) => {
+                let hint = "make room on the library's disk, or put the files on it: a second name takes none";
+                Refusal::new(ErrorCode::Unavailable, message).hint(hint)
+            }
             Self::Cancelled => {
                 Refusal::new(ErrorCode::Conflict, message).hint("ask again: it goes on where it stopped")
             }
@@ -214,7 +229,7 @@ enum Kind {
 pub fn find(library: &Library, source: &Source, options: &Options, is_unmanaged: bool) -> Result<Found, AdoptError> {
     let unreadable = AdoptError::disk(&library.recordings);
     let files = match source {
-        Source::Paths(paths) => source::paths(paths).map_err(unreadable)?,
+        Source::Paths(paths) => named_files(library, paths)?,
         Source::Listed(name) if !is_unmanaged => return find_recording(library, name, options),
         Source::Listed(name) => listed_files(library, name).map_err(unreadable)?,
     };
@@ -230,6 +245,18 @@ pub fn find(library: &Library, source: &Source, options: &Options, is_unmanaged:
         None => default_name(library, source, &files)?,
     };
     Ok(Found { recording, kind: Kind::Files(files) })
+}
+
+/// Returns the files of paths that a person named; those below the folder of recordings as `list` knows them.
+fn named_files(library: &Library, paths: &[PathBuf]) -> Result<Vec<SourceFile>, AdoptError> {
+    let mut files = source::paths(paths).map_err(AdoptError::Path)?;
+    let root = library.recordings.canonicalize().unwrap_or_else(|_| library.recordings.clone());
+    for file in &mut files {
+        if let Some(label) = file.path.strip_prefix(&root).ok().and_then(Path::to_str) {
+            (file.label, file.is_outside) = (label.to_owned(), false);
+        }
+    }
+    Ok(files)
 }
 
 /// Returns the files of something that is listed as laid out in another way.

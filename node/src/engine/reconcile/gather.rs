@@ -29,6 +29,9 @@ use crate::{
     store::{ObjectMeta, StoreError},
 };
 
+/// Left out chunks that are told one by one.
+const TOLD_MAX: usize = 10;
+
 /// Objects that are looked at or fetched at once.
 const LOOKS_AT_ONCE: usize = 4;
 
@@ -184,8 +187,17 @@ impl Reconcile<'_> {
             return LocalManifest::Kept;
         }
         // What leaves out chunks is no recorder's manifest, and what a newer recorder wrote is no broken one.
-        let whole = usual.filter(|theirs| theirs.manifest.check(Indices::Contiguous).is_ok());
-        let Some(theirs) = whole else { return LocalManifest::Kept };
+        let Some(theirs) = usual else { return LocalManifest::Kept };
+        if here.recording.as_ref().is_some_and(|recording| !recording.open_files.is_empty()) {
+            let reason =
+                "a recorder has a chunk open and writes its manifest itself: reconcile again when it has ended";
+            self.not_restorable = Some(reason.to_owned());
+            return LocalManifest::Kept;
+        }
+        if theirs.manifest.check(Indices::Contiguous).is_err() {
+            self.not_restorable = Some(gap(&theirs.manifest));
+            return LocalManifest::Kept;
+        }
         let path = Folder::new(&self.sync.parts().recordings, &self.name).manifest();
         let read = spawn_blocking(move || content::read(&path, MANIFEST_BYTES_MAX)).await;
         if matches!(read, Ok(Ok(text)) if Manifest::is_of_other_version(&text)) {
@@ -223,14 +235,14 @@ impl Reconcile<'_> {
             Some(ManifestFacts::Refused(reasons)) => format!("manifest.json is refused ({})", reasons.join("; ")),
             Some(ManifestFacts::Readable { .. }) => return,
         };
-        let remedy = match (&here.recording, names.is_named) {
-            (_, true) if self.options.restore => {
-                "the remote manifest stands in for it; it can't be written here, because it leaves out chunks or because \
-                 the one here is of another version"
+        let remedy = match (&here.recording, names.is_named, &self.not_restorable) {
+            (_, true, Some(reason)) => reason,
+            (_, true, None) if self.options.restore => {
+                "the remote manifest stands in for it and is not written here: the one here is of another version"
             }
-            (_, true) => "the remote manifest stands in for it",
-            (None, false) => "no remote manifest tells what belongs to it",
-            (Some(_), false) => reconcile::remedy(FindingKind::ManifestUnreadable),
+            (_, true, None) => "the remote manifest stands in for it",
+            (None, false, _) => "no remote manifest tells what belongs to it",
+            (Some(_), false, _) => reconcile::remedy(FindingKind::ManifestUnreadable),
         };
         self.find(FindingKind::ManifestUnreadable, format!("{reason}: {remedy}"));
     }
@@ -468,4 +480,17 @@ fn orphans(subjects: &[Subject], listed: &Listed, names: &RemoteNames, known: Op
         doubt: names.doubt.clone(),
     };
     listing.others.iter().filter(|(chunk, _)| !is_explained(chunk)).map(orphan).collect()
+}
+
+/// Tells which chunks a remote manifest leaves out, so that it is none for a recorder.
+fn gap(manifest: &Manifest) -> String {
+    let named: BTreeSet<_> = manifest.chunks.iter().map(|chunk| chunk.index).collect();
+    let last = named.last().copied().unwrap_or_default();
+    let missing: Vec<_> = (0..last).filter(|index| !named.contains(index)).take(TOLD_MAX + 1).collect();
+    let told = missing.iter().take(TOLD_MAX).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let more = if missing.len() > TOLD_MAX { " and more" } else { "" };
+    format!(
+        "the remote manifest stands in for it and can't be written here, because chunk {told}{more} never came to the store: \
+         what it names is here now, and `download` copies it with that manifest"
+    )
 }

@@ -100,6 +100,7 @@ pub async fn reconcile(
         silent: None,
         is_manifest_gone: false,
         restorable: None,
+        not_restorable: None,
         is_full: None,
         restored: (0, 0),
         digests: BTreeMap::new(),
@@ -156,6 +157,8 @@ struct Reconcile<'a> {
     is_manifest_gone: bool,
     /// The store's manifest, where it is to be written here.
     restorable: Option<RemoteManifest>,
+    /// Why it is not, although it is wanted.
+    not_restorable: Option<String>,
     /// Why nothing more is fetched: the disk is full.
     is_full: Option<String>,
     /// Chunks that were fetched, and their bytes.

@@ -89,13 +89,14 @@ impl Sync {
         let sync = Arc::clone(self);
         let Ok(Some((plan, mut evictable))) = spawn_blocking(move || sync.plan_room()).await else { return };
         let (mut published, mut untold_bytes) = (BTreeMap::new(), 0);
-        for candidate in &plan.evict {
+        for (place, candidate) in plan.evict.iter().enumerate() {
             let Some(found) = evictable.remove(&candidate.id) else { continue };
             match self.evict(&found, &mut published).await {
                 Ok(Went::Untold) => untold_bytes += candidate.size_bytes,
                 Ok(Went::Gone | Went::Kept) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no room is made: the store can't be asked");
+                    untold_bytes += plan.evict.iter().skip(place).map(|left| left.size_bytes).sum::<u64>();
                     break;
                 }
             }
@@ -122,7 +123,7 @@ impl Sync {
                 recording.strays.1 + recording.chunks.iter().filter(present).map(|chunk| chunk.size_bytes).sum::<u64>()
             };
             let recordings: u64 = state.recordings.values().map(of).sum();
-            let unmanaged: u64 = state.unmanaged.values().map(|found| found.size_bytes).sum();
+            let unmanaged: u64 = state.unmanaged.values().map(|found| found.size_bytes - found.linked_bytes).sum();
             (state.tuning.retention, recordings + unmanaged)
         };
         let free_bytes = disk::free_bytes(&self.parts.recordings).ok();
