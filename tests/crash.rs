@@ -2,7 +2,7 @@
 //! torn.
 //!
 //! `BUBBALOOP_TEST_KILLS` and `BUBBALOOP_TEST_SEED` make longer or other runs; `BUBBALOOP_TEST_STEPS` says how many of the
-//! steps are tried.
+//! steps are tried, spread over all of them; without it all are.
 
 use std::{
     collections::BTreeMap,
@@ -195,12 +195,12 @@ type Make<'a> = &'a (dyn Fn(usize) -> (Machine, Vec<Recorder>) + Sync);
 /// Machines that are tried at once: each waits most of the time.
 const AT_ONCE: usize = 4;
 
-/// Tries crashes after steps that are spread over all of a run, each on a machine of its own.
-fn crash_after_steps(calls: &str, most: u64, make: Make<'_>, stored: Stored<'_>) {
+/// Tries a crash after each step of a run, each on a machine of its own.
+fn crash_after_every_step(calls: &str, make: Make<'_>, stored: Stored<'_>) {
     let (mut machine, recorders) = make(0);
     let went = machine.run_steps(calls, usize::MAX, || recorders.iter().all(is_done));
     let Went::Done(steps) = went else { unreachable!("nothing kills it") };
-    let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", most)).unwrap().min(steps);
+    let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", u64::MAX)).unwrap().min(steps);
     assert!(steps > 20, "a run has many steps, and not {steps}");
     thread::scope(|scope| {
         for first in 0..AT_ONCE {
@@ -239,7 +239,7 @@ fn a_crash_after_any_step_on_disk_loses_nothing() {
             &[1000, 300_000],
         )
     };
-    crash_after_steps(DISK, 24, &local, &|key| fs::read(machines.path().join("store").join(key)).ok());
+    crash_after_every_step(DISK, &local, &|key| fs::read(machines.path().join("store").join(key)).ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,5 +255,5 @@ async fn a_crash_after_any_step_on_the_network_loses_nothing() {
             &[1000, 6 << 20],
         )
     };
-    tokio::task::block_in_place(|| crash_after_steps(DISK_AND_NETWORK, 16, &sending, &stored));
+    tokio::task::block_in_place(|| crash_after_every_step(DISK_AND_NETWORK, &sending, &stored));
 }

@@ -2,7 +2,7 @@
 //! adopts, removes and makes room. The same verb again, or the restart alone, ends it, and the end is as if nothing had
 //! happened.
 //!
-//! `BUBBALOOP_TEST_STEPS` says how many of the steps are tried; a large number is all.
+//! `BUBBALOOP_TEST_STEPS` says how many of the steps are tried, spread over all of them; without it all are.
 
 use std::{
     cell::RefCell,
@@ -148,13 +148,13 @@ impl Errand<'_> {
         library(machine)
     }
 
-    /// Tries crashes after steps that are spread over all of a run, each on a machine of its own.
-    fn is_crashed_after_steps(&self, most: u64) {
+    /// Tries a crash after each step of a run, each on a machine of its own.
+    fn is_crashed_after_every_step(&self) {
         let (disk, mut machine) = (self.make)();
         let Went::Done(steps) = self.steps(&mut machine, usize::MAX) else { unreachable!("nothing kills it") };
         let wanted = self.end(&mut machine, steps);
         drop((machine, disk));
-        let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", most)).unwrap().min(steps);
+        let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", u64::MAX)).unwrap().min(steps);
         assert!(steps > 20, "a run has many steps, and not {steps}");
         thread::scope(|scope| {
             for first in 0..AT_ONCE {
@@ -223,7 +223,7 @@ fn a_restore_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
     };
     let verb = &["reconcile", "drive", "--restore"][..];
     let make = || copy(&machine, SETTINGS, false);
-    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_steps(12);
+    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_every_step();
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn an_adoption_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
     };
     let verb = &["adopt", "a", "--recover"][..];
     let make = || copy(&machine, SETTINGS, false);
-    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_steps(12);
+    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_every_step();
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_node_that_is_killed_after_any_step_of_making_room_makes_it_after_the_restar
     };
     let settings = format!("{SETTINGS}\ndisk_quota_gb = 0.0004");
     let make = || copy(&machine, &settings, true);
-    Errand { make: &make, calls: DISK, verb: &[], is_done: &is_done, check: &check }.is_crashed_after_steps(12);
+    Errand { make: &make, calls: DISK, verb: &[], is_done: &is_done, check: &check }.is_crashed_after_every_step();
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn a_removal_that_is_killed_after_any_step_is_ended_by_saying_it_again_and_nothi
     let settings = format!("{SETTINGS}\nauto_adopt = true");
     let make = || copy(&machine, &settings, false);
     let verb = &["rm", "a", "--from", "local", "--force"][..];
-    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_steps(12);
+    Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_every_step();
 }
 
 /// What a server holds of a machine's recording `drive`.
@@ -359,7 +359,7 @@ async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manife
     };
     let verb = &["rm", "drive", "--from", "both", "--force"][..];
     let errand = Errand { make: &make, calls: DISK_AND_NETWORK, verb, is_done: &is_done, check: &check };
-    tokio::task::block_in_place(|| errand.is_crashed_after_steps(12));
+    tokio::task::block_in_place(|| errand.is_crashed_after_every_step());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -388,5 +388,5 @@ async fn a_restore_from_a_server_that_is_killed_after_any_step_is_ended_by_sayin
     let make = || copy(&machine, &settings, false);
     let verb = &["reconcile", "drive", "--restore"][..];
     let errand = Errand { make: &make, calls: DISK_AND_NETWORK, verb, is_done: &is_done, check: &check };
-    tokio::task::block_in_place(|| errand.is_crashed_after_steps(12));
+    tokio::task::block_in_place(|| errand.is_crashed_after_every_step());
 }
