@@ -8,11 +8,13 @@ use std::{
 };
 
 use bubbaloop_storage::{engine::sync::Sync, policy::retention::Retention};
-use bubbaloop_storage_schemas::reply::ChunkLocal;
+use bubbaloop_storage_schemas::{params::Params, reply::ChunkLocal};
 use serde_json::{Value, json};
 
 use crate::{
+    adopt::{mcap, write},
     reconcile::{Fault, Watched},
+    service::service,
     support::{
         node::{Machine, Recorder, until},
         python::{Get, Python},
@@ -147,9 +149,41 @@ async fn nothing_goes_while_the_store_does_not_tell_what_it_holds() {
     assert_eq!((files(&robot), sync.disk_low_bytes()), (5, 600_000));
     let pending: usize = sync.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum());
     assert_eq!(pending, 0, "nothing is known against the marks");
+    store.fails(Some(Fault::HeadDenied));
+    sync.make_room().await;
+    assert_eq!(
+        (files(&robot), sync.disk_low_bytes()),
+        (5, 600_000),
+        "that nothing may go is told, whatever the reason"
+    );
     store.fails(None);
     sync.make_room().await;
     assert_eq!((files(&robot), sync.disk_low_bytes()), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_was_adopted_under_a_second_name_takes_its_room_once() {
+    let (mut robot, _, _) = full_robot().await;
+    let root = robot.recording().parent().unwrap().to_owned();
+    let source = root.join("a_chunk_000.mcap");
+    write(&source, &mcap(1, 400, None));
+    let adopted_bytes = fs::metadata(&source).unwrap().len();
+    let library_bytes = 1_500_000 + adopted_bytes;
+    robot.tuning.retention = Retention { quota_bytes: Some(library_bytes), ..Retention::default() };
+    let sync = robot.started_and_scanned();
+    sync.probe_first().await;
+    let adopt = Params::default().with("recording", "a").with("wait", 60);
+    let job = service(&robot, &sync).adopt(&adopt).unwrap().reply().await;
+    assert_eq!(json!(job)["state"], "done", "{job:?}");
+    sync_once(&sync).await;
+    sync.make_room().await;
+    assert_eq!((files(&robot), sync.disk_low_bytes()), (5, 0));
+    robot.tuning.retention = Retention { quota_bytes: Some(library_bytes - 1), ..Retention::default() };
+    let sync = robot.started_and_scanned();
+    sync.probe_first().await;
+    sync_once(&sync).await;
+    sync.make_room().await;
+    assert_eq!(files(&robot), 4, "one byte more than that is too much");
 }
 
 /// A small disk of its own for a library.

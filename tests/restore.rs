@@ -25,7 +25,7 @@ use bubbaloop_storage::{
 };
 use bubbaloop_storage_schemas::{
     ChunkName, Digest,
-    error::ErrorCode,
+    error::{ErrorCode, Refusal},
     keys::ObjectKey,
     params::Params,
     reconcile::{ActionKind, FindingKind, ReconcileResult},
@@ -243,6 +243,34 @@ async fn a_remote_manifest_that_leaves_out_chunks_stands_in_and_is_not_written_h
     assert!(!robot.recording().join("manifest.json").exists());
     let again = run(&started(&robot).await, RESTORE).await;
     assert_eq!(actions(&again), [], "{again:#?}");
+    let error = failed(&robot, &sync).await;
+    assert!(error.message.contains("chunk 0 never came to the store"), "{error}");
+}
+
+/// Why a restore of the recording fails as a job.
+async fn failed(robot: &Robot, sync: &Arc<Sync>) -> Refusal {
+    let clock = Arc::<crate::support::robot::MovedClock>::clone(&robot.clock);
+    let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), clock);
+    let job = jobs.start(Work::Reconcile { scope: Scope::One(drive()), options: RESTORE }).unwrap();
+    let view = job.wait(Duration::from_secs(60)).await;
+    assert_eq!(view.state, JobState::Failed, "{view:?}");
+    view.error.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recorder_that_has_a_chunk_open_keeps_its_manifest() {
+    let (robot, _) = robot(2).await;
+    let manifest = robot.recording().join("manifest.json");
+    fs::write(&manifest, "{\"schema_version\": 1, \"na").unwrap();
+    fs::write(robot.recording().join("chunks/.chunk-000002.mcap.active"), "open").unwrap();
+    let torn = fs::read(&manifest).unwrap();
+    let sync = started(&robot).await;
+    let error = failed(&robot, &sync).await;
+    assert!(error.message.contains("a recorder has a chunk open"), "{error}");
+    assert_eq!(fs::read(&manifest).unwrap(), torn);
+    fs::remove_file(robot.recording().join("chunks/.chunk-000002.mcap.active")).unwrap();
+    let done = run(&started(&robot).await, RESTORE).await;
+    assert!(actions(&done).contains(&ActionKind::RestoreManifest), "{done:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

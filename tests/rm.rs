@@ -11,6 +11,7 @@ use bubbaloop_storage_schemas::{Digest, RecordingName, error::ErrorCode, removal
 use serde_json::{Value, json};
 
 use crate::{
+    crash,
     reconcile::{Fault, SHALLOW, Watched, damage, file},
     support::{
         node::{Machine, Recorder, until},
@@ -184,8 +185,7 @@ fn a_folder_as_a_store_is_no_remote_and_what_is_only_on_this_disk_needs_force() 
 async fn remote(server: &Server, id: &str, bucket: &str) -> Machine {
     server.bucket(bucket).await;
     let mut machine = Machine::new(id, "");
-    let endpoint = &server.endpoint;
-    machine.set(&format!("backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = {bucket:?}\nrescan_interval = \"1s\"\n"));
+    machine.set(&crash::remote(bucket, &server.endpoint));
     machine.set_secrets(KEY, SECRET);
     machine.start();
     machine
@@ -350,10 +350,8 @@ async fn a_removal_that_is_killed_at_any_moment_is_ended_by_saying_it_again_and_
 
 /// A machine whose store is behind a proxy, and that sends one thing at a time.
 fn behind(proxy: &Proxy, id: &str, bucket: &str) -> Machine {
-    let (machine, endpoint) = (Machine::new(id, ""), &proxy.endpoint);
-    machine.set(&format!(
-        "backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = {bucket:?}\nrescan_interval = \"1s\"\nconcurrency = 1"
-    ));
+    let machine = Machine::new(id, "");
+    machine.set(&format!("{}\nconcurrency = 1", crash::remote(bucket, &proxy.endpoint)));
     machine.set_secrets(KEY, SECRET);
     machine
 }

@@ -452,6 +452,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_system_without_such_folders_is_an_error() {
+        for path in ["/proc/x", "/proc/x/y"] {
+            assert_eq!(create_folder(Path::new(path)).unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+        assert_eq!(
+            create_folder_below(Path::new("/"), Path::new("/proc/x/y")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+        let folder = tempfile::tempdir().unwrap();
+        create_folder(&folder.path().join("a/b/c")).unwrap();
+        create_folder(&folder.path().join("a/b/c")).unwrap();
+    }
+
+    #[test]
     fn of_writers_that_may_only_create_the_first_wins_and_nothing_stays_behind() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("t");

@@ -76,14 +76,19 @@ impl Reader {
 
     /// Tells that there is nothing, and of which machines there is something.
     async fn no_such(&self, message: &str) -> Exit {
-        let machines = holdings::machines(&*self.store).await.unwrap_or_default();
-        let machines: Vec<_> = machines.iter().map(ToString::to_string).collect();
-        let hint = match machines.is_empty() {
-            true => "it holds nothing of any machine: are bucket and prefix right?".to_owned(),
-            false => format!("it holds recordings of {}", told(&machines)),
+        let hint = match self.machines_told().await {
+            None => "it holds nothing of any machine: are bucket and prefix right?".to_owned(),
+            Some(machines) => format!("it holds recordings of {machines}"),
         };
         failed(message, Some(&hint));
         Exit::NotFound
+    }
+
+    /// Returns the machines of which there is something, the first ones; `None` where there is none, or no answer.
+    async fn machines_told(&self) -> Option<String> {
+        let machines = holdings::machines(&*self.store).await.unwrap_or_default();
+        let machines: Vec<_> = machines.iter().map(ToString::to_string).collect();
+        (!machines.is_empty()).then(|| told(&machines))
     }
 }
 
@@ -344,10 +349,8 @@ async fn what_there_is(reader: &Reader, wanted: &RecordingName) -> String {
     if !names.is_empty() {
         return format!("it holds {}", told(&names));
     }
-    let machines = holdings::machines(&*reader.store).await.unwrap_or_default();
-    let machines: Vec<_> = machines.iter().map(ToString::to_string).collect();
-    match machines.is_empty() {
-        true => "the store holds nothing of this machine; `list --remote --machine '*'` tells what it holds".into(),
-        false => format!("it holds recordings of {}: choose with --machine", told(&machines)),
+    match reader.machines_told().await {
+        None => "the store holds nothing of this machine; `list --remote --machine '*'` tells what it holds".into(),
+        Some(machines) => format!("it holds recordings of {machines}: choose with --machine"),
     }
 }

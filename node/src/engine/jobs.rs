@@ -357,6 +357,7 @@ impl Runner {
         }
         let (shared, mut done) = (Mutex::new(Progress::default()), Progress::default());
         let (mut result, mut failed, mut silent) = (ReconcileResult::default(), Vec::new(), Vec::new());
+        let mut bare = Vec::new();
         let nothing = match &scope {
             Scope::Matching(glob) if names.is_empty() => Some(no_match(glob)),
             Scope::Matching(_) | Scope::One(_) | Scope::All => None,
@@ -380,15 +381,17 @@ impl Runner {
             };
             done = sum(done, *shared.lock().unwrap_or_else(PoisonError::into_inner));
             match reconciled {
-                Ok(Reconciled { result: found, silent: reason }) => {
+                Ok(Reconciled { result: found, silent: reason, not_restorable }) => {
                     result.join(found);
+                    bare.extend(not_restorable.map(|reason| (name.clone(), reason)));
                     silent.extend(reason.map(|reason| (name, reason)));
                 }
                 Err(error) => failed.push((name, error)),
             }
         }
         let unrestored = || unrestored(&result).filter(|_| options.restore);
-        let error = nothing.or_else(|| refusal(&failed, is_one)).or_else(unrestored).or_else(|| silence(&silent));
+        let error = nothing.or_else(|| refusal(&failed, is_one)).or_else(unrestored);
+        let error = error.or_else(|| without_manifest(&bare)).or_else(|| silence(&silent));
         let state = if error.is_none() { JobState::Done } else { JobState::Failed };
         self.show(JobView { state, progress: done, result: Some(JobResult::Reconcile(Box::new(result))), error });
     }
@@ -540,18 +543,23 @@ fn refused(error: &ReconcileError, message: String) -> Refusal {
 fn unrestored(result: &ReconcileResult) -> Option<Refusal> {
     let is_found = |kind| result.counts.findings.iter().any(|row| row.kind == kind);
     let is_refused = is_found(FindingKind::ManifestRefused);
-    let has_no_manifest = is_found(FindingKind::ManifestUnreadable);
     let message = match (result.counts.unrestored_chunks, is_refused) {
-        (0, false) if has_no_manifest => "there is no manifest here that can be read, and none came back".to_owned(),
         (0, false) => return None,
         (0, true) => "a remote manifest is refused, so that it is not known what belongs here".to_owned(),
         (1, _) => "1 chunk could not be restored".to_owned(),
         (chunks, _) => format!("{chunks} chunks could not be restored"),
     };
     // What is neither wrong nor gone may come the next time.
-    let is_lost = is_refused || has_no_manifest || is_found(FindingKind::Lost);
+    let is_lost = is_refused || is_found(FindingKind::Lost);
     let code = if is_lost { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
     Some(Refusal::new(code, message).hint("the findings tell why; all that could be fetched is here"))
+}
+
+/// Tells that a manifest was not brought back.
+fn without_manifest(bare: &[(RecordingName, String)]) -> Option<Refusal> {
+    let (name, reason) = bare.first()?;
+    let message = format!("no manifest of {name} is brought back: {reason}");
+    Some(Refusal::new(ErrorCode::Conflict, message).hint("the findings tell of each recording; its chunks are here"))
 }
 
 /// Why an adoption failed, for the sources that were refused.

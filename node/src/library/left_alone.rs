@@ -77,7 +77,7 @@ impl LeftAlone {
     /// The disk is full or not writable: nothing has changed.
     pub fn remove<'a>(path: &Path, files: impl Iterator<Item = &'a AdoptedFile>) -> io::Result<()> {
         Self::update(path, |known| {
-            for file in files {
+            for file in files.filter(|file| !file.outside) {
                 known.files.remove(&file.file);
             }
         })
@@ -139,6 +139,9 @@ mod tests {
         assert!(!holds("a.mcap"));
         LeftAlone::add(&path, root, &files).unwrap();
         assert!(holds("a.mcap") && holds("b.mcap"));
+        let elsewhere = AdoptedFile { outside: true, ..files[0].clone() };
+        LeftAlone::remove(&path, [elsewhere].iter()).unwrap();
+        assert!(holds("a.mcap"), "one of the same name outside is another file");
         LeftAlone::remove(&path, files[..1].iter()).unwrap();
         assert!(!holds("a.mcap") && holds("b.mcap"));
         fs::write(root.join("b.mcap"), "longer than it was").unwrap();

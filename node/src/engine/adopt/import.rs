@@ -42,10 +42,11 @@ struct Ready {
 impl Run<'_> {
     /// Makes a recording of files, or finds the one that was made of them.
     pub(super) fn import(&mut self, files: Vec<SourceFile>) -> Result<(), AdoptError> {
-        let imported = self.import_into(&self.folder(), files);
-        if imported.is_err() {
-            // What was made for it and has nothing in it would look like a recording.
-            let folder = self.folder();
+        let folder = self.folder();
+        let was_there = folder.root().exists();
+        let imported = self.import_into(&folder, files);
+        // What was made for it and has nothing in it would look like a recording; what was there is a recorder's.
+        if imported.is_err() && !was_there {
             durable::remove_folder(&folder.chunks()).and_then(|()| durable::remove_folder(folder.root())).ok();
         }
         imported

@@ -66,6 +66,8 @@ pub struct Reconciled {
     pub result: ReconcileResult,
     /// Why the store gave no answer to some of it; `None` where it answered, be it with a refusal.
     pub silent: Option<String>,
+    /// Why the store's manifest was not brought back, although it was wanted.
+    pub not_restorable: Option<String>,
 }
 
 /// Hears how far it is. The totals are known once the recording was read.
@@ -111,7 +113,7 @@ pub async fn reconcile(
     result.counts.recordings = 1;
     let Some(mut evidence) = Box::pin(run.gather()).await? else {
         result.add(run.found, Vec::new());
-        return Ok(Reconciled { result, silent: None });
+        return Ok(Reconciled { result, silent: None, not_restorable: None });
     };
     let findings = if options.dry_run {
         let plan = reconcile::plan(&evidence);
@@ -131,7 +133,7 @@ pub async fn reconcile(
     }
     run.found.extend(findings);
     result.add(run.found, run.done);
-    Ok(Reconciled { result, silent: run.silent })
+    Ok(Reconciled { result, silent: run.silent, not_restorable: run.not_restorable })
 }
 
 /// Tells whether the store is known to hold a chunk and the journal says so, where it has a place for that.
