@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the node's log")]
 
 mod adopt;
+mod away;
 mod browser;
 mod bus;
 mod cli;

@@ -111,6 +111,72 @@ async fn a_limit_holds_for_all_uploads_and_its_end_is_felt_in_mid_upload() {
     assert!(status(&mut python, &machine)["upload_rate_bytes_per_s"].as_u64().unwrap() > 100_000);
 }
 
+/// A machine with a large chunk that goes up at half a megabyte a second.
+async fn slow(
+    server: &Server,
+    id: &str,
+    bucket: &str,
+    (size, more): (usize, &str),
+) -> (Machine, Recorder, Value, String) {
+    server.bucket(bucket).await;
+    let fast = format!(
+        "backend = \"s3\"\nendpoint = {:?}\nbucket = {bucket:?}\nrescan_interval = \"1s\"\n{more}\n",
+        server.endpoint
+    );
+    let mut machine = Machine::new(id, "");
+    machine.set(&format!("{fast}bandwidth_limit = \"4 Mbit/s\""));
+    machine.set_secrets(KEY, SECRET);
+    let mut recorder = machine.recorder("drive");
+    let large = recorder.finalize_of(size);
+    machine.start();
+    (machine, recorder, large, fast)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_stops_a_large_chunk_between_two_parts_and_nothing_is_sent_twice() {
+    let server = Server::seaweedfs().await;
+    let (machine, recorder, large, fast) =
+        slow(&server, "manners_4", "paused", (30_000_000, "part_size = \"5 MiB\"")).await;
+    let parts = || -> Vec<u64> {
+        let journal = recorder.journal();
+        journal.iter().filter(|line| line["kind"] == "part_sent").map(|line| line["number"].as_u64().unwrap()).collect()
+    };
+    let mut python = machine.python();
+    until("a part is there", || !parts().is_empty());
+    python.ask(&machine.key("pause"));
+    until("nothing is on its way", || {
+        let queue = status(&mut python, &machine)["queue"].clone();
+        queue["in_flight"] == 0 && queue["waiting"] == 1
+    });
+    assert!(!is_uploaded(&recorder, &large) && parts().len() < 6, "{:?}", parts());
+    assert_eq!(status(&mut python, &machine)["failing"], Value::Null, "that is no failure");
+    machine.set(&fast);
+    python.ask(&machine.key("resume"));
+    until("it is there", || is_uploaded(&recorder, &large));
+    let mut numbers = parts();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rate_is_right_in_the_midst_of_a_large_chunk_and_after_it() {
+    let server = Server::seaweedfs().await;
+    let (machine, recorder, large, _) =
+        slow(&server, "manners_5", "rated", (12_000_000, "multipart_threshold = \"1 GiB\"")).await;
+    let mut python = machine.python();
+    let mut rates = Vec::new();
+    until("it is there", || {
+        let rate = status(&mut python, &machine)["upload_rate_bytes_per_s"].as_u64();
+        rates.extend(rate.filter(|rate| *rate > 0));
+        is_uploaded(&recorder, &large)
+    });
+    // The first seconds are too few to say more than that it goes. A busy machine is slower than the limit, never faster.
+    let later = &rates[rates.len() / 4..];
+    assert!(later.len() > 1 && later.iter().all(|rate| *rate <= 750_000), "{rates:?}");
+    let after = status(&mut python, &machine)["upload_rate_bytes_per_s"].as_u64().unwrap();
+    assert!((1..=600_000).contains(&after), "{after}");
+}
+
 #[test]
 fn a_wrong_rate_size_or_window_is_told_and_stops_nothing() {
     let mut machine = Machine::new(

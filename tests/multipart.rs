@@ -49,6 +49,10 @@ impl PartsLog for Memory {
     async fn ended(&self, upload_id: &str) {
         self.0.lock().await.take_if(|begun| begun.upload_id == upload_id);
     }
+
+    fn may_go_on(&self) -> bool {
+        true
+    }
 }
 
 fn large(log: &Arc<Memory>, size: usize, begun: Option<BegunUpload>) -> Option<Large> {
@@ -77,7 +81,7 @@ async fn a_store_that_checks_parts_proves_the_object_and_one_that_can_not_gets_o
     let seaweedfs = Server::seaweedfs().await;
     let rclone = Server::rclone(None).await;
     for (server, support, proof) in
-        [(&*seaweedfs, PartSupport::Checked, Proof::Enforced), (&rclone, PartSupport::None, Proof::EtagMd5)]
+        [(&*seaweedfs, PartSupport::Checked, Proof::Enforced), (&rclone, PartSupport::Unknown, Proof::EtagMd5)]
     {
         server.bucket("parts").await;
         let store = opened(&settings(&server.endpoint, "parts")).await;
@@ -191,7 +195,28 @@ async fn an_upload_that_the_store_forgot_begins_anew_and_a_lying_store_proves_no
     // A store that answers everything with 200 and an ETag: it has no uploads in parts, and proves nothing.
     let fake = Fake::start(|_| Act::Answer(200, vec![("ETag", "\"e\"".into())], String::new())).await;
     let store = opened(&settings(&fake.endpoint, "bucket")).await;
-    assert_eq!(store.multipart().unwrap().support().await.unwrap(), PartSupport::None);
+    assert_eq!(store.multipart().unwrap().support().await.unwrap(), PartSupport::Unknown);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_store_takes_no_parts_is_remembered_only_where_it_says_so_itself() {
+    let html = || "<html>log in</html>".to_owned();
+    let told = |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
+    for (status, body, support) in [
+        (501, told("NotImplemented"), PartSupport::None),
+        (405, told("MethodNotAllowed"), PartSupport::None),
+        (404, html(), PartSupport::Unknown),
+        (404, String::new(), PartSupport::Unknown),
+        (400, html(), PartSupport::Unknown),
+    ] {
+        let fake = Fake::start(move |_| Act::Answer(status, vec![], body.clone())).await;
+        let store = opened(&settings(&fake.endpoint, "bucket")).await;
+        let multi = store.multipart().unwrap();
+        assert_eq!(multi.support().await.unwrap(), support, "{status}");
+        let asked = fake.requests();
+        multi.support().await.unwrap();
+        assert_eq!(fake.requests() == asked, support == PartSupport::None, "{status}");
+    }
 }
 
 fn machine(id: &str, endpoint: &str, bucket: &str, more: &str) -> Machine {

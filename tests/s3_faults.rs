@@ -4,6 +4,7 @@ use std::{fs, sync::Arc, time::Duration};
 
 use bubbaloop_storage::{
     engine::transfer::{self, Parcel},
+    policy::queue::Outcome,
     store::{
         Body, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored,
         s3::{
@@ -181,6 +182,9 @@ async fn a_fact_that_stops_everything_blocks_with_its_remedy() {
         (error(403, "InvalidAccessKeyId"), "bad_credentials", "access_key_id"),
         (error(404, "NoSuchBucket"), "no_such_bucket", "bucket"),
         (Act::Answer(404, vec![], "<html>".into()), "not_an_object_store", "endpoint"),
+        (Act::Answer(400, vec![], "<html>".into()), "not_an_object_store", "portal"),
+        (Act::Answer(413, vec![], "<html>".into()), "not_an_object_store", "limit"),
+        (Act::Answer(451, vec![], "<html>".into()), "not_an_object_store", "portal"),
         (Act::Answer(302, vec![("Location", "http://portal/".into())], String::new()), "not_an_object_store", "portal"),
     ] {
         let fake = Fake::start(move |_| act.clone()).await;
@@ -191,7 +195,7 @@ async fn a_fact_that_stops_everything_blocks_with_its_remedy() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_fails_for_one_object_only_is_rejected() {
-    for act in [error(400, "EntityTooLarge"), error(400, "InvalidArgument"), Act::Answer(413, vec![], String::new())] {
+    for act in [error(400, "EntityTooLarge"), error(400, "InvalidArgument"), error(413, "EntityTooLarge")] {
         let fake = Fake::start(move |_| act.clone()).await;
         let kind = put(&fake.endpoint, &small()).await.unwrap_err().kind;
         assert!(matches!(kind, StoreErrorKind::Rejected), "{kind:?}");
@@ -281,6 +285,41 @@ async fn one_object_that_is_denied_while_others_pass_stops_no_other() {
     let store = opened(&settings(&fake.endpoint, "bucket")).await;
     let outcome = transfer::send(&*store, ALL_FINE, &chunk).await.unwrap_err();
     assert!(outcome.to_string().contains("while the store takes others"), "{outcome}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_portals_answer_to_wrong_bytes_is_no_proof_that_the_store_checks_them() {
+    for (status, is_proof) in [(404, false), (421, false), (302, false), (400, true)] {
+        let fake = Fake::start(move |head| match (head.method.as_str(), head.path.as_str()) {
+            ("GET", _) => error(403, "AccessDenied"),
+            ("PUT", path) if path.contains("/.probe/wrong") => Act::Answer(status, vec![], "<html>".into()),
+            ("PUT", _) if head.header("if-none-match").is_some() => error(412, "PreconditionFailed"),
+            _ => fine(),
+        })
+        .await;
+        let store = opened(&settings(&fake.endpoint, "bucket")).await;
+        let found = store.probe().await;
+        assert_eq!(found.is_ok_and(|probe| probe.enforces_sha256), is_proof, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_object_that_a_proxy_refuses_while_others_pass_is_tried_again_and_stops_no_other() {
+    let files = tempfile::tempdir().unwrap();
+    let chunk = parcel(files.path(), "large", 10);
+    let fake = Fake::start(|head| match (head.method.as_str(), head.path.as_str()) {
+        ("GET", _) => error(403, "AccessDenied"),
+        ("PUT", path) if path.contains("/large/") => Act::Answer(413, vec![], "<html>".into()),
+        ("PUT", path) if path.contains("/.probe/wrong") => error(400, "BadDigest"),
+        ("PUT", _) if head.header("if-none-match").is_some() => error(412, "PreconditionFailed"),
+        _ => fine(),
+    })
+    .await;
+    let store = opened(&settings(&fake.endpoint, "bucket")).await;
+    let error = transfer::send(&*store, ALL_FINE, &chunk).await.unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains("while the store takes others") && told.contains("raise its limit"), "{told}");
+    assert!(matches!(Outcome::from(error), Outcome::Retry { .. }));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -239,6 +239,65 @@ async fn plain_http_off_loopback_and_a_store_that_is_no_store_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_portal_before_the_store_gives_up_no_chunk_whatever_it_answers() {
+    let server = Server::seaweedfs().await;
+    server.bucket("node-portal").await;
+    let proxy = crate::support::proxy::Proxy::start(&server.endpoint).await;
+    let mut machine = Machine::new("s3_10", "");
+    machine.set(&format!(
+        "backend = \"s3\"\nendpoint = {:?}\nbucket = \"node-portal\"\nrescan_interval = \"1s\"",
+        proxy.endpoint
+    ));
+    machine.set_secrets(KEY, SECRET);
+    machine.start();
+    let mut python = machine.python();
+    let mut recorder = machine.recorder("drive");
+    let mut chunks = vec![recorder.finalize()];
+    until("one is proven", || status(&mut python, &machine)["library"]["uploaded_chunks"] == 1);
+    for portal_status in [400, 421, 451] {
+        let portal = crate::support::http::Fake::start(move |_| {
+            crate::support::http::Act::Answer(portal_status, vec![], "<html>log in</html>".into())
+        })
+        .await;
+        proxy.lead_to(&portal.endpoint);
+        proxy.cut();
+        chunks.push(recorder.finalize());
+        until("the portal is told", || {
+            let status = status(&mut python, &machine);
+            assert_eq!(status["dead_letters"], 0, "{portal_status}: {status:#}");
+            status["blocked"]["reason"] == "not_an_object_store"
+        });
+        proxy.lead_to(&server.endpoint);
+        proxy.cut();
+        until("it went up with nobody's help", || {
+            status(&mut python, &machine)["library"]["uploaded_chunks"] == chunks.len()
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_asks_for_time_before_the_first_chunk_is_given_it_and_blocks_nothing() {
+    let busy = crate::support::http::Fake::start(|_| {
+        crate::support::http::Act::Answer(503, vec![("Retry-After", "600".into())], String::new())
+    })
+    .await;
+    let mut machine = Machine::new("s3_11", "");
+    machine.set(&format!(
+        "backend = \"s3\"\nendpoint = {:?}\nbucket = \"b\"\nregion = \"x\"\nrescan_interval = \"1s\"",
+        busy.endpoint
+    ));
+    machine.set_secrets(KEY, SECRET);
+    machine.recorder("drive").finalize();
+    machine.start();
+    let mut python = machine.python();
+    until("it waits as long as the store says", || {
+        let status = status(&mut python, &machine);
+        assert_eq!(status["blocked"], json!(null), "{status:#}");
+        status["failing"].is_object() && status["queue"]["next_try_in_ms"].as_u64().is_some_and(|ms| ms > 500_000)
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bucket_that_was_gone_and_is_empty_now_is_believed_in_nothing() {
     let server = Server::rclone(None).await;
     server.bucket("node-gone").await;

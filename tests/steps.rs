@@ -72,7 +72,8 @@ impl Drop for Asking {
     }
 }
 
-/// What is in a library, by name below it, without what tells times: the journals, and those fields of manifests.
+/// What is in a library, by name below it, without what tells times: the journals, and those fields of manifests. The mark
+/// is a random one.
 fn library(machine: &Machine) -> BTreeMap<String, String> {
     let root = machine.home().join("recordings");
     let of = |(path, bytes): (String, Vec<u8>)| {
@@ -94,7 +95,8 @@ fn library(machine: &Machine) -> BTreeMap<String, String> {
         };
         (name, text)
     };
-    snapshot(&root).into_iter().filter(|(path, _)| !path.ends_with("uploads.jsonl")).map(of).collect()
+    let is_compared = |path: &str| ["uploads.jsonl", ".library.json"].iter().all(|name| !path.ends_with(name));
+    snapshot(&root).into_iter().filter(|(path, _)| is_compared(path)).map(of).collect()
 }
 
 /// A machine that is tried, and the disk that its library has for itself, if it has one.

@@ -9,6 +9,7 @@ pub mod content;
 pub mod durable;
 pub mod engine;
 pub mod library;
+pub mod mark;
 pub mod policy;
 pub mod secret;
 pub mod serve;

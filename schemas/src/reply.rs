@@ -317,7 +317,7 @@ pub struct StatusReply {
     pub oldest_at_risk_at_ns: Option<UnixNs>,
     /// Since when the oldest of them exists.
     pub oldest_at_risk_at: Option<String>,
-    /// What was proven lately, over the last minute.
+    /// What left for the store, over the last minute; what arrived, while nothing is on its way or the store fails.
     pub upload_rate_bytes_per_s: u64,
     /// When the disk will be full at the rate of the last minutes; null when it is not filling.
     pub disk_full_in_s: Option<u64>,

@@ -157,7 +157,7 @@ impl Server {
         command.args(["-logtostderr=true", "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]);
         command.args([
             "-master.volumeSizeLimitMB=1024",
-            "-volume.max=100",
+            "-volume.max=1000",
             "-volume.preStopSeconds=1",
             "-filer",
             "-s3",

@@ -322,11 +322,21 @@ fn of_settings(status: &Value, config: Option<&Value>, home: Option<&Home>) -> V
     found
 }
 
+fn is_library_away(status: &Value) -> bool {
+    let reason = status["blocked"]["reason"].as_str();
+    reason.is_some_and(|reason| ["recordings_unreadable", "recordings_changed"].contains(&reason))
+}
+
 fn of_library(status: &Value) -> Vec<Check> {
     let library = &status["library"];
     let mut found = Vec::new();
-    if status["blocked"]["reason"] == "recordings_unreadable" {
-        found.push(check("library", Level::Fail, "it can't be read", named(&status["blocked"], "hint")));
+    if is_library_away(status) {
+        found.push(check(
+            "library",
+            Level::Fail,
+            "it is not there or can't be read",
+            named(&status["blocked"], "hint"),
+        ));
     } else if library["scanned"] != true {
         found.push(check("library", Level::Warn, "it is being read for the first time", "ask again in a while"));
     } else {
@@ -358,7 +368,7 @@ fn of_library(status: &Value) -> Vec<Check> {
 fn of_uploads(status: &Value) -> Vec<Check> {
     let mut found = Vec::new();
     let blocked = &status["blocked"];
-    if blocked.is_object() && blocked["reason"] != "recordings_unreadable" {
+    if blocked.is_object() && !is_library_away(status) {
         let found_is = format!("blocked: {}", named(blocked, "reason"));
         found.push(check("uploads", Level::Fail, found_is, named(blocked, "hint")));
     } else if status["paused"].is_object() {

@@ -19,8 +19,9 @@ mod watch;
 use std::{
     fmt,
     io::{self, IsTerminal},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{self, ExitCode},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -34,7 +35,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use self::args::{Ask, Cli, Command};
-use crate::{config, engine::adopt::Options, serve};
+use crate::{config, engine::adopt::Options, serve, store::s3};
 
 /// How a command ended, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,11 +55,39 @@ enum Exit {
 /// Threads for disk and store work and for sending: enough for what `limits` allows at once, and bounded.
 const BLOCKING_THREADS_MAX: usize = QUERIES_AT_WORK_MAX + REPLIES_SENT_MAX + REFUSALS_SENT_MAX + 2 * CONCURRENCY_MAX;
 
+/// Arenas of glibc's allocator. It takes up to eight for each core, of which each keeps what was once used in it.
+const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+
+/// Begins the program anew with few arenas, unless somebody set how many: glibc reads that at the begin only. Where that
+/// is not possible the node takes more memory.
+fn keep_memory_small() {
+    let (name, value) = ARENAS;
+    if config::is_in_environment(name) {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut arguments = std::env::args_os();
+    let Some(called) = arguments.next() else { return };
+    // A loader that was given the program would be begun without it.
+    if Path::new(&called).file_name() != program.file_name() {
+        return;
+    }
+    // It returns only where it failed, and then all goes on as it is.
+    drop(process::Command::new(program).arg0(called).args(arguments).env(name, value).exec());
+}
+
 /// Runs the program.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let is_node = matches!(cli.command, Command::Serve { .. });
-    let directives = if is_node { "info,zenoh=error,zenoh_transport=off,zenoh_link=off" } else { "error,zenoh=off" };
+    if is_node {
+        keep_memory_small();
+    }
+    let directives = if is_node {
+        format!("info,zenoh=error,zenoh_transport=off,zenoh_link=off,{}", s3::QUIET)
+    } else {
+        "error,zenoh=off".into()
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(directives));
     let is_terminal = io::stderr().is_terminal();
     tracing_subscriber::fmt()

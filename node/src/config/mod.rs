@@ -180,6 +180,11 @@ pub fn home(flag: Option<PathBuf>) -> Result<PathBuf, NoHome> {
     Ok(std::path::absolute(&home).unwrap_or(home))
 }
 
+/// Tells whether the environment has a variable.
+pub fn is_in_environment(name: &str) -> bool {
+    environment().contains_key(name)
+}
+
 /// Tells whether a person wants no colours: `NO_COLOR` is set.
 pub fn wants_no_colour() -> bool {
     environment().get("NO_COLOR").is_some_and(|value| !value.is_empty())

@@ -623,7 +623,10 @@ impl Upload {
     }
 
     fn hear(&mut self, sync: &Sync, fact: &Fact) {
-        if let Fact::ChunkUploaded { recording, chunk, .. } | Fact::DeadLettered { recording, chunk, .. } = fact {
+        if let Fact::ChunkUploaded { recording, chunk, .. }
+        | Fact::DeadLettered { recording, chunk, .. }
+        | Fact::UploadFailed { recording, chunk, .. } = fact
+        {
             self.look_at(sync, &ChunkId { recording: recording.clone(), chunk: *chunk });
         }
     }

@@ -15,7 +15,7 @@ use tokio::{
 use super::transfer::Parcel;
 use crate::{
     content::{ContentError, PartDigests},
-    policy::parts::{BegunUpload, Parts, SentPart},
+    policy::parts::{BegunUpload, PUT_BYTES_MAX, Parts, SentPart},
     store::{FilePart, MultipartStore, PartSupport, StoreError, StoreErrorKind, Stored},
 };
 
@@ -33,6 +33,9 @@ pub trait PartsLog: fmt::Debug + Send + Sync {
 
     /// It is completed or given up.
     async fn ended(&self, upload_id: &str);
+
+    /// Tells whether the next part may go. Where it may not, the upload ends after those that are on their way.
+    fn may_go_on(&self) -> bool;
 }
 
 /// How a large chunk goes up.
@@ -63,14 +66,20 @@ pub(super) enum Sent {
 ///
 /// # Errors
 /// As `StoreErrorKind` tells; nothing of the object is visible then. `AlreadyExists`: something stands under its key.
-/// `Changed`: the store forgot the upload, and the next try begins anew.
+/// `Changed`: the store forgot the upload, and the next try begins anew. `Halted`: it may not go on now, and the next try
+/// does.
 ///
 /// # Cancellation
 /// The parts that were sent are kept; the object may be there: look before trying again.
 pub(super) async fn send(multi: &dyn MultipartStore, parcel: &Parcel, large: &Large) -> Result<Sent, StoreError> {
     let support = multi.support().await?;
-    if support == PartSupport::None {
-        return Ok(Sent::InOnePiece);
+    match support {
+        PartSupport::Unknown if parcel.size_bytes > PUT_BYTES_MAX || large.begun.is_some() => {
+            let message = format!("{} needs an upload in parts, and the store took none just now", parcel.key);
+            return Err(StoreError::new(StoreErrorKind::Retry { after: None }, message));
+        }
+        PartSupport::None | PartSupport::Unknown => return Ok(Sent::InOnePiece),
+        PartSupport::Unchecked | PartSupport::Checked => {}
     }
     let (mut upload, parts) = match resume(multi, parcel, large).await? {
         Some(resumed) => resumed,
@@ -130,6 +139,11 @@ async fn resume(
     match multi.parts(&parcel.key, &upload.upload_id).await {
         Ok(Some(listed)) => upload.keep_listed(&listed),
         Ok(None) => {
+            // Where it was no word of the store's, its parts would stay there for ever.
+            match multi.abort(&parcel.key, &upload.upload_id).await {
+                Err(error) if error.is_denied() => tracing::warn!(key = %parcel.key, %error, "an upload is forgotten"),
+                aborted => aborted?,
+            }
             large.log.ended(&upload.upload_id).await;
             return Ok(None);
         }
@@ -172,15 +186,19 @@ async fn send_parts(
         digests.finish(wanted)
     });
     let mut sending = FuturesUnordered::new();
-    let mut is_hashed = false;
-    while !is_hashed || !sending.is_empty() {
+    let (mut is_hashed, mut is_halted) = (false, false);
+    while !(is_hashed || is_halted) || !sending.is_empty() {
         tokio::select! {
             Some(sent) = sending.next(), if !sending.is_empty() => {
-                let (number, part): (u32, SentPart) = sent?;
+                let sent: Option<(u32, SentPart)> = sent?;
+                let Some((number, part)) = sent else {
+                    is_halted = true;
+                    continue;
+                };
                 large.log.sent(&upload.upload_id, number, part.clone()).await;
                 upload.sent.insert(number, part);
             }
-            next = next.recv(), if !is_hashed && sending.len() < PARTS_AHEAD_MAX => {
+            next = next.recv(), if !is_hashed && !is_halted && sending.len() < PARTS_AHEAD_MAX => {
                 let Some((number, digest)) = next else {
                     is_hashed = true;
                     continue;
@@ -193,6 +211,9 @@ async fn send_parts(
             }
         }
     }
+    if is_halted {
+        return Err(StoreError::new(StoreErrorKind::Halted, format!("{} is stopped between two parts", parcel.key)));
+    }
     let ended = |error| StoreError::new(StoreErrorKind::Retry { after: None }, format!("hashing ended: {error}"));
     hashing.await.map_err(ended)??;
     // A file that shrank and grew again meanwhile may leave more parts behind than it has.
@@ -200,7 +221,8 @@ async fn send_parts(
     Ok(())
 }
 
-/// Sends one part when there is a place for it. Bytes that arrived wrong are sent one more time, as with a whole chunk.
+/// Sends one part when there is a place for it; `None` where it may not go any more. Bytes that arrived wrong are sent one
+/// more time, as with a whole chunk.
 async fn send_part(
     multi: &dyn MultipartStore,
     parcel: &Parcel,
@@ -208,9 +230,12 @@ async fn send_part(
     upload_id: String,
     number: u32,
     part: FilePart,
-) -> Result<(u32, SentPart), StoreError> {
+) -> Result<Option<(u32, SentPart)>, StoreError> {
     let closed = |_| StoreError::new(StoreErrorKind::Retry { after: None }, "the node is ending");
     let _place = large.places.acquire_many(large.weight).await.map_err(closed)?;
+    if !large.log.may_go_on() {
+        return Ok(None);
+    }
     let sent = match multi.put_part(&parcel.key, &upload_id, number, &part).await {
         Err(error) if matches!(error.kind, StoreErrorKind::BadDigest) => {
             let part = FilePart { is_suspect: true, ..part };
@@ -218,5 +243,5 @@ async fn send_part(
         }
         sent => sent,
     };
-    sent.map(|sent| (number, sent))
+    sent.map(|sent| Some((number, sent)))
 }

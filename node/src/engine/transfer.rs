@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::multipart::{self, Large, Sent};
 use crate::{
-    content,
+    content::{self, ContentError},
     policy::{
         parts::{PUT_BYTES_MAX, Parts},
         queue::Outcome,
@@ -78,10 +78,15 @@ impl From<TransferError> for Outcome {
                 StoreErrorKind::Retry { after } => Self::Retry { after, message },
                 StoreErrorKind::Blocked(block) => Self::Blocked(block),
                 StoreErrorKind::AlreadyExists | StoreErrorKind::Changed => Self::Retry { after: None, message },
+                StoreErrorKind::Halted => Self::Halted,
+                // Too many open files, a disk that stumbles: nothing is wrong with the chunk before it is read.
+                StoreErrorKind::Content(ContentError::Unreadable { .. }) => Self::Unreadable(message),
                 StoreErrorKind::Rejected
                 | StoreErrorKind::BadDigest
                 | StoreErrorKind::Corrupt
-                | StoreErrorKind::Content(_) => Self::Dead(message),
+                | StoreErrorKind::Content(
+                    ContentError::Gone(_) | ContentError::Damaged { .. } | ContentError::Misnamed { .. },
+                ) => Self::Dead(message),
             },
         }
     }
@@ -99,14 +104,23 @@ impl From<TransferError> for Outcome {
 /// The object may be there: the next try finds it.
 pub async fn send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
     match try_send(store, probe, parcel).await {
-        Err(TransferError::Store(error)) if error.is_denied() => {
-            // Where the store takes others, it is this object that is denied, and no reason to stop them.
+        Err(TransferError::Store(error)) if error.may_be_of_one_object() => {
             store.probe().await?;
-            let message = format!("{} while the store takes others: {}", parcel.key, error.message);
-            Err(StoreError::new(StoreErrorKind::Rejected, message).into())
+            Err(of_this_object(parcel, error).into())
         }
         result => result,
     }
+}
+
+/// Says of a refusal that it is of this object, as the store takes others: no reason to stop those. What is refused by
+/// something that is no store may pass later.
+fn of_this_object(parcel: &Parcel, error: StoreError) -> StoreError {
+    let kind = if error.is_denied() { StoreErrorKind::Rejected } else { StoreErrorKind::Retry { after: None } };
+    let hint = match error.kind {
+        StoreErrorKind::Blocked(block) => format!("; {}", block.hint),
+        _ => String::new(),
+    };
+    StoreError::new(kind, format!("{} while the store takes others: {}{hint}", parcel.key, error.message))
 }
 
 /// Puts a chunk in the place of whatever stands under its key, and tells how it is known to be there. Idempotent.
@@ -244,15 +258,12 @@ async fn put(store: &dyn ObjectStore, parcel: &Parcel) -> Result<Stored, StoreEr
     if matches!(error.kind, StoreErrorKind::BadDigest) {
         return store.put(&parcel.key, &body, PutMode::Create).await;
     }
-    if !error.is_denied() {
+    if !error.may_be_of_one_object() {
         return Err(error);
     }
     store.probe().await?;
     match store.put(&parcel.key, &body, PutMode::Create).await {
-        Err(error) if error.is_denied() => {
-            let message = format!("{} while the store takes others: {}", parcel.key, error.message);
-            Err(StoreError::new(StoreErrorKind::Rejected, message))
-        }
+        Err(error) if error.may_be_of_one_object() => Err(of_this_object(parcel, error)),
         other => other,
     }
 }

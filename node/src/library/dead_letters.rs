@@ -4,7 +4,9 @@
 
 use std::{io, path::Path};
 
-use bubbaloop_storage_schemas::{ChunkName, Digest, RecordingName, UnixNs, journal::StoreId, limits::DEAD_LETTERS_MAX};
+use bubbaloop_storage_schemas::{
+    ChunkName, Digest, RecordingName, UnixNs, journal::StoreId, limits::DEAD_LETTERS_MAX, reply::ChunkLocal,
+};
 use serde::{Deserialize, Serialize};
 
 use super::scan::ChunkEntry;
@@ -46,12 +48,21 @@ pub struct FileSeen {
     pub changed_at_ns: UnixNs,
     /// What its bytes should hash to, where that is known.
     pub sha256: Option<Digest>,
+    /// It was there.
+    #[serde(default = "was_there")]
+    pub is_there: bool,
+}
+
+/// Letters of the first version do not tell.
+const fn was_there() -> bool {
+    true
 }
 
 impl FileSeen {
     /// Takes down how a chunk's file looks.
     pub const fn of(chunk: &ChunkEntry) -> Self {
-        Self { size_bytes: chunk.size_bytes, changed_at_ns: chunk.finalized_at_ns, sha256: chunk.digest }
+        let is_there = matches!(chunk.facts.local, ChunkLocal::Present | ChunkLocal::Damaged);
+        Self { size_bytes: chunk.size_bytes, changed_at_ns: chunk.finalized_at_ns, sha256: chunk.digest, is_there }
     }
 }
 
@@ -106,7 +117,7 @@ mod tests {
             attempts: 2,
             last_tried_at_ns: 7,
             is_damaged: true,
-            file: FileSeen { size_bytes: 1, changed_at_ns: 5, sha256: Some(digest) },
+            file: FileSeen { size_bytes: 1, changed_at_ns: 5, sha256: Some(digest), is_there: true },
         }
     }
 

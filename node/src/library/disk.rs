@@ -10,6 +10,15 @@ pub fn device(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|metadata| metadata.dev())
 }
 
+/// Returns which folder stands at a path: its file system and its number there. It holds as long as the file system is
+/// mounted.
+///
+/// # Errors
+/// There is nothing there, or it can't be looked at.
+pub fn place(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
 /// Returns how many bytes the node may still write to the disk of a path.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! This machine's disk: the recordings as manifest, files and journal tell them, merged.
 //!
 //! ```text
+//! <home>/recordings/.library.json                the folder's mark: another disk in its place has another, or none
 //! <home>/recordings/<recording>/manifest.json   the recorder's, until the recording has ended
 //! <home>/recordings/<recording>/uploads.jsonl   the journal: ours alone
 //! <home>/recordings/<recording>/chunks/         the chunks' files
@@ -25,6 +26,9 @@ pub mod scan;
 pub mod source;
 pub mod state;
 pub mod unmanaged;
+
+/// The mark of a folder of recordings. A hidden file is no recording.
+pub const MARK_FILE: &str = ".library.json";
 
 /// Returns when a file changed last; zero before 1970.
 fn mtime_ns(metadata: &Metadata) -> UnixNs {

@@ -223,7 +223,8 @@ impl Fingerprint {
 
     /// A change within a file system clock's grain of the reading may show the same mtime.
     fn is_settled(&self, now_ns: UnixNs) -> bool {
-        self.0.iter().flatten().all(|(_, mtime_ns, _)| mtime_ns.saturating_add(GRAIN_NS) < now_ns)
+        self.0[0].is_some()
+            && self.0.iter().flatten().all(|(_, mtime_ns, _)| mtime_ns.saturating_add(GRAIN_NS) < now_ns)
     }
 }
 
@@ -564,7 +565,8 @@ fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
     for entry in entries.take(CHUNKS_PER_RECORDING_MAX) {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
+        // A name that is no text is a stray's.
+        let name = &*name.to_string_lossy();
         let chunk = ChunkName::from_str(name).ok();
         let is_stray = chunk.is_none() && name.ends_with(".mcap") && !name.starts_with('.');
         if chunk.is_none() && !is_stray && !name.ends_with(".active") {
@@ -579,7 +581,14 @@ fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
                 files.written_at_ns = files.written_at_ns.max(mtime_ns(&metadata));
                 files.open.push(name.into());
             }
-            (Ok(_), Some(_)) => {}
+            // A link does not go up, and what it points to may be nowhere else.
+            (Ok(_), Some(_)) => match fs::metadata(entry.path()) {
+                Ok(metadata) if metadata.is_file() => {
+                    files.strays = (files.strays.0 + 1, files.strays.1 + size_of(&metadata));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => files.strays.0 += 1,
+                Ok(_) | Err(_) => {}
+            },
             (Err(error), _) if error.kind() == io::ErrorKind::NotFound => {}
             (Err(error), _) => return Err(error),
         }

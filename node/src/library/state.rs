@@ -10,7 +10,10 @@ use std::{
 use bubbaloop_storage_schemas::{UnixNs, journal::StoreId, reply::Paused};
 use serde::{Deserialize, Serialize};
 
-use crate::{content, durable};
+use crate::{
+    content::{self, ContentError},
+    durable,
+};
 
 /// Largest file that is read.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -25,6 +28,8 @@ pub struct NodeState {
     pub verified: Option<Verified>,
     /// The marks of the local stores that were used, by folder.
     pub local_stores: BTreeMap<PathBuf, String>,
+    /// The marks of the folders of recordings, by folder.
+    pub libraries: BTreeMap<PathBuf, String>,
 }
 
 /// A pass that compared the marks with what the store lists.
@@ -46,11 +51,17 @@ impl NodeState {
     /// Changes the state. One at a time: the file has one writer.
     ///
     /// # Errors
-    /// The disk is full or not writable; the old state stands.
+    /// The disk is full or not writable, or what stands there can't be read; the old state stands.
     pub fn update(path: &Path, change: impl FnOnce(&mut Self)) -> io::Result<()> {
         static ONE_WRITER: Mutex<()> = Mutex::new(());
         let _one_writer = ONE_WRITER.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = Self::load(path);
+        let text = match content::read(path, FILE_BYTES_MAX) {
+            Ok(text) => text,
+            Err(ContentError::Gone(_)) => Vec::new(),
+            // What stands there must not be lost for want of a look at it.
+            Err(error) => return Err(io::Error::other(error.to_string())),
+        };
+        let mut state = serde_json::from_slice(&text).unwrap_or_default();
         change(&mut state);
         durable::replace(path, &serde_json::to_vec_pretty(&state)?)
     }

@@ -45,6 +45,11 @@ pub struct Unmanaged {
 }
 
 impl Unmanaged {
+    /// Tells whether any of its files is in no recording.
+    pub const fn is_any_unadopted(&self) -> bool {
+        self.files > self.adopted_files
+    }
+
     /// One without a file.
     pub const fn empty(layout: &'static str) -> Self {
         Self {

@@ -9,9 +9,12 @@ use std::{
     time::Duration,
 };
 
-use bubbaloop_storage_schemas::{ChunkName, RecordingName, UnixNs};
+use bubbaloop_storage_schemas::{RecordingName, UnixNs};
 
+pub use self::told::{Block, ChunkId, DeadLetter, Item, Limits, Next, Offered, Order, Outcome, Stage, Still};
 use super::{Tick, backoff};
+
+mod told;
 
 /// How often a dead letter is tried again by itself.
 pub const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -19,135 +22,12 @@ pub const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much one success adds at most to the time in which the store is known to take chunks.
 const SERVED_STEP_MAX: Duration = Duration::from_secs(60);
 
+/// Local files that can't be read one after the other, after which it is taken for the machine's fault and not theirs:
+/// one at a time is tried then, as where the store fails.
+const UNREADABLE_MAX: u32 = 8;
+
 /// What a chunk counts at most of the link's room: of a larger one only some parts are on their way.
 const WEIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// Which chunk.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChunkId {
-    /// Its recording.
-    pub recording: RecordingName,
-    /// Its name.
-    pub chunk: ChunkName,
-}
-
-/// A chunk that is to be uploaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Which.
-    pub id: ChunkId,
-    /// Its size.
-    pub size_bytes: u64,
-    /// When it was finalized.
-    pub finalized_at_ns: UnixNs,
-    /// What its recording's tags make of it: a lower one goes first.
-    pub rank: u32,
-    /// It was finalized in this run, so its first try needs no look at the store before.
-    pub is_fresh: bool,
-}
-
-/// Which of two chunks goes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// The one that was finalized earlier.
-    #[default]
-    Oldest,
-    /// The one that was finalized later.
-    Newest,
-}
-
-/// The settings of the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Uploads at once.
-    pub concurrency: usize,
-    /// Chunks that are held; what is over is offered again later.
-    pub chunks_max: usize,
-    /// How long a chunk may fail while the store takes others.
-    pub give_up_after: Duration,
-    /// Which goes first.
-    pub order: Order,
-}
-
-/// What came of an offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offered {
-    /// It waits now.
-    Queued,
-    /// It is here already: waiting, on its way, or a dead letter.
-    Known,
-    /// There is no room: offer it again when the queue has drained.
-    Full,
-}
-
-/// How a try ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The chunk is proven, or needs no upload any more.
-    Settled,
-    /// It may succeed later; the store may have said when.
-    Retry {
-        /// Not before this long.
-        after: Option<Duration>,
-        /// What went wrong.
-        message: String,
-    },
-    /// A fact stops all uploads.
-    Blocked(Block),
-    /// This chunk will not succeed until something changes; the store is fine.
-    Dead(String),
-}
-
-/// A fact that stops all uploads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
-    /// Its class.
-    pub reason: String,
-    /// What a person can do.
-    pub hint: String,
-}
-
-/// What to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
-    /// Upload this chunk, then report with [`Queue::finish`]; `attempt` counts from 1.
-    Start {
-        /// The chunk.
-        item: Item,
-        /// Which try it is.
-        attempt: u32,
-    },
-    /// Probe the store, then report with [`Queue::probed`].
-    Probe,
-    /// Nothing until this tick, or until something is told.
-    WaitUntil(Tick),
-    /// Nothing until something is told.
-    Idle,
-}
-
-/// A chunk that was given up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeadLetter {
-    /// The chunk.
-    pub item: Item,
-    /// Why.
-    pub reason: String,
-    /// How often it was tried.
-    pub attempts: u32,
-    /// When it is tried again by itself.
-    pub retry_at: Tick,
-}
-
-/// Where a chunk is in the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage<'a> {
-    /// It waits.
-    Waiting,
-    /// It is on its way.
-    InFlight,
-    /// It was given up, for this reason.
-    Dead(&'a str),
-}
 
 /// Whether uploads go out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +53,10 @@ struct Try {
     failed_after: Option<u64>,
     /// How often it failed while others went up: that is its own fault and not the store's.
     strikes: u32,
+    /// Why its file could not be read at the last try.
+    unreadable: Option<String>,
+    /// When that began.
+    unreadable_since: Option<Tick>,
     /// Parts of it arrived in the running try.
     has_progressed: bool,
     /// The gate's era in which the running try began: an older try's failure says nothing of the gate now.
@@ -188,6 +72,8 @@ impl Try {
             failing_since: None,
             failed_after: None,
             strikes: 0,
+            unreadable: None,
+            unreadable_since: None,
             has_progressed: false,
             era: 0,
         }
@@ -227,6 +113,8 @@ pub struct Queue {
     /// For how long the store was seen to take chunks: an outage does not count.
     served: Duration,
     last_success: Option<Tick>,
+    /// Tries since the last success that ended at a file that can't be read.
+    unreadable_in_a_row: u32,
 }
 
 impl Queue {
@@ -247,6 +135,7 @@ impl Queue {
             dead: BTreeMap::new(),
             served: Duration::ZERO,
             last_success: None,
+            unreadable_in_a_row: 0,
         }
     }
 
@@ -332,7 +221,7 @@ impl Queue {
         }
     }
 
-    /// Lets the chunks of a recording (of all, without one) go first, its dead letters too.
+    /// Lets the chunks of a recording (of all, without one) go first, its dead letters and those on their way too.
     pub fn urge(&mut self, recording: Option<&RecordingName>) {
         let is_meant = |id: &ChunkId| recording.is_none_or(|recording| *recording == id.recording);
         let dead: Vec<_> = self.dead.keys().filter(|id| is_meant(id)).cloned().collect();
@@ -346,9 +235,12 @@ impl Queue {
             if let Some(entry) = self.waiting.remove(&id) {
                 self.order.remove(&self.place(&entry));
                 self.later.retain(|(_, later), ()| *later != entry.item.id);
-                self.wait(Try { is_urgent: true, ..entry });
+                // Why it failed before is no answer to who asks now.
+                self.wait(Try { is_urgent: true, unreadable: None, ..entry });
             }
         }
+        // What is on its way goes on then, whatever the hour.
+        self.in_flight.values_mut().filter(|entry| is_meant(&entry.item.id)).for_each(|entry| entry.is_urgent = true);
     }
 
     /// Forgets a chunk that waits or was given up; one that is on its way is settled by its outcome.
@@ -382,6 +274,7 @@ impl Queue {
         let Some(mut entry) = self.waiting.remove(&place.id) else { return self.idle() };
         entry.era = self.era;
         entry.has_progressed = false;
+        entry.unreadable = None;
         entry.attempts = entry.attempts.saturating_add(1);
         let next = Next::Start { item: entry.item.clone(), attempt: entry.attempts };
         self.in_flight.insert(place.id, entry);
@@ -395,11 +288,19 @@ impl Queue {
             Outcome::Settled => self.succeeded(now),
             Outcome::Dead(reason) => self.bury(entry, reason, now),
             Outcome::Blocked(block) => {
+                entry.unreadable_since = None;
                 self.wait(entry);
                 self.block(block, now);
             }
+            Outcome::Halted => {
+                entry.unreadable_since = None;
+                entry.attempts = entry.attempts.saturating_sub(1);
+                self.wait(entry);
+            }
+            Outcome::Unreadable(message) => self.not_read(entry, message, now, jitter),
             Outcome::Retry { after, message } => {
                 let is_of_this_era = entry.era == self.era;
+                entry.unreadable_since = None;
                 if entry.has_progressed {
                     // The link carries something, and what it carried stays: it is worth another try at once.
                     (entry.failing_since, entry.strikes) = (None, 0);
@@ -414,9 +315,7 @@ impl Queue {
                 }
                 let is_its_own = entry.failed_after.replace(self.successes).is_some_and(|then| then < self.successes);
                 if is_its_own {
-                    entry.strikes = entry.strikes.saturating_add(1);
-                    let wait = backoff::delay(entry.strikes.saturating_add(1), jitter).max(after.unwrap_or_default());
-                    self.put_off(entry, now.after(wait));
+                    self.strike(entry, after, now, jitter);
                     return;
                 }
                 self.wait(entry);
@@ -456,7 +355,7 @@ impl Queue {
     pub fn finish_other(&mut self, outcome: &Outcome, now: Tick, jitter: f64) {
         match outcome {
             Outcome::Settled => self.succeeded(now),
-            Outcome::Dead(_) => {}
+            Outcome::Dead(_) | Outcome::Unreadable(_) | Outcome::Halted => {}
             Outcome::Blocked(block) => {
                 self.block(block.clone(), now);
             }
@@ -475,8 +374,8 @@ impl Queue {
         true
     }
 
-    /// Tells what a probe found: nothing wrong, or what still stops uploads.
-    pub fn probed(&mut self, found: Result<(), Block>, now: Tick) {
+    /// Tells what a probe found: nothing wrong, or what still stops uploads. Without an answer the fact is taken to last.
+    pub fn probed(&mut self, found: Result<(), Still>, now: Tick) {
         let Gate::Blocked { block, probes, probe_at: at, is_probing } = &mut self.gate else { return };
         match found {
             Ok(()) => {
@@ -484,9 +383,15 @@ impl Queue {
                 self.gate = Gate::Open;
             }
             Err(still) => {
-                *block = still;
+                let after = match still {
+                    Still::Blocked(found) => {
+                        *block = found;
+                        None
+                    }
+                    Still::Unanswered { after } => after,
+                };
                 *probes = probes.saturating_add(1);
-                *at = probe_at(*probes, now);
+                *at = probe_at(*probes, now).max(now.after(after.unwrap_or_default()));
                 *is_probing = false;
             }
         }
@@ -519,6 +424,21 @@ impl Queue {
         } else {
             self.dead.get(id).map(|letter| Stage::Dead(&letter.reason))
         }
+    }
+
+    /// Returns why the file of a chunk that waits could not be read, where its last try ended so.
+    pub fn unreadable(&self, id: &ChunkId) -> Option<&str> {
+        self.waiting.get(id)?.unreadable.as_deref()
+    }
+
+    /// Tells whether a chunk that is on its way would be started in these hours.
+    pub fn may_go_on(&self, id: &ChunkId) -> bool {
+        !self.is_window_closed || self.in_flight.get(id).is_some_and(|entry| entry.is_urgent)
+    }
+
+    /// Tells whether nothing waits and nothing is on its way.
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight.is_empty()
     }
 
     /// Returns how many chunks wait.
@@ -577,6 +497,29 @@ impl Queue {
         self.waiting.insert(entry.item.id.clone(), entry);
     }
 
+    /// Puts a chunk off that has a fault of its own.
+    fn strike(&mut self, mut entry: Try, after: Option<Duration>, now: Tick, jitter: f64) {
+        entry.strikes = entry.strikes.saturating_add(1);
+        let wait = backoff::delay(entry.strikes.saturating_add(1), jitter).max(after.unwrap_or_default());
+        self.put_off(entry, now.after(wait));
+    }
+
+    /// Takes in that a chunk's file could not be read: it is put off, and given up only when that lasts.
+    fn not_read(&mut self, mut entry: Try, message: String, now: Tick, jitter: f64) {
+        let since = *entry.unreadable_since.get_or_insert(now);
+        if now.since(since) > self.limits.give_up_after {
+            self.bury(entry, message, now);
+            return;
+        }
+        entry.unreadable = Some(message);
+        let is_of_this_era = entry.era == self.era;
+        self.strike(entry, None, now, jitter);
+        self.unreadable_in_a_row = self.unreadable_in_a_row.saturating_add(1);
+        if is_of_this_era && self.unreadable_in_a_row > UNREADABLE_MAX {
+            self.failed(None, now, jitter);
+        }
+    }
+
     fn bury(&mut self, entry: Try, reason: String, now: Tick) {
         let retry_at = now.after(DEAD_LETTER_RETRY);
         let letter = DeadLetter { item: entry.item, reason, attempts: entry.attempts, retry_at };
@@ -607,6 +550,7 @@ impl Queue {
 
     fn succeeded(&mut self, now: Tick) {
         self.successes += 1;
+        self.unreadable_in_a_row = 0;
         if let Some(last) = self.last_success.replace(now) {
             self.served += now.since(last).min(SERVED_STEP_MAX);
         }

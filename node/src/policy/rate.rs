@@ -1,6 +1,9 @@
 //! How fast bytes go up, how fast they may, and how fast the disk fills.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use super::Tick;
 
@@ -20,32 +23,42 @@ const DISK_WINDOW_MIN: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub struct Throughput {
     /// Per second, so that its size is bounded.
-    seconds: VecDeque<(u64, u64)>,
+    seconds: BTreeMap<u64, u64>,
 }
 
 impl Throughput {
-    /// Adds bytes that were just proven.
+    /// Adds bytes of this instant.
     pub fn add(&mut self, bytes: u64, now: Tick) {
+        self.add_over(bytes, now, now);
+    }
+
+    /// Adds bytes that came evenly since `began`. What of them came before the last minute does not count.
+    pub fn add_over(&mut self, bytes: u64, began: Tick, now: Tick) {
         self.expire(now);
-        let second = now.0.as_secs();
-        match self.seconds.back_mut() {
-            Some((last, sum)) if *last == second => *sum += bytes,
-            _ => self.seconds.push_back((second, bytes)),
+        let (first, last) = (began.0.as_secs().min(now.0.as_secs()), now.0.as_secs());
+        let each = bytes / (last - first + 1);
+        for second in first.max(Self::oldest(now))..last {
+            *self.seconds.entry(second).or_default() += each;
         }
+        *self.seconds.entry(last).or_default() += bytes - each * (last - first);
+    }
+
+    fn oldest(now: Tick) -> u64 {
+        now.0.saturating_sub(UPLOAD_WINDOW).as_secs()
     }
 
     /// Returns the mean since the first bytes of the last minute; zero without any.
     pub fn bytes_per_s(&mut self, now: Tick) -> u64 {
         self.expire(now);
-        let Some((first, _)) = self.seconds.front() else { return 0 };
+        let Some((first, _)) = self.seconds.first_key_value() else { return 0 };
         let lasted = now.0.as_secs().saturating_sub(*first) + 1;
-        self.seconds.iter().map(|(_, bytes)| bytes).sum::<u64>() / lasted
+        self.seconds.values().sum::<u64>() / lasted
     }
 
     fn expire(&mut self, now: Tick) {
-        let oldest = now.0.saturating_sub(UPLOAD_WINDOW).as_secs();
-        while self.seconds.front().is_some_and(|(second, _)| *second < oldest) {
-            self.seconds.pop_front();
+        let oldest = Self::oldest(now);
+        while self.seconds.first_key_value().is_some_and(|(second, _)| *second < oldest) {
+            self.seconds.pop_first();
         }
     }
 }
@@ -144,6 +157,18 @@ mod tests {
         assert!(rate.bytes_per_s(at(230)) < 600);
         assert_eq!(rate.bytes_per_s(at(260)), 0);
         assert!(rate.seconds.is_empty());
+    }
+
+    #[test]
+    fn what_took_long_counts_over_all_of_its_time_and_no_more_than_the_last_minute_of_it() {
+        let mut rate = Throughput::default();
+        rate.add_over(1000, at(100), at(109));
+        assert_eq!(rate.bytes_per_s(at(109)), 100);
+        rate.add_over(105, at(105), at(109));
+        assert_eq!(rate.bytes_per_s(at(109)), 110, "beside what came meanwhile");
+        let mut slow = Throughput::default();
+        slow.add_over(100_000, at(0), at(999));
+        assert_eq!((slow.bytes_per_s(at(999)), slow.seconds.len()), (100, 61));
     }
 
     #[test]

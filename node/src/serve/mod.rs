@@ -155,8 +155,10 @@ impl Node {
         let home = self.home.clone();
         let admin_token = admin::ensure(&home, &mut config, || self.load());
         let identity = identity(&self.home, &mut config)?;
-        if config.settings.recordings_dir.starts_with(&self.home) {
-            durable::create_folder(&config.settings.recordings_dir).map_err(|source| self.home_error(source))?;
+        let recordings = &config.settings.recordings_dir;
+        // A link that leads nowhere is waited for: its disk may not be mounted yet.
+        if recordings.starts_with(&self.home) && !recordings.is_symlink() {
+            durable::create_folder(recordings).map_err(|source| self.home_error(source))?;
         }
         let place = Place::of(&config.settings.store);
         let parted = compose(&self.home, config, admin_token, &identity).await;

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use super::Service;
 use crate::{
+    engine::sync::Away,
     library::{
         dead_letters::Letter,
         scan::{ChunkEntry, Look, Recording},
@@ -172,7 +173,7 @@ impl Service {
     }
 
     pub(super) fn scanned(&self) -> Result<(), Refusal> {
-        if let Some((error, _)) = self.sync.unscannable() {
+        if let Some((Away::Unreadable(error), _)) = self.sync.away() {
             let folder = self.setup.recordings.display();
             let refusal = Refusal::new(ErrorCode::Unavailable, format!("the folder {folder} can't be read: {error}"));
             return Err(refusal.hint("mount or make it, or set recordings_dir; status tells when it is there again"));

@@ -12,9 +12,9 @@ use bubbaloop_storage_schemas::{
 
 use super::Service;
 use crate::{
-    engine::sync::Going,
-    library::{disk, scan::Recording, unmanaged::Unmanaged},
-    policy::recording,
+    engine::sync::{Away, Going},
+    library::{MARK_FILE, disk, scan::Recording, unmanaged::Unmanaged},
+    policy::{queue::Block, recording},
 };
 
 /// What is not proven in a store that is another disk.
@@ -39,8 +39,8 @@ impl AtRisk {
 
     /// Adds what of it is in no recording: what was adopted is told by the recordings that were made of it.
     fn add_unmanaged(&mut self, found: &Unmanaged) {
-        let files = found.files - found.adopted_files;
-        if files > 0 {
+        if found.is_any_unadopted() {
+            let files = found.files - found.adopted_files;
             self.add(found.size_bytes - found.adopted_bytes, files, Some(found.oldest_at_ns));
         }
     }
@@ -77,10 +77,9 @@ impl Service {
             at_risk.add_unmanaged(found);
         }
         let now = self.clock.tick();
-        let (scanned, unscannable) = (self.sync.is_scanned(), self.sync.unscannable());
+        let (scanned, away) = (self.sync.is_scanned(), self.sync.away());
         // Of what can't be looked at nothing may be said.
-        let is_known =
-            scanned && !self.sync.is_in_doubt() && unscannable.is_none() && self.sync.unreadable().is_empty();
+        let is_known = scanned && !self.sync.is_in_doubt() && away.is_none() && self.sync.unreadable().is_empty();
         let (queue, dead_letters, library) = self.sync.read(|recordings, queue| {
             let mut library =
                 LibraryStatus { scanned, recordings: recordings.len() as u64, ..LibraryStatus::default() };
@@ -114,16 +113,12 @@ impl Service {
             disk_low_bytes: self.sync.disk_low_bytes(),
             paused: self.sync.paused(),
             upload_window: self.sync.window(),
-            blocked: unscannable.map(|found| self.unscannable(found)).or(block.map(|(block, since_ns)| Blocked {
-                reason: block.reason,
-                since_ns,
-                hint: block.hint,
-            })),
+            blocked: self.blocked(away, block),
             failing,
             queue,
             dead_letters,
             refused_events: self.sync.refused_events(),
-            clock_offset_ms: probe.and_then(|probe| probe.clock_offset_ms),
+            clock_offset_ms: self.sync.clock_offset_ms(),
             twins: self.sync.twins(),
             durable: self.sync.is_durable(),
             store: StoreStatus {
@@ -140,12 +135,34 @@ impl Service {
         })))
     }
 
-    fn unscannable(&self, (error, since_ns): (String, UnixNs)) -> Blocked {
+    /// Tells what a person should mend first: what stops uploads, save that nothing is there to be sent.
+    fn blocked(&self, away: Option<(Away, UnixNs)>, block: Option<(Block, UnixNs)>) -> Option<Blocked> {
+        let block = block.map(|(Block { reason, hint }, since_ns)| Blocked { reason, since_ns, hint });
+        match away {
+            Some((Away::Unreadable(_), _)) => away.map(|found| self.away(found)),
+            Some((Away::Changed, _)) => block.or_else(|| away.map(|found| self.away(found))),
+            None => block,
+        }
+    }
+
+    fn away(&self, (away, since_ns): (Away, UnixNs)) -> Blocked {
         let folder = self.setup.recordings.display();
-        let hint = format!(
-            "the folder of recordings {folder} can't be read: {error}; mount or make it, or set recordings_dir"
-        );
-        Blocked { reason: "recordings_unreadable".into(), since_ns, hint }
+        let (reason, hint) = match away {
+            Away::Unreadable(error) => (
+                "recordings_unreadable",
+                format!(
+                    "the folder of recordings {folder} can't be read: {error}; mount or make it, or set recordings_dir"
+                ),
+            ),
+            Away::Changed => (
+                "recordings_changed",
+                format!(
+                    "another folder stands at {folder} than the one that held the recordings: mount its disk; if this one \
+                     is to take its place, make the empty file {folder}/{MARK_FILE}; what is there goes up meanwhile"
+                ),
+            ),
+        };
+        Blocked { reason: reason.into(), since_ns, hint }
     }
 
     /// Tells whether the store is on the library's own disk; `None` while that is not known.

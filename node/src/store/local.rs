@@ -34,7 +34,6 @@ use bubbaloop_storage_schemas::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
-use uuid::Uuid;
 
 use super::{
     ACCESS_DENIED, Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored,
@@ -43,6 +42,7 @@ use super::{
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
     durable::{self, Replace, Staged},
+    mark,
     policy::queue::Block,
 };
 
@@ -63,12 +63,6 @@ pub struct LocalStore {
     /// The mark of the store that this is, once it was opened: requests to another are refused.
     mark: Arc<OnceLock<String>>,
     throttle: Option<Arc<Throttle>>,
-}
-
-/// What `store.json` holds.
-#[derive(Debug, Serialize, Deserialize)]
-struct Mark {
-    id: String,
 }
 
 /// What is kept beside an object.
@@ -153,15 +147,14 @@ impl LocalStore {
 
     /// Returns the mark in the folder; `None` where there is none.
     pub fn read_mark(&self) -> Option<String> {
-        let text = content::read(&self.root.join(".bubbaloop/store.json"), SEAL_BYTES_MAX).ok()?;
-        serde_json::from_slice(&text).ok().map(|Mark { id }| id)
+        mark::read(&self.root.join(".bubbaloop/store.json")).ok().flatten()
     }
 
     fn make_mark(&self) -> io::Result<String> {
-        let id = Uuid::new_v4().simple().to_string();
+        let (id, text) = mark::new()?;
         durable::create_folder(&self.root.join(".bubbaloop/staging"))?;
         let mut staged = self.stage()?;
-        staged.write(&serde_json::to_vec(&Mark { id: id.clone() })?)?;
+        staged.write(&text)?;
         staged.sync()?;
         match staged.commit(&self.root.join(".bubbaloop/store.json"), Replace::Refused) {
             Ok(()) => Ok(id),
@@ -481,6 +474,10 @@ impl ObjectStore for LocalStore {
                 .map_err(|error| store.failed(&format!("remove {key}"), &error))
         })
         .await
+    }
+
+    fn clock_offset_ms(&self) -> Option<i64> {
+        Some(0)
     }
 
     async fn probe(&self) -> Result<Probe, StoreError> {

@@ -30,6 +30,10 @@ pub const PROBE_FOLDER: &str = ".probe";
 /// The reason of a block: the key may not do what was asked. It may hold for one object only.
 pub const ACCESS_DENIED: &str = "access_denied";
 
+/// The reason of a block: what answers is no store. It may hold for one object only, as of a proxy that takes no large
+/// bodies.
+pub const NOT_AN_OBJECT_STORE: &str = "not_an_object_store";
+
 /// What is stored under a key.
 #[derive(Debug, Clone)]
 pub enum Body {
@@ -131,6 +135,8 @@ pub struct FilePart {
 pub enum PartSupport {
     /// Nothing: large objects go up in one piece.
     None,
+    /// It took none just now and did not say that it never does: it is asked again.
+    Unknown,
     /// It takes them, and checks no part's digest.
     Unchecked,
     /// It takes them, and refuses a part with other bytes than its digest says.
@@ -205,6 +211,8 @@ pub enum StoreErrorKind {
     },
     /// A fact stops every request until it ends.
     Blocked(Block),
+    /// A pause, or the end of the hours, came between two parts: no failure, and what was sent stays.
+    Halted,
     /// This request will not pass until something changes; others may.
     Rejected,
     /// The bytes that arrived were not those that were sent.
@@ -237,7 +245,16 @@ impl StoreError {
 
     /// Tells whether the key may not do what was asked, at least with this object.
     pub fn is_denied(&self) -> bool {
-        matches!(&self.kind, StoreErrorKind::Blocked(block) if block.reason == ACCESS_DENIED)
+        self.is_blocked_by(ACCESS_DENIED)
+    }
+
+    /// Tells whether what blocks may hold for this object only. A probe tells.
+    pub fn may_be_of_one_object(&self) -> bool {
+        self.is_denied() || self.is_blocked_by(NOT_AN_OBJECT_STORE)
+    }
+
+    fn is_blocked_by(&self, reason: &str) -> bool {
+        matches!(&self.kind, StoreErrorKind::Blocked(block) if block.reason == reason)
     }
 }
 
@@ -298,6 +315,11 @@ pub trait ObjectStore: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// As [`StoreErrorKind`] tells: `Blocked` names what a person must mend.
     async fn probe(&self) -> Result<Probe, StoreError>;
+
+    /// Returns the store's clock minus ours now, in milliseconds, as far as its answers told it.
+    fn clock_offset_ms(&self) -> Option<i64> {
+        None
+    }
 
     /// Returns how large objects are sent in parts; `None` where they never are.
     fn multipart(&self) -> Option<&dyn MultipartStore> {

@@ -1,41 +1,58 @@
-//! One limit over the bytes of all uploads, which may be changed while they go.
+//! One limit over the bytes of all uploads, which may be changed while they go, and their rate.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use crate::{clock::Clock, policy::rate::Bucket};
+use crate::{
+    clock::Clock,
+    policy::rate::{Bucket, Throughput},
+};
 
-/// Tells each upload when its next bytes may go.
+/// Tells each upload when its next bytes may go, and counts them.
 #[derive(Debug)]
 pub struct Throttle {
-    bucket: Mutex<Bucket>,
+    state: Mutex<State>,
     clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bucket: Bucket,
+    left: Throughput,
 }
 
 impl Throttle {
     /// Makes one without a limit.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { bucket: Mutex::default(), clock }
+        Self { state: Mutex::default(), clock }
     }
 
-    fn bucket(&self) -> MutexGuard<'_, Bucket> {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the limit, in bytes per second over all uploads; `None` ends it.
     pub fn set(&self, bytes_per_s: Option<u64>) {
-        self.bucket().set(bytes_per_s, self.clock.tick());
+        self.state().bucket.set(bytes_per_s, self.clock.tick());
     }
 
     /// Returns how many bytes go at a time; all of them without a limit.
     pub fn piece_bytes(&self) -> usize {
-        self.bucket().piece_bytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
+        self.state().bucket.piece_bytes().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX)
     }
 
-    /// Reserves bytes, and returns how long to wait before they may go.
+    /// Reserves bytes, and returns how long to wait before they may go. They count as gone.
     pub fn reserve(&self, bytes: usize) -> Duration {
-        self.bucket().reserve(bytes as u64, self.clock.tick())
+        let now = self.clock.tick();
+        let mut state = self.state();
+        state.left.add(bytes as u64, now);
+        state.bucket.reserve(bytes as u64, now)
+    }
+
+    /// Returns how many bytes left for the store per second over the last minute. That they arrived is not known.
+    pub fn bytes_per_s(&self) -> u64 {
+        self.state().left.bytes_per_s(self.clock.tick())
     }
 }

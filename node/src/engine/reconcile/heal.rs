@@ -223,7 +223,9 @@ impl Reconcile<'_> {
             }
         };
         match fact {
-            Fact::ChunkUploaded { recording, chunk, .. } | Fact::DeadLettered { recording, chunk, .. } => {
+            Fact::ChunkUploaded { recording, chunk, .. }
+            | Fact::DeadLettered { recording, chunk, .. }
+            | Fact::UploadFailed { recording, chunk, .. } => {
                 let id = ChunkId { recording, chunk };
                 if waiting.contains(&id) { vec![id] } else { Vec::new() }
             }

@@ -83,7 +83,7 @@ impl Sync {
     ///
     /// Nothing goes while anything is in doubt: the store's time, its marks, or whether it is another disk.
     pub async fn make_room(self: &Arc<Self>) {
-        if !self.state().tuning.retention.is_set() || !self.is_scanned() {
+        if !self.state().tuning.retention.is_set() || !self.is_scanned() || self.away().is_some() {
             return;
         }
         let sync = Arc::clone(self);
@@ -106,7 +106,7 @@ impl Sync {
 
     /// Plans what goes; `None` while nothing may.
     fn plan_room(&self) -> Option<(Plan, HashMap<ChunkId, Evictable>)> {
-        let offset_ms = self.state().probe.and_then(|probe| probe.clock_offset_ms);
+        let offset_ms = self.clock_offset_ms();
         let is_safe_to = self.blocked().is_none() && !self.is_in_doubt() && self.is_other_disk() == Some(true);
         let offset = Duration::from_millis(offset_ms.unwrap_or(0).unsigned_abs());
         let offset_ns = u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);

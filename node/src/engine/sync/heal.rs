@@ -76,11 +76,12 @@ impl Sync {
         let Some((item, is_marked)) = item else { return };
         // The queue may have sent it since the evidence was gathered.
         if !is_marked {
-            self.settle(item, proven, key).await;
+            self.settle(item, proven, key, self.parts.clock.tick()).await;
         }
         let mut state = self.state();
         state.queue.forget(id);
         state.are_letters_changed |= state.letters.remove(id).is_some();
+        state.note_done();
     }
 
     /// Takes a chunk's mark back.
@@ -107,7 +108,7 @@ impl Sync {
                 chunk.facts.local = ChunkLocal::Present;
             }
             *are_letters_changed |= letters.remove(id).is_some();
-            if matches!(queue.stage(id), Some(Stage::Dead(_))) {
+            if matches!(queue.stage(id), Some(Stage::Dead(_))) || queue.unreadable(id).is_some() {
                 queue.forget(id);
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Ordering,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirEntry},
     io,
     path::Path,
@@ -19,7 +19,7 @@ use bubbaloop_storage_schemas::{
     reply::{ChunkLocal, Proof, RefusedEvents},
 };
 
-use super::{State, Sync, publish};
+use super::{Away, State, Sync, publish};
 use crate::{
     content::ContentError,
     library::{
@@ -62,6 +62,10 @@ pub struct Legacy {
     asked: BTreeSet<RecordingName>,
     /// Finalize events that were refused.
     refused: RefusedEvents,
+    /// Recordings that can't be read now and hold what is not proven.
+    away: Vec<Recording>,
+    /// Where the library is, if it can have no mark.
+    place_without_mark: Option<(u64, u64)>,
 }
 
 /// A chunk that somebody asked for.
@@ -74,24 +78,42 @@ pub struct Errand {
 }
 
 /// The folders and files under the folder of recordings.
+#[derive(Default)]
 pub(super) struct Entries {
     names: BTreeSet<RecordingName>,
     /// Folders that may be another tool's.
     pub(super) folders: BTreeSet<String>,
     /// What is no folder.
     pub(super) files: Vec<DirEntry>,
+    /// What can't be looked at, with the reason: a link to a disk that is away.
+    unreadable: BTreeMap<String, String>,
+}
+
+/// Tells whether what can't be looked at may be a disk that is away: no link to a neighbour, as `latest` often is.
+fn leads_out(path: &Path, recordings: &Path) -> bool {
+    match fs::read_link(path) {
+        Ok(target) => recordings.join(target).parent() != Some(recordings),
+        Err(_) => path.symlink_metadata().is_ok(),
+    }
 }
 
 impl Entries {
     pub(super) fn read(recordings: &Path) -> io::Result<Self> {
-        let mut found = Self { names: BTreeSet::new(), folders: BTreeSet::new(), files: Vec::new() };
+        let mut found = Self::default();
         for entry in fs::read_dir(recordings)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
             // Through a link too: recordings may stand on a larger disk.
-            if !fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
-                found.files.push(entry);
-                continue;
+            match fs::metadata(entry.path()) {
+                Ok(metadata) if metadata.is_dir() => {}
+                Err(error) if !name.starts_with('.') && leads_out(&entry.path(), recordings) => {
+                    found.unreadable.insert(name, format!("{}: {error}", entry.path().display()));
+                    continue;
+                }
+                Ok(_) | Err(_) => {
+                    found.files.push(entry);
+                    continue;
+                }
             }
             found.names.extend(RecordingName::from_str(&name).ok());
             found.folders.insert(name);
@@ -108,45 +130,63 @@ impl Sync {
     /// The folder of recordings can't be read: nothing is forgotten.
     pub fn scan(&self) -> io::Result<()> {
         self.journals.write_kept();
+        // Looked for on both sides of the reading: a disk that comes or goes in between is noticed.
+        let before = self.look_for_library();
         let entries = Entries::read(&self.parts.recordings);
-        self.note_scan(entries.as_ref().err());
-        let Entries { names, folders, files } = entries?;
+        let away = match &entries {
+            Err(error) => Some(Away::Unreadable(error.to_string())),
+            Ok(_) => before.or_else(|| self.look_for_library()),
+        };
+        let is_here = away.is_none();
+        self.note_away(away);
+        let Entries { names, folders, files, unreadable } = entries?;
+        let has_any = !folders.is_empty() || !files.is_empty();
         let free_bytes = disk::free_bytes(&self.parts.recordings);
-        {
-            let mut state = self.state();
-            let State { recordings, publisher, filling, .. } = &mut *state;
-            for name in recordings.keys().filter(|name| !names.contains(*name)) {
-                publisher.forget(name);
-            }
-            recordings.retain(|name, _| names.contains(name));
-            if let Ok(free_bytes) = free_bytes {
-                filling.sample(free_bytes, self.parts.clock.tick());
-            }
+        let is_seen = |name: &RecordingName| names.contains(name) || unreadable.contains_key(name.as_str());
+        let gone: Vec<_> = self.state().recordings.keys().filter(|name| !is_seen(name)).cloned().collect();
+        for name in &gone {
+            self.note_gone(name, is_here);
+        }
+        if let Ok(free_bytes) = free_bytes {
+            self.state().filling.sample(free_bytes, self.parts.clock.tick());
         }
         self.scan_each(names);
+        for (name, error) in &unreadable {
+            self.note_unreadable(name, Some(error.clone()));
+        }
         self.salvage(&files);
         let unmanaged = self.gather_unmanaged(&files, &folders)?;
         let mut state = self.state();
-        state.unmanaged = unmanaged;
-        state.unreadable.retain(|name, _| folders.contains(name));
+        if is_here {
+            state.unmanaged = unmanaged;
+            state.unreadable.retain(|name, _| folders.contains(name) || unreadable.contains_key(name));
+        } else {
+            state.unmanaged.retain(|_, found| found.is_any_unadopted());
+            state.unmanaged.extend(unmanaged);
+        }
         drop(state);
+        if is_here && has_any {
+            self.mark_library();
+        }
         self.is_scanned.store(true, Release);
         Ok(())
     }
 
-    /// Remembers why the folder of recordings can't be read, and tells when that changes.
-    fn note_scan(&self, error: Option<&io::Error>) {
-        let now = error.map(ToString::to_string);
-        let mut state = self.state();
-        let before = state.unscannable.as_ref().map(|(reason, _)| reason.clone());
-        if now == before {
+    /// Takes in that a scan did not see a recording.
+    fn note_gone(&self, name: &RecordingName, is_here: bool) {
+        // It may have come since the folder was listed.
+        if self.parts.recordings.join(name.as_str()).symlink_metadata().is_ok() {
             return;
         }
-        match &now {
-            Some(error) => tracing::warn!(error, "the folder of recordings can't be read"),
-            None => tracing::info!("the folder of recordings can be read again"),
+        let mut state = self.state();
+        // Of what is proven nothing is lost sight of.
+        if is_here || state.is_proven(name) {
+            state.forget(name);
+            return;
         }
-        state.unscannable = now.map(|reason| (reason, self.parts.clock.wall()));
+        state.let_rest(name);
+        drop(state);
+        self.note_unreadable(name.as_str(), Some("it stands on a disk that is away".into()));
     }
 
     /// Remembers which folders can't be read, and tells when one begins to be so.
@@ -164,8 +204,14 @@ impl Sync {
 
     /// Reads the recordings that may still change and offers what is pending.
     pub(super) fn scan_open(&self) {
-        let is_open = |recording: &&Recording| recording::is_open(&recording.manifest);
-        let names: Vec<_> = self.state().recordings.values().filter(is_open).map(|found| found.name.clone()).collect();
+        let names: Vec<_> = {
+            let state = self.state();
+            // What can't be read is looked at with all the others.
+            let is_open = |found: &&Recording| {
+                recording::is_open(&found.manifest) && !state.unreadable.contains_key(found.name.as_str())
+            };
+            state.recordings.values().filter(is_open).map(|found| found.name.clone()).collect()
+        };
         self.scan_each(names);
     }
 
@@ -189,6 +235,7 @@ impl Sync {
         let now_ns = self.parts.clock.wall();
         let settled = self.state().recordings.get(name).and_then(|known| known.settled(now_ns));
         if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, name)) {
+            self.note_unreadable(name.as_str(), None);
             self.offer_pending(&mut self.state(), name);
             self.fold(name);
         } else {
@@ -205,12 +252,15 @@ impl Sync {
         let earlier = self.state().recordings.get(name).cloned();
         let super::Parts { recordings, machine_id, store_id, .. } = &self.parts;
         let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_ref(), look)?;
-        let mut state = self.state();
         let Some(Loaded { mut recording, manifest }) = loaded else {
-            state.recordings.remove(name);
-            state.publisher.forget(name);
+            if let Some(reason) = self.is_only_away(name) {
+                let (path, source) = (recordings.join(name.as_str()), io::Error::other(reason));
+                return Err(ContentError::Unreadable { path, source });
+            }
+            self.state().forget(name);
             return Ok(());
         };
+        let mut state = self.state();
         if let Some(known) = state.recordings.get(name) {
             recording.keep_from(known);
         }
@@ -218,13 +268,15 @@ impl Sync {
             state.publisher.want(name, self.parts.clock.tick());
         }
         state.recordings.insert(name.clone(), recording);
+        state.unreadable.remove(name.as_str());
         self.offer_pending(&mut state, name);
         Ok(())
     }
 
     /// Offers what is pending of a recording, where uploads go by themselves or somebody asked for it.
     pub(super) fn offer_pending(&self, state: &mut State, name: &RecordingName) {
-        if state.held.contains(name) || (!state.tuning.auto_upload && !state.asked.contains(name)) {
+        let may_be_read = !state.held.contains(name) && !state.unreadable.contains_key(name.as_str());
+        if !may_be_read || (!state.tuning.auto_upload && !state.asked.contains(name)) {
             return;
         }
         let Some(recording) = state.recordings.get(name) else { return };
@@ -366,9 +418,8 @@ impl Sync {
         };
         let mut errands = Vec::new();
         for name in &names {
-            if let Err(error) = self.refresh(name, Look::Glance) {
-                tracing::warn!(recording = %name, %error, "a recording can't be read");
-            }
+            let read = self.refresh(name, Look::Glance);
+            self.note_unreadable(name.as_str(), read.err().map(|error| error.to_string()));
             if is_named {
                 self.offer_again(name);
             }
@@ -412,7 +463,13 @@ impl Sync {
     /// Returns what a sync that takes this one's place must know.
     pub fn legacy(&self) -> Legacy {
         let state = self.state();
-        Legacy { asked: state.asked.clone(), refused: state.refused }
+        let is_away = |found: &&Recording| state.unreadable.contains_key(found.name.as_str());
+        Legacy {
+            asked: state.asked.clone(),
+            refused: state.refused,
+            away: state.recordings.values().filter(is_away).cloned().collect(),
+            place_without_mark: state.place_without_mark,
+        }
     }
 
     /// Forgets that somebody asked for a recording (for all, without one). What waits by itself goes on.
@@ -425,6 +482,14 @@ impl Sync {
         let mut state = self.state();
         state.asked.extend(legacy.asked);
         state.refused = legacy.refused;
+        state.place_without_mark = legacy.place_without_mark;
+        for mut recording in legacy.away {
+            // The store may be another one.
+            for chunk in &mut recording.chunks {
+                (chunk.facts.proof, chunk.marked_at_ns, chunk.etag) = (None, None, None);
+            }
+            state.recordings.insert(recording.name.clone(), recording);
+        }
     }
 
     /// Tells how a chunk stands that somebody asked for.
@@ -438,7 +503,14 @@ impl Sync {
         }
         match (state.queue.stage(id), chunk.facts.local) {
             (Some(Stage::Dead(reason)), local) => failed(reason, local != ChunkLocal::Present),
-            (Some(Stage::Waiting | Stage::InFlight), _) | (None, ChunkLocal::Present) => Standing::Waiting,
+            // It is tried again; who asked need not wait for a disk that may stay so.
+            (Some(Stage::Waiting), _) if let Some(reason) = state.queue.unreadable(id) => failed(reason, false),
+            (Some(Stage::Waiting | Stage::InFlight), _) => Standing::Waiting,
+            // Nothing waits for a disk that may stay away.
+            (None, ChunkLocal::Present) => {
+                let reason = state.unreadable.get(id.recording.as_str());
+                reason.map_or(Standing::Waiting, |reason| failed(reason, false))
+            }
             (None, ChunkLocal::Missing) => failed("its file is missing", true),
             (None, ChunkLocal::Damaged) => failed("its file is damaged", true),
             (None, ChunkLocal::Evicted) => failed("it was evicted and is not proven in this store", true),

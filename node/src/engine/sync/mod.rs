@@ -1,7 +1,7 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
-//! `intake` takes in what comes, `upload` sends one chunk, `letters` remembers those that were given up, `pause` a
-//! person's word, `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes, `removal` what a removal does;
+//! `intake` takes in what comes, `library` knows whether the folder is the one that it was, `upload` sends one chunk,
+//! `letters` remembers those that were given up, `pause` a person's word, `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes, `removal` what a removal does;
 //! here is the state that they share and the loop that drives them.
 
 mod adopted;
@@ -9,6 +9,7 @@ mod evict;
 mod heal;
 mod intake;
 mod letters;
+mod library;
 mod parts;
 mod pause;
 mod publish;
@@ -33,7 +34,7 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     journal::StoreId,
     manifest::Manifest,
-    reply::{Failing, Paused, Probe, RefusedEvents},
+    reply::{Failing, Probe, RefusedEvents},
 };
 use tokio::{
     sync::{Notify, Semaphore},
@@ -43,6 +44,7 @@ use tokio::{
 pub use self::{
     heal::ManifestDue,
     intake::{Errand, Legacy, Standing},
+    library::Away,
     tuning::{Timers, Tuning},
 };
 use super::facts::Facts;
@@ -121,13 +123,17 @@ struct State {
     unmanaged: AllUnmanaged,
     /// Folders that can't be read, with the reason.
     unreadable: BTreeMap<String, String>,
-    /// Why the folder of recordings can't be read, and since when.
-    unscannable: Option<(String, UnixNs)>,
+    /// Why the folder of recordings is not the library, and since when.
+    away: Option<(Away, UnixNs)>,
+    /// The mark of the library's folder, once it has one.
+    mark: Option<String>,
+    /// Where it is, if it can have none.
+    place_without_mark: Option<(u64, u64)>,
     /// The chunks that were given up, until they are proven.
     letters: BTreeMap<ChunkId, Letter>,
     are_letters_changed: bool,
     /// A person stopped uploads.
-    paused: Option<Paused>,
+    paused: Option<pause::Pause>,
     /// Other libraries that go by this machine's id.
     twins: BTreeSet<String>,
     /// Counts the comparisons of marks and store; none is 0.
@@ -160,7 +166,8 @@ pub struct Going {
     pub failing: Option<Failing>,
     /// The fact that stops uploads, and since when.
     pub block: Option<(Block, UnixNs)>,
-    /// Bytes that were proven, per second over the last minute.
+    /// Bytes that left for the store, per second over the last minute; those that arrived, while nothing is on its way or
+    /// it fails.
     pub upload_rate_bytes_per_s: u64,
     /// What is free on the library's disk.
     pub disk_free_bytes: Option<u64>,
@@ -194,7 +201,9 @@ impl Sync {
             recordings: BTreeMap::new(),
             unmanaged: AllUnmanaged::new(),
             unreadable: BTreeMap::new(),
-            unscannable: None,
+            away: None,
+            mark: library::known_mark(&parts),
+            place_without_mark: None,
             letters: BTreeMap::new(),
             are_letters_changed: false,
             paused: None,
@@ -278,20 +287,28 @@ impl Sync {
         self.state().unreadable.clone()
     }
 
-    /// Returns why the folder of recordings can't be read, and since when; `None` where it can.
-    pub fn unscannable(&self) -> Option<(String, UnixNs)> {
-        self.state().unscannable.clone()
+    /// Returns why the folder of recordings is not the library, and since when; `None` where it is.
+    pub fn away(&self) -> Option<(Away, UnixNs)> {
+        self.state().away.clone()
+    }
+
+    /// Returns the store's clock minus ours now, in milliseconds; `None` while it is not known.
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.parts.store.clock_offset_ms().or_else(|| self.state().probe?.clock_offset_ms)
     }
 
     /// Tells how uploads go.
     pub fn going(&self) -> Going {
         let now = self.parts.clock.tick();
+        let left_per_s = self.parts.throttle.bytes_per_s();
         let mut state = self.state();
+        // What leaves tells the rate in the midst of a chunk too, and nothing where the store takes none.
+        let is_going = state.failing.is_none() && state.block.is_none() && state.queue.in_flight().len() > 0;
         Going {
             probe: state.probe,
             failing: state.failing.clone(),
             block: state.block.clone(),
-            upload_rate_bytes_per_s: state.throughput.bytes_per_s(now),
+            upload_rate_bytes_per_s: if is_going { left_per_s } else { state.throughput.bytes_per_s(now) },
             disk_free_bytes: state.filling.free_bytes(),
             disk_full_in_s: state.filling.full_in_s(),
         }

@@ -1,6 +1,6 @@
 //! Large chunks: which go up in parts, and what the journal says of those that were begun.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bubbaloop_storage_schemas::{
@@ -14,6 +14,7 @@ use super::Sync;
 use crate::{
     engine::multipart::{Large, PartsLog},
     policy::{
+        Tick,
         parts::{BegunUpload, Parts, SentPart},
         queue::{ChunkId, Stage},
     },
@@ -25,9 +26,15 @@ use crate::{
 struct Log {
     sync: Arc<Sync>,
     id: ChunkId,
+    /// When the last part arrived.
+    arrived_at: Mutex<Tick>,
 }
 
 impl Log {
+    fn new(sync: &Arc<Sync>, id: ChunkId) -> Self {
+        Self { sync: Arc::clone(sync), id, arrived_at: Mutex::new(sync.parts.clock.tick()) }
+    }
+
     /// Writes a line, then takes it into the view.
     async fn note(&self, entry: JournalEntry, change: impl FnOnce(&mut Option<BegunUpload>) + Send) {
         let (sync, recording) = (Arc::clone(&self.sync), self.id.recording.clone());
@@ -64,8 +71,9 @@ impl PartsLog for Log {
         })
         .await;
         let now = self.sync.parts.clock.tick();
+        let began = std::mem::replace(&mut *self.arrived_at.lock().unwrap_or_else(PoisonError::into_inner), now);
         let mut state = self.sync.state();
-        state.note_sent(size_bytes, now);
+        state.note_sent(size_bytes, began, now);
         state.pace.arrived(size_bytes, now);
         state.queue.progressed(&self.id);
     }
@@ -73,6 +81,10 @@ impl PartsLog for Log {
     async fn ended(&self, upload_id: &str) {
         let entry = JournalEntry::UploadEnded { chunk: self.id.chunk, upload_id: upload_id.to_owned() };
         self.note(entry, |begun| *begun = begun.take().filter(|begun| begun.upload_id != upload_id)).await;
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.sync.paused().is_none() && self.sync.state().queue.may_go_on(&self.id)
     }
 }
 
@@ -86,7 +98,7 @@ impl Sync {
         let parts = Parts::of(size_bytes, limits);
         // One that was begun is gone on with, or given up, whatever the settings say by now.
         let parts = parts.or_else(|| Parts::of_begun(size_bytes, begun.as_ref()?.part_bytes))?;
-        let log = Arc::new(Log { sync: Arc::clone(self), id: id.clone() });
+        let log = Arc::new(Log::new(self, id.clone()));
         let part_bytes = begun.as_ref().map_or(parts.part_bytes(), |begun| begun.part_bytes);
         let weight = state.pace.places_of(part_bytes, state.tuning.places());
         Some(Large { parts, begun, log, places: Arc::clone(&state.places), weight })
@@ -143,7 +155,7 @@ impl Sync {
         let (Some(multi), Ok(key)) = (self.parts.store.multipart(), key.parse::<ObjectKey>()) else { return Ok(()) };
         multi.abort(&key, upload_id).await?;
         tracing::info!(%key, "an upload in parts that nothing goes on with is given up");
-        Log { sync: Arc::clone(self), id }.ended(upload_id).await;
+        Log::new(self, id).ended(upload_id).await;
         Ok(())
     }
 }

@@ -7,11 +7,25 @@ use bubbaloop_storage_schemas::{event::Fact, reply::Paused};
 use super::Sync;
 use crate::{library::state::NodeState, policy::Tick};
 
+/// How far the wall clock may be off from what a pause's end was reckoned by before that is reckoned anew.
+const DRIFT_MAX_NS: u64 = 2_000_000_000;
+
+/// A pause, and the tick at which it ends: a wall clock that jumps makes it neither longer nor shorter.
+#[derive(Debug, Clone)]
+pub(super) struct Pause {
+    told: Paused,
+    ends_at: Option<Tick>,
+    /// The clock is behind the time at which it began, as at the start of a machine that has none of its own: what is left
+    /// of it is known when the clock is set.
+    is_unsure: bool,
+}
+
 /// Longest pause with an end: a later time is of no use to anybody's calendar.
 const PAUSE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Sync {
-    /// Stops uploads until somebody resumes them, or for a time. What is on its way ends. Said again it counts anew.
+    /// Stops uploads until somebody resumes them, or for a time. What is on its way ends, a large chunk with the parts that
+    /// are. Said again it counts anew.
     ///
     /// # Errors
     /// It can't be written down: uploads are stopped all the same, until a restart.
@@ -20,7 +34,8 @@ impl Sync {
         let nanos = |lasts: Duration| u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
         let lasts = lasts.map(|lasts| lasts.min(PAUSE_MAX));
         let paused = Paused { since_ns, until_ns: lasts.map(|lasts| since_ns.saturating_add(nanos(lasts))) };
-        self.state().paused = Some(paused.clone());
+        let ends_at = lasts.map(|lasts| self.parts.clock.tick().after(lasts));
+        self.state().paused = Some(Pause { told: paused.clone(), ends_at, is_unsure: false });
         self.parts.facts.tell(Fact::Paused { until_ns: paused.until_ns });
         self.changed.notify_one();
         NodeState::update(&self.parts.state, |state| state.paused = Some(paused.clone()))?;
@@ -41,28 +56,71 @@ impl Sync {
 
     /// Returns how uploads are paused, if they are.
     pub fn paused(&self) -> Option<Paused> {
-        let now_ns = self.parts.clock.wall();
-        self.state().paused.clone().filter(|paused| paused.until_ns.is_none_or(|until_ns| now_ns < until_ns))
+        let now = self.parts.clock.tick();
+        let state = self.state();
+        state
+            .paused
+            .as_ref()
+            .filter(|paused| paused.ends_at.is_none_or(|tick| now < tick))
+            .map(|found| found.told.clone())
     }
 
-    /// Takes in what an earlier run was told.
-    pub(super) fn restore_pause(&self) {
-        self.state().paused = NodeState::load(&self.parts.state).paused;
+    /// Takes in what an earlier run was told. A clock that was set back meanwhile makes a pause no longer than it was.
+    pub fn restore_pause(&self) {
+        let Some(told) = NodeState::load(&self.parts.state).paused else { return };
+        let (now, now_ns) = (self.parts.clock.tick(), self.parts.clock.wall());
+        let left = |until_ns: u64| {
+            let whole_ns = until_ns.saturating_sub(told.since_ns);
+            Duration::from_nanos(until_ns.saturating_sub(now_ns).min(whole_ns))
+        };
+        let ends_at = told.until_ns.map(|until_ns| now.after(left(until_ns)));
+        let is_unsure = now_ns < told.since_ns;
+        self.state().paused = Some(Pause { told, ends_at, is_unsure });
+    }
+
+    /// Reckons anew at which wall time a pause ends, where the clock was set: so it is told, and so a restart knows it.
+    pub fn follow_clock(&self) {
+        let (now, now_ns) = (self.parts.clock.tick(), self.parts.clock.wall());
+        let told = {
+            let mut state = self.state();
+            let Some(Pause { told, ends_at: Some(ends_at), is_unsure }) = &mut state.paused else { return };
+            let Some(until_ns) = told.until_ns else { return };
+            if *is_unsure {
+                if now_ns >= told.since_ns {
+                    *is_unsure = false;
+                    *ends_at = now.after(Duration::from_nanos(until_ns.saturating_sub(now_ns)));
+                }
+                return;
+            }
+            let left_ns = u64::try_from(ends_at.since(now).as_nanos()).unwrap_or(u64::MAX);
+            let ends_at_ns = now_ns.saturating_add(left_ns);
+            if ends_at_ns.abs_diff(until_ns) <= DRIFT_MAX_NS {
+                return;
+            }
+            // It began as long ago as before.
+            let lasts_ns = until_ns.saturating_sub(told.since_ns);
+            *told = Paused { since_ns: ends_at_ns.saturating_sub(lasts_ns), until_ns: Some(ends_at_ns) };
+            told.clone()
+        };
+        if let Err(error) = NodeState::update(&self.parts.state, |state| state.paused = Some(told)) {
+            tracing::warn!(%error, "the new end of the pause can't be written down");
+        }
     }
 
     /// Returns until when nothing is started; `None` where things are. A pause whose time is over ends here.
     pub(super) fn pause_until(&self) -> Option<Tick> {
         // A pause without an end is looked at again when somebody resumes.
         const LONG: Duration = Duration::from_secs(3600);
-        let now_ns = self.parts.clock.wall();
-        let until_ns = self.state().paused.as_ref()?.until_ns;
-        if until_ns.is_some_and(|until_ns| until_ns <= now_ns) {
+        self.follow_clock();
+        let now = self.parts.clock.tick();
+        let ends_at = self.state().paused.as_ref()?.ends_at;
+        if ends_at.is_some_and(|tick| tick <= now) {
             if let Err(error) = self.resume() {
                 tracing::warn!(%error, "the end of the pause can't be written down");
             }
             return None;
         }
-        let left = until_ns.map_or(LONG, |until_ns| Duration::from_nanos(until_ns - now_ns).min(LONG));
-        Some(self.parts.clock.tick().after(left))
+        let longest = now.after(LONG);
+        Some(ends_at.map_or(longest, |tick| tick.min(longest)))
     }
 }

@@ -64,7 +64,8 @@ pub(super) fn standing(recording: Option<&Recording>, queue: &Queue, has_ended: 
     let goes_on = |recording: &Recording| {
         recording.pending().any(|chunk| {
             let id = ChunkId { recording: recording.name.clone(), chunk: chunk.name };
-            matches!(queue.stage(&id), Some(Stage::Waiting | Stage::InFlight))
+            // A file that can't be read may stay so: no manifest waits for it.
+            matches!(queue.stage(&id), Some(Stage::Waiting | Stage::InFlight)) && queue.unreadable(&id).is_none()
         })
     };
     Standing { has_ended, is_quiet: !recording.is_some_and(goes_on) }
@@ -95,17 +96,23 @@ impl Sync {
             Err(error) => {
                 tracing::warn!(recording = %name, %error, "a remote manifest can't be written");
                 // A key may not read or overwrite manifests and still send chunks: that stops no upload.
-                let is_denied = matches!(&error, TransferError::Store(error) if error.is_denied());
-                let outcome = if is_denied { Outcome::Dead(error.to_string()) } else { Outcome::from(error) };
+                let is_its_own = matches!(&error, TransferError::Store(error) if error.may_be_of_one_object());
+                let outcome = if is_its_own { Outcome::Dead(error.to_string()) } else { Outcome::from(error) };
                 (false, Some(outcome))
             }
         };
         let (now, jitter) = (self.parts.clock.tick(), fastrand::f64());
         let mut state = self.state();
+        match &outcome {
+            Some(Outcome::Retry { message, .. }) => state.note_failing(message, self.parts.clock.wall()),
+            Some(Outcome::Settled) => state.failing = None,
+            _ => {}
+        }
         if let Some(outcome) = outcome {
             state.queue.finish_other(&outcome, now, jitter);
         }
         state.publisher.finish(&name, is_written, now, jitter);
+        state.note_done();
         self.note_gate(&mut state);
         drop(state);
         self.published.notify_waiters();

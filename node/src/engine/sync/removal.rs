@@ -285,16 +285,13 @@ impl Sync {
         if let Err(error) = self.refresh(name, Look::Glance) {
             tracing::warn!(recording = %name, %error, "what is left of a recording can't be read");
         }
-        let mut guard = self.state();
-        let State { letters, recordings, asked, are_letters_changed, .. } = &mut *guard;
-        if recordings.contains_key(name) {
+        let mut state = self.state();
+        if state.recordings.contains_key(name) {
+            state.note_done();
             return;
         }
-        asked.remove(name);
-        let before = letters.len();
-        letters.retain(|id, _| id.recording != *name);
-        *are_letters_changed |= letters.len() != before;
-        drop(guard);
+        state.forget(name);
+        drop(state);
         self.changed.notify_one();
     }
 

@@ -96,10 +96,10 @@ impl Tuning {
 }
 
 impl State {
-    /// Counts bytes that arrived.
-    pub(super) fn note_sent(&mut self, bytes: u64, now: Tick) {
+    /// Counts bytes that arrived and began to go at a tick.
+    pub(super) fn note_sent(&mut self, bytes: u64, began: Tick, now: Tick) {
         if bytes > 0 {
-            self.throughput.add(bytes, now);
+            self.throughput.add_over(bytes, began, now);
         }
     }
 

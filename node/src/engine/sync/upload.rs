@@ -10,7 +10,7 @@ use bubbaloop_storage_schemas::{
     event::Fact,
     journal::{JournalEntry, JournalLine},
     keys::ObjectKey,
-    reply::{ChunkLocal, Failing, Probe, Proof},
+    reply::{ChunkLocal, Probe, Proof},
 };
 use tokio::task::spawn_blocking;
 
@@ -18,10 +18,11 @@ use super::{State, Sync};
 use crate::{
     content::{self, ContentError},
     engine::transfer::{self, Parcel, Proven, TransferError},
-    library::scan::{ChunkEntry, Folder, OwnLine, Recording},
+    library::scan::{ChunkEntry, Fingerprint, Folder, OwnLine, Recording},
     policy::{
+        Tick,
         intake::Refused,
-        queue::{Block, ChunkId, Item, Outcome, Stage},
+        queue::{Block, ChunkId, Item, Outcome, Stage, Still},
     },
     store::{StoreError, StoreErrorKind},
 };
@@ -49,14 +50,18 @@ impl Sync {
         let outcome = match sent {
             Ok((proven, key)) => {
                 let is_proven = proven.proof.is_proven();
-                self.settle(item.clone(), proven, key).await;
+                self.settle(item.clone(), proven, key, began).await;
                 // Trying again proves nothing until something changes, and may send the bytes each time.
                 if is_proven { Outcome::Settled } else { Outcome::Dead(CLAIMED.into()) }
             }
+            Err(TransferError::Store(StoreError { kind: StoreErrorKind::Halted, .. })) => Outcome::Halted,
             Err(error) => {
                 tracing::warn!(recording = %item.id.recording, chunk = %item.id.chunk, %error, "an upload failed");
                 if let Some(misled) = self.was_misled(&item, &error) {
                     return self.go_on_after(&item, misled, error);
+                }
+                if self.rests(&item, &error).await {
+                    return;
                 }
                 self.note_damage(&item, &error);
                 error.into()
@@ -68,27 +73,29 @@ impl Sync {
     /// Tells the queue how a try ended, and whoever listens what follows from it.
     fn finish(&self, id: &ChunkId, outcome: Outcome) {
         let failure = match &outcome {
-            Outcome::Retry { message, .. } => Some(message.clone()),
-            Outcome::Settled | Outcome::Blocked(_) | Outcome::Dead(_) => None,
+            Outcome::Retry { message, .. } | Outcome::Unreadable(message) => Some(message.clone()),
+            Outcome::Settled | Outcome::Blocked(_) | Outcome::Halted | Outcome::Dead(_) => None,
         };
         let mut state = self.state();
         let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
         let is_proven = chunk.is_some_and(|chunk| chunk.facts.proof.is_some_and(Proof::is_proven));
+        let is_known = chunk.is_some();
         let outcome = match outcome {
             // It was proven meanwhile in another way.
             Outcome::Dead(_) if is_proven => Outcome::Settled,
             outcome => outcome,
         };
         match (&failure, &outcome) {
-            (Some(message), _) => {
-                let since_ns =
-                    state.failing.as_ref().map_or_else(|| self.parts.clock.wall(), |failing| failing.since_ns);
-                state.failing = Some(Failing { message: message.clone(), since_ns });
-            }
+            (Some(message), _) => state.note_failing(message, self.parts.clock.wall()),
             (None, Outcome::Settled) => state.failing = None,
             (None, _) => {}
         }
         state.queue.finish(id, outcome, self.parts.clock.tick(), fastrand::f64());
+        if !is_known {
+            // Somebody removed it meanwhile: there is nothing to send.
+            state.queue.forget(id);
+        }
+        state.note_done();
         state.note_letter(id, &self.parts.store_id, self.parts.clock.wall());
         let ChunkId { recording, chunk } = id.clone();
         if let Some(Stage::Dead(reason)) = state.queue.stage(id) {
@@ -128,21 +135,22 @@ impl Sync {
         let known = self.state().probe;
         let probe = match known {
             Some(probe) => probe,
-            None => self.probe().await.map_err(|block| {
-                let message = format!("the store can't be used: {}", block.hint);
-                StoreError::new(StoreErrorKind::Blocked(block), message)
-            })?,
+            None => self.probe().await?,
         };
         let parcel = self.parcel(item, attempt).await?;
         let proven = transfer::send(&*self.parts.store, probe, &parcel).await?;
         Ok((proven, parcel.key))
     }
 
-    /// Probes the store and remembers what was found. What is no block is taken for an unreachable store.
-    pub(super) async fn probe(&self) -> Result<Probe, Block> {
+    /// Probes the store and remembers what was found. It fails by a block or by what may pass: what a store refuses of a
+    /// probe is the fault of no chunk.
+    pub(super) async fn probe(&self) -> Result<Probe, StoreError> {
         let probe = self.parts.store.probe().await.map_err(|error| match error.kind {
-            StoreErrorKind::Blocked(block) => block,
-            _ => Block { reason: "unreachable".into(), hint: error.message },
+            StoreErrorKind::Blocked(_) | StoreErrorKind::Retry { .. } => error,
+            _ => {
+                let hint = format!("it refuses the node's own test objects: {}", error.message);
+                StoreError::new(StoreErrorKind::Blocked(Block { reason: "probe_refused".into(), hint }), error.message)
+            }
         })?;
         self.state().probe = Some(probe);
         Ok(probe)
@@ -150,9 +158,7 @@ impl Sync {
 
     /// Looks at the store when the run begins, so that a fact that stops uploads is told before the first chunk.
     pub async fn probe_first(&self) {
-        if let Err(block) = self.probe().await
-            && block.reason != "unreachable"
-        {
+        if let Err(StoreError { kind: StoreErrorKind::Blocked(block), .. }) = self.probe().await {
             let mut state = self.state();
             state.queue.block(block, self.parts.clock.tick());
             self.note_gate(&mut state);
@@ -161,7 +167,11 @@ impl Sync {
 
     /// Looks whether the fact that stops uploads has ended.
     pub(super) async fn probe_again(&self) {
-        let found = self.probe().await.map(drop);
+        let found = self.probe().await.map(drop).map_err(|error| match error.kind {
+            StoreErrorKind::Blocked(block) => Still::Blocked(block),
+            StoreErrorKind::Retry { after } => Still::Unanswered { after },
+            _ => Still::Unanswered { after: None },
+        });
         let mut state = self.state();
         state.queue.probed(found, self.parts.clock.tick());
         self.note_gate(&mut state);
@@ -186,19 +196,19 @@ impl Sync {
         Ok(Parcel { path, digest, key, size_bytes: item.size_bytes, may_be_there, large })
     }
 
-    /// Writes the mark to the journal, then takes it into the view and tells it.
+    /// Writes the mark to the journal, then takes it into the view and tells it. `began` is when its bytes began to go.
     ///
     /// A disk that is full loses no upload: the mark stays in memory, and after a restart the chunk is found
     /// at the store.
-    pub(super) async fn settle(self: &Arc<Self>, item: Item, proven: Proven, key: ObjectKey) {
+    pub(super) async fn settle(self: &Arc<Self>, item: Item, proven: Proven, key: ObjectKey, began: Tick) {
         let sync = Arc::clone(self);
-        let written = spawn_blocking(move || sync.settle_now(&item, proven, &key)).await;
+        let written = spawn_blocking(move || sync.settle_now(&item, proven, &key, began)).await;
         if let Err(error) = written {
             tracing::error!(%error, "writing a mark ended abnormally");
         }
     }
 
-    fn settle_now(&self, item: &Item, proven: Proven, key: &ObjectKey) {
+    fn settle_now(&self, item: &Item, proven: Proven, key: &ObjectKey, began: Tick) {
         let Item { id, size_bytes, .. } = item;
         let Proven { digest, proof, etag, sent_bytes } = proven;
         let (chunk, size_bytes) = (id.chunk, *size_bytes);
@@ -233,7 +243,7 @@ impl Sync {
         if let Some(recording) = state.recordings.get_mut(&id.recording) {
             recording.is_folded = false;
         }
-        state.note_sent(sent_bytes, now);
+        state.note_sent(sent_bytes, began, now);
         state.publisher.want(&id.recording, now);
         let (recording, sha256) = (id.recording.clone(), digest.to_string());
         self.parts.facts.tell(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });
@@ -304,6 +314,23 @@ impl Sync {
         }
     }
 
+    /// Lets a chunk rest whose recording is away as a whole: scans offer it again when it is back.
+    async fn rests(self: &Arc<Self>, item: &Item, error: &TransferError) -> bool {
+        let TransferError::Store(StoreError { kind: StoreErrorKind::Content(ContentError::Gone(_)), .. }) = error
+        else {
+            return false;
+        };
+        let (sync, name) = (Arc::clone(self), item.id.recording.clone());
+        let is_away = spawn_blocking(move || sync.is_unseen(&name)).await.unwrap_or(false);
+        if is_away {
+            let mut state = self.state();
+            state.queue.finish(&item.id, Outcome::Halted, self.parts.clock.tick(), 0.0);
+            state.queue.forget(&item.id);
+            state.note_done();
+        }
+        is_away
+    }
+
     fn note_damage(&self, item: &Item, error: &TransferError) {
         let TransferError::Store(StoreError { kind: StoreErrorKind::Content(content), .. }) = error else { return };
         let local = match content {
@@ -312,6 +339,12 @@ impl Sync {
             ContentError::Unreadable { .. } => return,
         };
         self.change(&item.id, |chunk| chunk.facts.local = local);
+        if local == ChunkLocal::Missing
+            && let Some(recording) = self.state().recordings.get_mut(&item.id.recording)
+        {
+            // It may come back without a trace in its folder, as a disk does.
+            recording.fingerprint = Fingerprint::default();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use bubbaloop_storage_schemas::Digest;
+use bubbaloop_storage_schemas::{ChunkName, Digest};
 use proptest::prelude::*;
 
 use super::*;
@@ -210,7 +210,7 @@ fn a_block_ends_by_a_probe_and_by_nothing_else() {
     assert_eq!(queue.next(at(4)), Next::WaitUntil(at(5)));
     assert_eq!(queue.next(at(5)), Next::Probe);
     assert_eq!(queue.next(at(5)), Next::Idle, "one probe at a time");
-    queue.probed(Err(block("access_denied")), at(6));
+    queue.probed(Err(Still::Blocked(block("access_denied"))), at(6));
     assert_eq!(queue.blocked().unwrap().reason, "access_denied");
     assert_eq!(queue.next(at(16)), Next::Probe);
     queue.probed(Ok(()), at(16));
@@ -259,6 +259,83 @@ fn chunks_with_a_fault_of_their_own_hold_up_no_sound_one() {
     assert!(until > now);
     queue.urge(None);
     assert!(start(&mut queue, now).is_some(), "a person's word lets them go at once");
+}
+
+#[test]
+fn a_file_that_cant_be_read_waits_for_its_own_time_and_holds_up_no_other_and_no_manifest() {
+    let mut queue = queue(2);
+    let unreadable = || Outcome::Unreadable("too many open files".into());
+    assert_eq!(start(&mut queue, at(0)), Some(0));
+    queue.finish(&id(0), unreadable(), at(0), 1.0);
+    assert_eq!((queue.stage(&id(0)), queue.unreadable(&id(0))), (Some(Stage::Waiting), Some("too many open files")));
+    assert_eq!(start(&mut queue, at(0)), Some(1), "the store does not fail");
+    queue.finish(&id(1), Outcome::Settled, at(0), 1.0);
+    assert!(queue.admits_other(at(0)));
+    assert_eq!(queue.next(at(4)), Next::WaitUntil(at(5)));
+    assert_eq!(start(&mut queue, at(5)), Some(0));
+    assert_eq!(queue.unreadable(&id(0)), None, "it is being tried");
+    queue.finish(&id(0), unreadable(), at(5), 1.0);
+    queue.urge(None);
+    assert_eq!(queue.unreadable(&id(0)), None, "who asks wants another try");
+}
+
+#[test]
+fn a_machine_that_can_read_no_file_tries_one_at_a_time_and_gives_up_only_what_stays_unreadable() {
+    let mut queue = Queue::new(Limits { chunks_max: 100, ..LIMITS });
+    for number in 0..100 {
+        queue.offer(item(number));
+    }
+    let unreadable = || Outcome::Unreadable("input/output error".into());
+    let (mut now, mut tries) = (at(0), 0);
+    while now < at(90) {
+        match queue.next(now) {
+            Next::Start { item, .. } => {
+                tries += 1;
+                queue.finish(&item.id, unreadable(), now, 1.0);
+            }
+            Next::WaitUntil(tick) => now = tick,
+            Next::Probe | Next::Idle => panic!("nothing is blocked and chunks wait"),
+        }
+    }
+    assert!(tries < 20, "{tries} tries");
+    assert_eq!(queue.dead_letters().len(), 0);
+    for seconds in 0..400 {
+        while let Next::Start { item, .. } = queue.next(at(90 + seconds)) {
+            let outcome = if item.id == id(0) { unreadable() } else { Outcome::Settled };
+            queue.finish(&item.id, outcome, at(90 + seconds), 1.0);
+        }
+    }
+    assert_eq!(queue.stage(&id(0)), Some(Stage::Dead("input/output error")));
+    assert_eq!((queue.waiting(), queue.dead_letters().len()), (0, 1));
+}
+
+#[test]
+fn a_chunk_that_is_stopped_in_the_middle_did_not_fail() {
+    let mut queue = queue(2);
+    assert_eq!(queue.next(at(0)), Next::Start { item: item(0), attempt: 1 });
+    queue.set_window(false);
+    assert!(!queue.may_go_on(&id(0)));
+    queue.finish(&id(0), Outcome::Halted, at(0), 1.0);
+    assert_eq!(queue.next(at(0)), Next::Idle);
+    queue.set_window(true);
+    assert_eq!(queue.next(at(0)), Next::Start { item: item(0), attempt: 1 });
+    assert!(queue.may_go_on(&id(0)));
+    queue.set_window(false);
+    queue.urge(None);
+    assert!(queue.may_go_on(&id(0)), "who asks means what is on its way too");
+    queue.finish(&id(0), Outcome::Halted, at(0), 1.0);
+    assert_eq!(start(&mut queue, at(0)), Some(0));
+}
+
+#[test]
+fn a_probe_without_an_answer_ends_no_block_and_comes_again_when_the_store_says() {
+    let mut queue = queue(1);
+    queue.block(block("no_such_bucket"), at(0));
+    assert_eq!(queue.next(at(5)), Next::Probe);
+    queue.probed(Err(Still::Unanswered { after: Some(Duration::from_secs(90)) }), at(5));
+    assert_eq!(queue.blocked().unwrap().reason, "no_such_bucket");
+    assert_eq!(queue.next(at(94)), Next::WaitUntil(at(95)));
+    assert_eq!(queue.next(at(95)), Next::Probe);
 }
 
 #[test]
@@ -317,7 +394,7 @@ enum Action {
     Finish(u32, u8),
     Urge,
     Forget(u32),
-    Probed(bool),
+    Probed(u8),
     Pass(u64),
     Newest(bool),
     Window(bool),
@@ -327,10 +404,10 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         3 => (0..20_u32).prop_map(Action::Offer),
         4 => Just(Action::Next),
-        4 => (0..20_u32, 0..4_u8).prop_map(|(number, kind)| Action::Finish(number, kind)),
+        4 => (0..20_u32, 0..6_u8).prop_map(|(number, kind)| Action::Finish(number, kind)),
         1 => Just(Action::Urge),
         1 => (0..20_u32).prop_map(Action::Forget),
-        1 => any::<bool>().prop_map(Action::Probed),
+        1 => (0..3_u8).prop_map(Action::Probed),
         2 => (0..100_u64).prop_map(Action::Pass),
         1 => any::<bool>().prop_map(Action::Newest),
         1 => any::<bool>().prop_map(Action::Window),
@@ -400,13 +477,15 @@ proptest! {
                         0 => Outcome::Settled,
                         1 => retry(),
                         2 => Outcome::Blocked(block("fact")),
+                        4 => Outcome::Unreadable("too many open files".into()),
+                        5 => Outcome::Halted,
                         _ => Outcome::Dead("bad".into()),
                     };
                     queue.finish(&id(number), outcome, now, 0.5);
                     if model.in_flight.remove(&number) {
                         match queue.stage(&id(number)) {
-                            Some(Stage::Waiting) => prop_assert!(matches!(kind, 1 | 2) && model.waiting.insert(number)),
-                            Some(Stage::Dead(_)) => prop_assert!(matches!(kind, 1 | 3) && model.dead.insert(number)),
+                            Some(Stage::Waiting) => prop_assert!(matches!(kind, 1 | 2 | 4 | 5) && model.waiting.insert(number)),
+                            Some(Stage::Dead(_)) => prop_assert!(matches!(kind, 1 | 3 | 4) && model.dead.insert(number)),
                             Some(Stage::InFlight) => prop_assert!(false, "still on its way"),
                             None => prop_assert_eq!(kind, 0, "lost"),
                         }
@@ -421,7 +500,9 @@ proptest! {
                     model.waiting.remove(&number);
                     model.dead.remove(&number);
                 }
-                Action::Probed(is_fine) => queue.probed(if is_fine { Ok(()) } else { Err(block("fact")) }, now),
+                Action::Probed(0) => queue.probed(Ok(()), now),
+                Action::Probed(1) => queue.probed(Err(Still::Blocked(block("fact"))), now),
+                Action::Probed(_) => queue.probed(Err(Still::Unanswered { after: None }), now),
                 Action::Pass(seconds) => now = now.after(Duration::from_secs(seconds)),
                 Action::Newest(is_newest) => {
                     let order = if is_newest { Order::Newest } else { Order::Oldest };

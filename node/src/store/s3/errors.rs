@@ -17,7 +17,7 @@ use rustls::CertificateError;
 
 use crate::{
     policy::queue::Block,
-    store::{ACCESS_DENIED, StoreErrorKind},
+    store::{ACCESS_DENIED, NOT_AN_OBJECT_STORE, StoreErrorKind},
 };
 
 /// Longest part of a store's own words that is repeated.
@@ -206,7 +206,7 @@ enum Fault {
     Condition,
 }
 
-const CODES: [(&str, Fault); 54] = [
+const CODES: [(&str, Fault); 59] = [
     ("SlowDown", Fault::Busy),
     ("SlowDownRead", Fault::Busy),
     ("SlowDownWrite", Fault::Busy),
@@ -221,6 +221,12 @@ const CODES: [(&str, Fault); 54] = [
     ("TooManyRequests", Fault::Busy),
     ("RequestLimitExceeded", Fault::Busy),
     ("BandwidthLimitExceeded", Fault::Busy),
+    // A quota is raised, or what is old expires: that passes as an outage does.
+    ("QuotaExceeded", Fault::Busy),
+    ("QuotaExceededException", Fault::Busy),
+    ("StorageCapExceeded", Fault::Busy),
+    ("XMinioAdminBucketQuotaExceeded", Fault::Busy),
+    ("XMinioStorageFull", Fault::Busy),
     ("NoSuchBucket", Fault::NoBucket),
     ("InvalidBucketName", Fault::NoBucket),
     ("InvalidAccessKeyId", Fault::Credentials),
@@ -278,7 +284,9 @@ pub(super) fn meaning(request: Request, facts: &Facts, place: Place<'_>) -> Opti
     match (fault_of(facts), facts.status) {
         (Some(Fault::NoKey), _) => of_absent(request),
         (Some(fault), _) => Some(of_fault(fault, request, facts, place)),
-        (None, Some(404)) if facts.code.is_some() || request == Request::Read => of_absent(request),
+        (None, Some(404)) if has_code(facts) || request == Request::Read => of_absent(request),
+        // Some stores say so of an object that is not there.
+        (None, Some(404)) if request == Request::Delete && facts.code.is_some() => None,
         (None, status) => Some(of_status(status, request, facts, place)),
     }
 }
@@ -290,6 +298,11 @@ pub(super) fn may_be_skew(facts: &Facts) -> bool {
         && facts.code.as_deref().is_none_or(|code| {
             CODES.iter().any(|(name, fault)| *name == code && matches!(fault, Fault::Skew | Fault::Denied))
         })
+}
+
+/// Tells whether it may be a store without words that says so of bytes with another digest.
+pub(super) fn is_plain_refusal(facts: &Facts) -> bool {
+    !has_code(facts) && matches!(facts.status, Some(400 | 422))
 }
 
 /// Tells whether the store does not know conditions on a put.
@@ -317,6 +330,19 @@ pub(super) fn can_no_parts(facts: &Facts) -> bool {
     !is_of_them_all
         && facts.transport.is_none()
         && matches!(facts.status, Some(200..=299 | 400 | 403 | 404 | 405 | 501))
+}
+
+/// The code that the SDK makes up for a 404 without a body: any portal's, and that of a head.
+const MADE_UP: &str = "NotFound";
+
+/// Tells whether the answer names a code of its own, as S3 does.
+fn has_code(facts: &Facts) -> bool {
+    facts.code.as_deref().is_some_and(|code| code != MADE_UP)
+}
+
+/// Tells whether the answer says for good that there are no uploads in parts.
+pub(super) fn is_final(facts: &Facts) -> bool {
+    has_code(facts) || facts.status == Some(501)
 }
 
 fn fault_of(facts: &Facts) -> Option<Fault> {
@@ -394,18 +420,23 @@ fn of_status(status: Option<u16>, request: Request, facts: &Facts, place: Place<
         Some(403) => of_fault(Fault::Denied, request, facts, place),
         Some(301 | 307 | 308) if facts.region.is_some() => of_fault(Fault::Region, request, facts, place),
         Some(409 | 412) => of_fault(Fault::Condition, request, facts, place),
-        Some(400 | 413 | 416) => StoreErrorKind::Rejected,
+        None | Some(..=299 | 408 | 425 | 429 | 500..) => StoreErrorKind::Retry { after: facts.retry_after },
         // Without a code of S3's it was something else that answered: a portal, a proxy, a wrong endpoint.
-        Some(300..=399 | 404 | 405 | 407) if facts.code.is_none() => block(
-            "not_an_object_store",
-            format!(
-                "what answers at {} is no S3 store: look at endpoint, and whether a portal stands before it",
-                place.endpoint
-            ),
-        ),
-        None | Some(..=399 | 408 | 425 | 429 | 500..) => StoreErrorKind::Retry { after: facts.retry_after },
+        Some(status) if !has_code(facts) => no_store(status, place),
+        Some(300..=399) => StoreErrorKind::Retry { after: facts.retry_after },
         Some(400..=499) => StoreErrorKind::Rejected,
     }
+}
+
+fn no_store(status: u16, place: Place<'_>) -> StoreErrorKind {
+    let endpoint = place.endpoint;
+    let hint = match status {
+        413 => format!("what stands before {endpoint} takes no body of this size: raise its limit"),
+        _ => format!(
+            "what answers at {endpoint} is no S3 store: look at endpoint, and whether a portal stands before it"
+        ),
+    };
+    block(NOT_AN_OBJECT_STORE, hint)
 }
 
 fn denied(request: Request, bucket: &str) -> StoreErrorKind {
@@ -492,9 +523,27 @@ mod tests {
             (Create, 400, "BadDigest", "BadDigest"),
             (Create, 400, "InvalidDigest", "BadDigest"),
             (Create, 400, "XAmzContentSHA256Mismatch", "BadDigest"),
-            (Create, 400, "", "Rejected"),
+            (Create, 400, "", "not_an_object_store"),
+            (Create, 400, "InvalidRequest", "Rejected"),
             (Create, 400, "EntityTooLarge", "Rejected"),
-            (Create, 413, "", "Rejected"),
+            (Create, 402, "", "not_an_object_store"),
+            (Create, 413, "", "not_an_object_store"),
+            (Create, 413, "EntityTooLarge", "Rejected"),
+            (Create, 421, "", "not_an_object_store"),
+            (Create, 431, "", "not_an_object_store"),
+            (Read, 451, "", "not_an_object_store"),
+            (Create, 416, "", "not_an_object_store"),
+            (Read, 416, "InvalidRange", "Rejected"),
+            (Create, 404, "NotFound", "not_an_object_store"),
+            (Overwrite, 404, "NotFound", "not_an_object_store"),
+            (List, 404, "NotFound", "not_an_object_store"),
+            (Delete, 404, "NotFound", "absent"),
+            (Delete, 404, "", "not_an_object_store"),
+            (Create, 403, "QuotaExceeded", "Retry"),
+            (Create, 400, "XMinioAdminBucketQuotaExceeded", "Retry"),
+            (Create, 507, "XMinioStorageFull", "Retry"),
+            (Create, 425, "", "Retry"),
+            (Create, 302, "Found", "Retry"),
             (Create, 501, "NotImplemented", "Rejected"),
             (Create, 412, "PreconditionFailed", "AlreadyExists"),
             (Create, 409, "ConditionalRequestConflict", "AlreadyExists"),

@@ -51,6 +51,9 @@ mod requests;
 pub mod settings;
 mod time;
 
+/// What the log need not hear of the SDK: a connection that broke is told with the request that it broke.
+pub const QUIET: &str = "aws_smithy_runtime=off";
+
 /// Blocks of an object that are read ahead of whoever takes them.
 const BLOCKS_AHEAD: usize = 2;
 
@@ -140,11 +143,6 @@ impl S3Store {
     #[must_use]
     pub fn throttled(self, throttle: Arc<Throttle>) -> Self {
         Self { throttle, ..self }
-    }
-
-    /// Returns the store's clock minus ours as its last answer told it, in milliseconds, to within a second.
-    pub fn clock_offset_ms(&self) -> Option<i64> {
-        self.time.offset_ms()
     }
 
     fn found(&self) -> Option<Probe> {
@@ -376,6 +374,10 @@ impl ObjectStore for S3Store {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         self.removed(&self.full(key)).await
+    }
+
+    fn clock_offset_ms(&self) -> Option<i64> {
+        self.time.offset_ms()
     }
 
     async fn probe(&self) -> Result<Probe, StoreError> {

@@ -39,6 +39,11 @@ fn number_of(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
+/// What an answer means that takes no parts: a portal's is no word of the store's.
+fn none(facts: &Facts) -> PartSupport {
+    if errors::is_final(facts) { PartSupport::None } else { PartSupport::Unknown }
+}
+
 fn is_unknown_upload(failed: &Failed) -> bool {
     matches!(failed, Failed::Facts(facts) if errors::is_unknown_upload(facts))
 }
@@ -120,7 +125,7 @@ impl S3Store {
         let key = self.probe_key("parts");
         let upload_id = match self.timed(|| self.begin_once(&key, Digest::of(CONTENT))).await {
             Ok(upload_id) => upload_id,
-            Err(Failed::Facts(facts)) if errors::can_no_parts(&facts) => return Ok(PartSupport::None),
+            Err(Failed::Facts(facts)) if errors::can_no_parts(&facts) => return Ok(none(&facts)),
             Err(failed) => return Err(self.told_of_parts(Request::Overwrite, &format!("begin {key}"), failed)),
         };
         let stream = || ByteStream::from_static(CONTENT);
@@ -136,7 +141,7 @@ impl S3Store {
         match sent {
             Ok(_) => Ok(PartSupport::Unchecked),
             Err(Failed::Facts(facts)) if errors::can_no_parts(&facts) && !errors::is_bad_digest(&facts) => {
-                Ok(PartSupport::None)
+                Ok(none(&facts))
             }
             Err(failed) => match self.told_of_parts(Request::Overwrite, &format!("probe with {key}"), failed) {
                 error if matches!(error.kind, StoreErrorKind::BadDigest | StoreErrorKind::Rejected) => {
@@ -165,7 +170,9 @@ impl MultipartStore for S3Store {
             return Ok(support);
         }
         let support = self.find_parts().await?;
-        self.note_parts(Some(support));
+        if support != PartSupport::Unknown {
+            self.note_parts(Some(support));
+        }
         Ok(support)
     }
 

@@ -134,6 +134,7 @@ impl S3Store {
             Ok(stored) => return Ok(Put::Stored(stored.etag)),
             Err(failed) => failed,
         };
+        let is_plain_refusal = matches!(&failed, Failed::Facts(facts) if errors::is_plain_refusal(facts));
         let is_unsupported = matches!(&failed, Failed::Facts(facts) if errors::is_unsupported(facts));
         let has_answered = matches!(&failed, Failed::Facts(Facts { transport: None, .. }) | Failed::Told(_));
         let doing = format!("probe with {key}");
@@ -142,7 +143,7 @@ impl S3Store {
             StoreErrorKind::AlreadyExists | StoreErrorKind::Changed => Ok(Put::ConditionFailed),
             _ if is_unsupported && condition != Condition::None => Ok(Put::Unsupported),
             StoreErrorKind::Rejected | StoreErrorKind::BadDigest if has_answered => Ok(Put::Refused(error)),
-            StoreErrorKind::Blocked(_) if error.is_denied() => Ok(Put::Refused(error)),
+            StoreErrorKind::Blocked(_) if error.is_denied() || is_plain_refusal => Ok(Put::Refused(error)),
             _ => Err(error),
         }
     }

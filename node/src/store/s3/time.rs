@@ -26,13 +26,13 @@ pub(super) struct StoreTime {
     clock: Arc<dyn Clock>,
     /// What is added when signing. Learned only from refusals: any portal's answer has a `Date` too.
     correction_s: Arc<AtomicI64>,
-    /// The last `Date` minus our clock at that moment.
-    offset_ms: Arc<AtomicI64>,
+    /// The last `Date` minus our ticks at that moment: so our wall clock may jump meanwhile.
+    date_at_tick_0_ms: Arc<AtomicI64>,
 }
 
 impl StoreTime {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, correction_s: Arc::default(), offset_ms: Arc::new(AtomicI64::new(UNKNOWN)) }
+        Self { clock, correction_s: Arc::default(), date_at_tick_0_ms: Arc::new(AtomicI64::new(UNKNOWN)) }
     }
 
     fn wall(&self) -> SystemTime {
@@ -41,15 +41,20 @@ impl StoreTime {
 
     /// Takes in the `Date` of an answer.
     pub(super) fn note(&self, date_s: i64) {
-        let ours_ms = i64::try_from(self.clock.wall() / 1_000_000).unwrap_or(i64::MAX);
         // A `Date` has whole seconds, cut off: half a second is the middle of what it may mean.
         let theirs_ms = date_s.saturating_mul(1000).saturating_add(500);
-        self.offset_ms.store(theirs_ms.saturating_sub(ours_ms), Ordering::Relaxed);
+        self.date_at_tick_0_ms.store(theirs_ms.saturating_sub(self.tick_ms()), Ordering::Relaxed);
     }
 
-    /// Returns the store's clock minus ours, in milliseconds, as its last answer had it, to within a second.
+    fn tick_ms(&self) -> i64 {
+        i64::try_from(self.clock.tick().0.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Returns the store's clock minus ours now, in milliseconds, by its last answer, to within a second.
     pub(super) fn offset_ms(&self) -> Option<i64> {
-        Some(self.offset_ms.load(Ordering::Relaxed)).filter(|offset| *offset != UNKNOWN)
+        let then_ms = Some(self.date_at_tick_0_ms.load(Ordering::Relaxed)).filter(|then_ms| *then_ms != UNKNOWN)?;
+        let ours_ms = i64::try_from(self.clock.wall() / 1_000_000).unwrap_or(i64::MAX);
+        Some(then_ms.saturating_add(self.tick_ms()).saturating_sub(ours_ms))
     }
 
     /// Returns what is added to the clock when signing now.
@@ -141,5 +146,34 @@ mod tests {
         assert_eq!(time.offset_ms(), None);
         time.note(9_990);
         assert_eq!(time.offset_ms(), Some(-9_500));
+    }
+
+    /// A clock that can be set.
+    #[derive(Debug, Default)]
+    struct Settable {
+        wall_s: AtomicI64,
+        tick_s: AtomicI64,
+    }
+
+    impl Clock for Settable {
+        fn tick(&self) -> Tick {
+            Tick(Duration::from_secs(self.tick_s.load(Ordering::Relaxed).unsigned_abs()))
+        }
+
+        fn wall(&self) -> u64 {
+            self.wall_s.load(Ordering::Relaxed).unsigned_abs() * 1_000_000_000
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_meanwhile_shows_in_the_offset_at_once() {
+        let clock = Arc::new(Settable::default());
+        clock.wall_s.store(10_000, Ordering::Relaxed);
+        let time = StoreTime::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        time.note(10_000);
+        assert_eq!(time.offset_ms(), Some(500));
+        clock.wall_s.store(13_605, Ordering::Relaxed);
+        clock.tick_s.store(5, Ordering::Relaxed);
+        assert_eq!(time.offset_ms(), Some(500 - 3_600_000));
     }
 }

@@ -1,0 +1,336 @@
+//! What goes away under a running node: the library's disk, one file, the right time.
+
+use std::{fs, os::unix::fs::symlink, sync::Arc, time::Duration};
+
+use bubbaloop_storage::{
+    engine::sync::{Standing, Sync},
+    policy::queue::Stage,
+};
+use bubbaloop_storage_schemas::params::Params;
+use serde_json::{Value, json};
+
+use crate::{
+    service::{json_of, service},
+    support::{
+        node::{Machine, until},
+        robot::{Robot, sync_once},
+    },
+};
+
+/// A robot with a chunk that can't go up, as its store is away, and its library, which can be taken away too.
+fn robot() -> (Robot, Value) {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(std::slice::from_ref(&chunk));
+    fs::remove_dir(robot.folder.path().join("mnt")).unwrap();
+    (robot, chunk)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_folder_in_the_place_of_the_library_is_not_safe_running_or_at_a_start() {
+    let (robot, chunk) = robot();
+    let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
+    let sync = robot.started_and_scanned();
+    let told = |sync: &Arc<Sync>| json_of(service(&robot, sync).status(&Params::default()));
+    assert_eq!((&told(&sync)["at_risk_chunks"], &told(&sync)["blocked"]), (&json!(1), &json!(null)));
+
+    fs::rename(&root, &away).unwrap();
+    fs::create_dir(&root).unwrap();
+    sync.scan().unwrap();
+    let unmounted = told(&sync);
+    assert_eq!((&unmounted["safe"], &unmounted["at_risk_chunks"]), (&json!(false), &json!(1)), "{unmounted:#}");
+    assert_eq!(unmounted["blocked"]["reason"], "recordings_changed");
+    assert_eq!(unmounted["queue"]["waiting"], 0, "what is not there is not tried");
+    assert!(fs::read_dir(&root).unwrap().next().is_none(), "the robot's own disk is left alone");
+
+    let restarted = robot.started_and_scanned();
+    let blind = told(&restarted);
+    assert_eq!((&blind["safe"], &blind["blocked"]["reason"]), (&json!(false), &json!("recordings_changed")));
+
+    fs::create_dir(robot.folder.path().join("mnt")).unwrap();
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    for sync in [&sync, &restarted] {
+        sync_once(sync).await;
+        let back = told(sync);
+        assert_eq!(back["blocked"], json!(null));
+        assert_eq!(back["library"]["uploaded_chunks"], 1);
+    }
+    assert!(robot.is_stored(&chunk));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_on_a_disk_of_its_own_that_goes_away_stays_at_risk() {
+    let (robot, chunk) = robot();
+    let (folder, disk) = (robot.recording(), robot.folder.path().join("disk"));
+    let off = robot.folder.path().join("off");
+    fs::rename(&folder, &disk).unwrap();
+    symlink(&disk, &folder).unwrap();
+    let sync = robot.started_and_scanned();
+    let told = |sync: &Arc<Sync>| json_of(service(&robot, sync).status(&Params::default()));
+    assert_eq!(told(&sync)["at_risk_chunks"], 1);
+
+    // The link leads nowhere; or to what a disk is mounted on, which is empty.
+    for is_empty in [false, true] {
+        fs::rename(&disk, &off).unwrap();
+        if is_empty {
+            fs::create_dir(&disk).unwrap();
+        }
+        sync_once(&sync).await;
+        assert_eq!((&told(&sync)["safe"], &told(&sync)["at_risk_chunks"]), (&json!(false), &json!(1)), "{is_empty}");
+        assert_eq!(told(&sync)["dead_letters"], 0, "{is_empty}");
+        if !is_empty {
+            let restarted = robot.started_and_scanned();
+            assert_eq!(told(&restarted)["safe"], false, "what can't be looked at is not called safe");
+            let list = json_of(service(&robot, &restarted).list(&Params::default()));
+            assert!(list["recordings"][0]["reason"].to_string().contains("No such file"), "{list:#}");
+        } else {
+            fs::remove_dir(&disk).unwrap();
+        }
+        fs::rename(&off, &disk).unwrap();
+        sync.scan().unwrap();
+        assert!(sync.unreadable().is_empty());
+    }
+    fs::create_dir(robot.folder.path().join("mnt")).unwrap();
+    robot.pass(Duration::from_secs(120));
+    sync_once(&sync).await;
+    assert!(robot.is_stored(&chunk));
+}
+
+#[test]
+fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs() {
+    let (robot, _) = robot();
+    let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
+    // A folder in the mark's place: not even root writes a file there.
+    fs::create_dir(root.join(".library.json")).unwrap();
+    let sync = robot.started_and_scanned();
+    fs::rename(&root, &away).unwrap();
+    fs::create_dir(&root).unwrap();
+    sync.scan().unwrap();
+    let told = json_of(service(&robot, &sync).status(&Params::default()));
+    assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");
+    assert_eq!(told["blocked"]["reason"], "recordings_changed");
+    // Other settings make the parts anew, and the node is the same.
+    let tuned = robot.started();
+    tuned.inherit(sync.legacy());
+    tuned.scan().unwrap();
+    let told = json_of(service(&robot, &tuned).status(&Params::default()));
+    assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");
+    fs::write(root.join(".library.json"), "").unwrap();
+    tuned.scan().unwrap();
+    assert_eq!(json_of(service(&robot, &tuned).status(&Params::default()))["blocked"], json!(null));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_of_a_library_that_is_away_rest_and_who_asks_for_them_is_told() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(std::slice::from_ref(&chunk));
+    let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
+    let sync = robot.started_and_scanned();
+    fs::rename(&root, &away).unwrap();
+    sync.drain().await;
+    let told = json_of(service(&robot, &sync).status(&Params::default()));
+    assert_eq!((&told["dead_letters"], &told["queue"]["waiting"]), (&json!(0), &json!(0)), "{told:#}");
+    fs::create_dir(&root).unwrap();
+    sync.scan().unwrap();
+    let errands = sync.ask(None);
+    assert_eq!(errands.len(), 1);
+    for errand in errands {
+        assert!(matches!(sync.standing(&errand.id), Standing::Failed { is_corrupt: false, .. }));
+    }
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    sync_once(&sync).await;
+    assert!(robot.is_stored(&chunk));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_recorder_writes_to_another_disk_goes_up_and_a_person_says_that_it_takes_the_place() {
+    let (robot, _) = robot();
+    fs::create_dir(robot.folder.path().join("mnt")).unwrap();
+    let root = robot.folder.path().join("recordings");
+    let sync = robot.started_and_scanned();
+    fs::rename(&root, robot.folder.path().join("away")).unwrap();
+    fs::create_dir_all(robot.recording().join("chunks")).unwrap();
+    let chunk = robot.chunk(7);
+    let told = || json_of(service(&robot, &sync).status(&Params::default()));
+    for _ in 0..2 {
+        sync_once(&sync).await;
+    }
+    assert!(robot.is_stored(&chunk), "no upload waits for a person");
+    assert_eq!(told()["blocked"]["reason"], "recordings_changed");
+    fs::write(root.join(".library.json"), "").unwrap();
+    sync_once(&sync).await;
+    assert_eq!(told()["blocked"], json!(null));
+    let restarted = robot.started_and_scanned();
+    assert_eq!(json_of(service(&robot, &restarted).status(&Params::default()))["blocked"], json!(null));
+}
+
+#[test]
+fn a_library_that_is_not_there_at_a_start_is_told_and_comes_back_be_it_a_folder_or_a_link() {
+    let mut machine = Machine::new("away_1", "rescan_interval = \"1s\"");
+    machine.recorder("drive").finalize();
+    let (root, away) = (machine.home().join("recordings"), machine.folder.path().join("away"));
+    machine.start();
+    until("it has a mark", || root.join(".library.json").exists());
+    machine.kill();
+    fs::rename(&root, &away).unwrap();
+    machine.start();
+    let status = || -> Value { serde_json::from_slice(&machine.run(&["status", "--json"]).stdout).unwrap_or_default() };
+    until("that it is away is told", || status()["blocked"]["reason"] == "recordings_changed");
+    assert_eq!(status()["safe"], false);
+    fs::rename(&away, &root).unwrap();
+    until("it is back", || status()["library"]["uploaded_chunks"] == 1 && status()["blocked"] == json!(null));
+
+    machine.kill();
+    fs::rename(&root, &away).unwrap();
+    symlink(machine.folder.path().join("mount"), &root).unwrap();
+    machine.start();
+    let status = || -> Value { serde_json::from_slice(&machine.run(&["status", "--json"]).stdout).unwrap_or_default() };
+    until("that it leads nowhere is told", || status()["blocked"]["reason"] == "recordings_unreadable");
+    fs::rename(&away, machine.folder.path().join("mount")).unwrap();
+    until("it is mounted", || status()["library"]["uploaded_chunks"] == 1 && status()["blocked"] == json!(null));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_whose_file_comes_back_goes_up_with_nobodys_help_over_a_restart_too() {
+    for is_restarted in [false, true] {
+        let robot = Robot::new();
+        let chunk = robot.chunk(0);
+        robot.ended(std::slice::from_ref(&chunk));
+        let folder = robot.recording().join("chunks");
+        let away = robot.folder.path().join("chunks");
+        // As a mount does, so that the recording's folder looks as before when it is back.
+        fs::rename(&folder, &away).unwrap();
+        symlink(&away, &folder).unwrap();
+        let sync = robot.started_and_scanned();
+        fs::rename(&away, away.with_extension("off")).unwrap();
+        sync.drain().await;
+        assert!(sync.dead_letters()[0].reason.contains("not there"), "{:?}", sync.dead_letters());
+        fs::rename(away.with_extension("off"), &away).unwrap();
+        let sync = if is_restarted { robot.started() } else { sync };
+        if is_restarted {
+            sync.restore_letters();
+        }
+        sync_once(&sync).await;
+        assert!(robot.is_stored(&chunk) && sync.dead_letters().is_empty(), "{:?}", sync.dead_letters());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_that_was_deleted_by_hand_leaves_neither_dead_letters_nor_a_failure() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(std::slice::from_ref(&chunk));
+    fs::write(robot.recording().join("chunks").join(chunk["name"].as_str().unwrap()), "damaged").unwrap();
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert_eq!(sync.dead_letters().len(), 1);
+    fs::remove_dir_all(robot.recording()).unwrap();
+    sync_once(&sync).await;
+    let told = json_of(service(&robot, &sync).status(&Params::default()));
+    assert_eq!(
+        (&told["dead_letters"], &told["failing"], &told["at_risk_chunks"]),
+        (&json!(0), &json!(null), &json!(0))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_that_cant_be_read_for_a_moment_is_not_given_up_and_who_asks_for_it_is_told() {
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(std::slice::from_ref(&chunk));
+    let path = robot.recording().join("chunks").join(chunk["name"].as_str().unwrap());
+    let sync = robot.started_and_scanned();
+    let bytes = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    // A folder has a name and no bytes: no right of root reads it.
+    fs::create_dir(&path).unwrap();
+    sync.drain().await;
+    let told = json_of(service(&robot, &sync).status(&Params::default()));
+    assert_eq!((&told["dead_letters"], &told["queue"]["waiting"]), (&json!(0), &json!(1)), "{told:#}");
+    assert!(told["failing"]["message"].as_str().unwrap().contains(chunk["name"].as_str().unwrap()), "{told:#}");
+    fs::remove_dir(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    robot.pass(Duration::from_secs(60));
+    sync.drain().await;
+    assert!(robot.is_stored(&chunk));
+    let is_waiting = sync.read(|_, queue| queue.waiting() > 0 || queue.dead_letters().len() > 0);
+    let told = json_of(service(&robot, &sync).status(&Params::default()));
+    assert!(!is_waiting && told["failing"] == json!(null), "{told:#}");
+}
+
+#[test]
+fn a_chunk_that_is_a_link_and_a_name_that_is_no_text_are_at_risk() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    let robot = Robot::new();
+    let chunk = robot.chunk(0);
+    robot.ended(&[]);
+    let path = robot.recording().join("chunks").join(chunk["name"].as_str().unwrap());
+    let target = robot.folder.path().join("elsewhere.mcap");
+    fs::rename(&path, &target).unwrap();
+    symlink(&target, &path).unwrap();
+    fs::write(robot.recording().join("chunks").join(OsStr::from_bytes(b"\xff.mcap")), "12345").unwrap();
+    let sync = robot.started_and_scanned();
+    let told = json_of(service(&robot, &sync).status(&Params::default()));
+    assert_eq!((&told["at_risk_chunks"], &told["at_risk_bytes"]), (&json!(2), &json!(300_005)), "{told:#}");
+}
+
+#[test]
+fn a_pause_ends_when_it_was_said_on_a_machine_whose_clock_is_set_after_each_start() {
+    let hour = Duration::from_secs(3600);
+    let robot = Robot::new();
+    robot.set_wall_ahead(hour * 1000);
+    robot.started().pause(Some(hour * 12)).unwrap();
+    // Off for eight hours, and on again without the time.
+    robot.set_wall_ahead(Duration::ZERO);
+    let sync = robot.started();
+    sync.restore_pause();
+    assert!(sync.paused().is_some());
+    robot.set_wall_ahead(hour * 1008);
+    robot.pass(Duration::from_secs(60));
+    sync.scan().unwrap();
+    sync.follow_clock();
+    let left = sync.paused().unwrap().until_ns.unwrap() - bubbaloop_storage::clock::Clock::wall(&*robot.clock);
+    assert!((3..=4).contains(&(left / 3_600_000_000_000)), "{left}");
+    robot.pass(hour * 4);
+    assert_eq!(sync.paused(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_lasts_as_long_as_it_was_said_whatever_the_clock_does() {
+    let hour = Duration::from_secs(3600);
+    for (ahead_before, ahead_after) in [(hour * 10, Duration::ZERO), (Duration::ZERO, hour * 10)] {
+        let robot = Robot::new();
+        let chunk = robot.chunk(0);
+        robot.ended(std::slice::from_ref(&chunk));
+        let sync = robot.started_and_scanned();
+        let id = sync.read(|recordings, _| {
+            let recording = recordings.values().next().unwrap();
+            bubbaloop_storage::policy::queue::ChunkId {
+                recording: recording.name.clone(),
+                chunk: recording.chunks[0].name,
+            }
+        });
+        let waits = || sync.read(|_, queue| matches!(queue.stage(&id), Some(Stage::Waiting)));
+        robot.set_wall_ahead(ahead_before);
+        sync.pause(Some(hour)).unwrap();
+        robot.set_wall_ahead(ahead_after);
+        robot.pass(hour - Duration::from_secs(60));
+        sync.drain().await;
+        assert!(waits() && sync.paused().is_some(), "it ended early");
+        let now_ns = bubbaloop_storage::clock::Clock::wall(&*robot.clock);
+        let left = Duration::from_nanos(sync.paused().unwrap().until_ns.unwrap() - now_ns);
+        assert!((58..=60).contains(&left.as_secs()), "its end is told by the clock as it is: {left:?}");
+
+        let restarted = robot.started_and_scanned();
+        restarted.restore_pause();
+        assert!(restarted.paused().is_some());
+        robot.pass(Duration::from_secs(61));
+        assert_eq!((restarted.paused(), sync.paused()), (None, None), "it lasts longer than was said");
+        sync.drain().await;
+        assert!(robot.is_stored(&chunk));
+    }
+}
