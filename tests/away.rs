@@ -218,6 +218,17 @@ async fn a_chunk_whose_file_comes_back_goes_up_with_nobodys_help_over_a_restart_
     }
 }
 
+#[test]
+fn a_file_in_the_place_of_a_recording_is_none() {
+    let (robot, _) = robot();
+    let sync = robot.started_and_scanned();
+    fs::remove_dir_all(robot.recording()).unwrap();
+    fs::write(robot.recording(), "").unwrap();
+    sync.scan().unwrap();
+    let told = json_of(service(&robot, &sync).status(&Params::default()));
+    assert_eq!((&told["at_risk_chunks"], &told["library"]["recordings"]), (&json!(0), &json!(0)), "{told:#}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recording_that_was_deleted_by_hand_leaves_neither_dead_letters_nor_a_failure() {
     let robot = Robot::new();
@@ -327,7 +338,7 @@ async fn a_pause_lasts_as_long_as_it_was_said_whatever_the_clock_does() {
 
         let restarted = robot.started_and_scanned();
         restarted.restore_pause();
-        assert!(restarted.paused().is_some());
+        assert_eq!(restarted.paused(), sync.paused(), "a restart knows the end that is told");
         robot.pass(Duration::from_secs(61));
         assert_eq!((restarted.paused(), sync.paused()), (None, None), "it lasts longer than was said");
         sync.drain().await;

@@ -93,7 +93,7 @@ pub(super) struct Entries {
 fn leads_out(path: &Path, recordings: &Path) -> bool {
     match fs::read_link(path) {
         Ok(target) => recordings.join(target).parent() != Some(recordings),
-        Err(_) => path.symlink_metadata().is_ok(),
+        Err(_) => path.symlink_metadata().map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true),
     }
 }
 
@@ -174,8 +174,12 @@ impl Sync {
 
     /// Takes in that a scan did not see a recording.
     fn note_gone(&self, name: &RecordingName, is_here: bool) {
-        // It may have come since the folder was listed.
-        if self.parts.recordings.join(name.as_str()).symlink_metadata().is_ok() {
+        // It may have come since the folder was listed, or can't be looked at. A file in its place is no recording.
+        let is_gone = match self.parts.recordings.join(name.as_str()).symlink_metadata() {
+            Ok(metadata) => metadata.is_file(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if !is_gone {
             return;
         }
         let mut state = self.state();

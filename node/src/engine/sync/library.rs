@@ -1,8 +1,8 @@
 //! Whether the folder of recordings is the library that it was.
 //!
 //! A mount point without its disk looks like a library from which all was removed. So the folder has a mark, a random id
-//! in `.library.json`, and the node remembers it. Where another folder stands in its place nothing is forgotten: what is
-//! there goes up, and what is not there stays at risk.
+//! in `.library.json`, and the node remembers it. Where another folder stands in its place nothing that is not proven is
+//! forgotten: what is there goes up, and what is not there stays at risk.
 
 use std::{
     fs, io,

@@ -81,7 +81,7 @@ impl Sync {
     /// Reckons anew at which wall time a pause ends, where the clock was set: so it is told, and so a restart knows it.
     pub fn follow_clock(&self) {
         let (now, now_ns) = (self.parts.clock.tick(), self.parts.clock.wall());
-        let told = {
+        let (before, told) = {
             let mut state = self.state();
             let Some(Pause { told, ends_at: Some(ends_at), is_unsure }) = &mut state.paused else { return };
             let Some(until_ns) = told.until_ns else { return };
@@ -98,11 +98,17 @@ impl Sync {
                 return;
             }
             // It began as long ago as before.
-            let lasts_ns = until_ns.saturating_sub(told.since_ns);
+            let (before, lasts_ns) = (told.clone(), until_ns.saturating_sub(told.since_ns));
             *told = Paused { since_ns: ends_at_ns.saturating_sub(lasts_ns), until_ns: Some(ends_at_ns) };
-            told.clone()
+            (before, told.clone())
         };
-        if let Err(error) = NodeState::update(&self.parts.state, |state| state.paused = Some(told)) {
+        // Somebody may have resumed meanwhile, or paused anew: that word stands.
+        let follow = |state: &mut NodeState| {
+            if state.paused.as_ref() == Some(&before) {
+                state.paused = Some(told);
+            }
+        };
+        if let Err(error) = NodeState::update(&self.parts.state, follow) {
             tracing::warn!(%error, "the new end of the pause can't be written down");
         }
     }
