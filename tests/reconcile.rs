@@ -49,7 +49,7 @@ pub fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-pub fn view(sync: &Sync) -> Recording {
+pub fn view(sync: &Sync) -> Arc<Recording> {
     sync.recording(&drive()).unwrap()
 }
 

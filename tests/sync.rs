@@ -5,6 +5,7 @@ use std::{fs, sync::Arc, time::Duration};
 use bubbaloop_storage::{
     engine::sync::{Sync, Timers},
     library::scan::Recording,
+    policy::recording::ManifestFacts,
 };
 use bubbaloop_storage_schemas::{
     RecordingName,
@@ -18,7 +19,7 @@ use crate::support::robot::{Robot, sync_once};
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-fn view(sync: &Sync) -> Recording {
+fn view(sync: &Sync) -> Arc<Recording> {
     sync.recording(&"drive".parse::<RecordingName>().unwrap()).unwrap()
 }
 
@@ -181,6 +182,45 @@ async fn a_finalize_event_sends_its_chunk_before_any_manifest_names_it() {
     robot.manifest(&[chunk]);
     sync_once(&sync).await;
     assert_eq!((robot.puts(), sync.refused_events().total), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_a_recording_that_goes_on_sends_its_chunk_and_the_next_scan_reads_the_rest() {
+    let robot = Robot::new();
+    let first = robot.chunk(0);
+    robot.manifest(std::slice::from_ref(&first));
+    let sync = robot.started();
+    sync_once(&sync).await;
+    let next = robot.chunk(1);
+    // Of a recording of a day it would cost more than the upload: so nobody may read it for an event.
+    fs::write(robot.recording().join("manifest.json"), "{").unwrap();
+    sync.take_event(&event(&next), None).unwrap();
+    sync.drain().await;
+    assert!(robot.is_stored(&next));
+    assert!(matches!(view(&sync).manifest, ManifestFacts::Readable { .. }));
+    robot.manifest(&[first, next]);
+    sync_once(&sync).await;
+    assert!(view(&sync).chunks.iter().all(|chunk| chunk.facts.is_listed && chunk.facts.proof == Some(Proof::Enforced)));
+    assert_eq!((robot.puts(), sync.refused_events().total), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_digest_in_an_event_is_found_by_the_bytes_before_any_scan_and_holds_nothing_back() {
+    let robot = Robot::new();
+    let first = robot.chunk(0);
+    robot.manifest(std::slice::from_ref(&first));
+    let sync = robot.started();
+    sync_once(&sync).await;
+    let next = robot.chunk(1);
+    robot.manifest(&[first, next.clone()]);
+    let mut lie = next.clone();
+    lie["sha256"] = json!(format!("{}{}", &next["sha256"].as_str().unwrap()[..8], "0".repeat(56)));
+    sync.take_event(&event(&lie), None).unwrap();
+    sync.drain().await;
+    assert!(!robot.object(&next).exists());
+    assert_eq!((sync.refused_events().mismatch, sync.dead_letters().len()), (1, 0));
+    sync_once(&sync).await;
+    assert!(robot.is_stored(&next));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

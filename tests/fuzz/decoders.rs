@@ -118,10 +118,10 @@ pub fn finalize_event(bytes: &[u8]) {
 }
 
 pub fn journal(bytes: &[u8]) {
-    let fold = Fold::of_text(bytes, "s");
+    let fold = Fold::read(bytes, "s").unwrap();
     // A crash leaves half a line: it takes nothing from what stands before it.
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    assert_eq!(Fold::of_text(&bytes[..whole], "s"), fold);
+    assert_eq!(Fold::read(&bytes[..whole], "s").unwrap(), fold);
     for line in bytes.split(|&byte| byte == b'\n') {
         let Ok(line) = serde_json::from_slice::<JournalLine>(line) else { continue };
         if line.entry != JournalEntry::Unknown {

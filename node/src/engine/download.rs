@@ -329,7 +329,7 @@ fn prepare(folder: &Path, theirs: &RemoteManifest, chunks: &[Chunk]) -> Result<(
 /// Tells whether a manifest is an earlier one of the same capture: all that it names is named by the one that is stored.
 fn is_earlier(text: &[u8], theirs: &Manifest) -> bool {
     let Ok((here, _)) = Manifest::parse(text, Indices::Rising) else { return false };
-    matches!(manifest::merge(&here, theirs), Merged::Same(joined) if joined.chunks.len() == theirs.chunks.len())
+    manifest::merge(theirs, &here) == Merged::Ours
 }
 
 /// Copies chunks, a few at once. After a reason that holds for all, no further one is begun.

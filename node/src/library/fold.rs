@@ -2,7 +2,7 @@
 //!
 //! It is a convenience for other readers; the journal stays the authority.
 
-use std::{collections::BTreeMap, fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
+use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use bubbaloop_storage_schemas::{
     UnixNs,
@@ -37,32 +37,31 @@ fn version(path: &Path) -> io::Result<(u64, u64, UnixNs, u64)> {
 
 /// Writes the marks of proven chunks into an ended recording's manifest. Idempotent; all else in it survives.
 ///
-/// `uploaded` is by chunk name and holds proven chunks only. `now_ns` is wall time.
+/// `uploaded` tells of a chunk's name how it is proven. `now_ns` is wall time.
 ///
 /// # Errors
 /// The disk is full or not writable; the old manifest stands.
-pub fn fold(path: &Path, uploaded: &BTreeMap<String, Uploaded>, now_ns: UnixNs) -> io::Result<Folded> {
+pub fn fold<'a>(path: &Path, uploaded: impl Fn(&str) -> Option<Uploaded<'a>>, now_ns: UnixNs) -> io::Result<Folded> {
     let before = version(path)?;
     if u128::from(now_ns.saturating_sub(before.2)) < STILL_MIN.as_nanos() {
         return Ok(Folded::LeftAlone);
     }
     let Ok(text) = content::read(path, MANIFEST_BYTES_MAX) else { return Ok(Folded::LeftAlone) };
-    let Ok((manifest, _)) = Manifest::parse(&text, Indices::Contiguous) else { return Ok(Folded::LeftAlone) };
+    let Ok((mut manifest, _)) = Manifest::parse(&text, Indices::Contiguous) else { return Ok(Folded::LeftAlone) };
     if manifest.ended_at_ns.is_none() {
         return Ok(Folded::LeftAlone);
     }
-    let mut folded = manifest.clone();
-    for chunk in &mut folded.chunks {
-        if let Some(mark) = uploaded.get(&chunk.name).filter(|mark| mark.sha256.to_string() == chunk.sha256) {
-            chunk.uploaded_at_ns = Some(mark.at_ns);
-            chunk.remote_etag = Some(mark.etag.clone());
+    let mut is_changed = false;
+    for chunk in &mut manifest.chunks {
+        if let Some(mark) = uploaded(&chunk.name).filter(|mark| mark.is_of(chunk)) {
+            is_changed |= mark.record(chunk);
         }
     }
-    if folded == manifest {
+    if !is_changed {
         return Ok(Folded::LeftAlone);
     }
     let mut staged = Staged::create(path.with_file_name(".manifest.json.fold"))?;
-    staged.write(&serde_json::to_vec_pretty(&folded)?)?;
+    staged.write(&serde_json::to_vec_pretty(&manifest)?)?;
     staged.sync()?;
     if version(path)? != before {
         return Ok(Folded::LeftAlone);
@@ -108,9 +107,8 @@ mod tests {
         let path = folder.path().join("manifest.json");
         fs::write(&path, manifest.to_string()).unwrap();
         let now_ns = mtime_ns(&fs::metadata(&path).unwrap()) + still_ns;
-        let uploaded =
-            BTreeMap::from([(chunk_name(), Uploaded { sha256: Digest::of(b"x"), at_ns: 7, etag: "e".into() })]);
-        let folded = fold(&path, &uploaded, now_ns).unwrap();
+        let mark = Uploaded { sha256: Digest::of(b"x"), at_ns: 7, etag: "e" };
+        let folded = fold(&path, |name| (name == chunk_name()).then_some(mark), now_ns).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing stays behind");
         (folded, serde_json::from_slice(&fs::read(&path).unwrap()).unwrap())
     }

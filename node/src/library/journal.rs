@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    io::{self, BufRead as _, BufReader, Read as _},
     path::Path,
 };
 
@@ -75,17 +75,29 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Reads a journal's text as far as it is about `store_id`. A torn last line is passed over.
-    pub fn of_text(text: &[u8], store_id: &str) -> Self {
+    /// Reads a journal's lines as far as they are about `store_id`, one at a time. A torn last line is passed over, and one
+    /// that is too long to be ours counts as bad.
+    ///
+    /// # Errors
+    /// As the text's reader.
+    pub fn read(mut text: impl io::BufRead, store_id: &str) -> io::Result<Self> {
         let mut fold = Self::default();
-        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        for line in text[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            match serde_json::from_slice::<JournalLine>(line) {
-                Ok(line) => fold.add(line, store_id),
-                Err(_) => fold.bad_lines += 1,
+        let (mut line, mut is_rest) = (Vec::new(), false);
+        loop {
+            line.clear();
+            if text.by_ref().take(JOURNAL_LINE_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+                return Ok(fold);
+            }
+            let has_ended = line.pop_if(|last| *last == b'\n').is_some();
+            if std::mem::replace(&mut is_rest, !has_ended) {
+                fold.bad_lines += usize::from(has_ended);
+            } else if has_ended && !line.is_empty() {
+                match serde_json::from_slice::<JournalLine>(&line) {
+                    Ok(line) => fold.add(line, store_id),
+                    Err(_) => fold.bad_lines += 1,
+                }
             }
         }
-        fold
     }
 
     fn add(&mut self, line: JournalLine, store_id: &str) {
@@ -144,11 +156,19 @@ impl Fold {
 /// # Errors
 /// `Unreadable`: nothing is known to be uploaded then.
 pub fn load(path: &Path, store_id: &str) -> Result<Fold, ContentError> {
-    match content::read(path, JOURNAL_BYTES_MAX) {
-        Ok(text) => Ok(Fold::of_text(&text, store_id)),
-        Err(ContentError::Gone(_)) => Ok(Fold::default()),
-        Err(error) => Err(error),
+    let file = match content::open(path) {
+        Ok(file) => file,
+        Err(ContentError::Gone(_)) => return Ok(Fold::default()),
+        Err(error) => return Err(error),
+    };
+    let unreadable = |source| ContentError::Unreadable { path: path.to_owned(), source };
+    if file.metadata().map_err(unreadable)?.len() > JOURNAL_BYTES_MAX {
+        return Err(unreadable(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("larger than {JOURNAL_BYTES_MAX} bytes"),
+        )));
     }
+    Fold::read(BufReader::new(file.take(JOURNAL_BYTES_MAX)), store_id).map_err(unreadable)
 }
 
 /// Appends facts, durably: after one sync they are all there.
@@ -172,6 +192,10 @@ pub fn append(path: &Path, lines: &[JournalLine]) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "tests make the files that crashes leave")]
 mod tests {
     use super::*;
+
+    fn of_text(text: &[u8], store_id: &str) -> Fold {
+        Fold::read(text, store_id).unwrap()
+    }
 
     fn uploaded(index: u32, store_id: &str, at_ns: UnixNs) -> JournalLine {
         let sha256 = Digest::of(&index.to_be_bytes());
@@ -210,7 +234,7 @@ mod tests {
     fn a_chunk_that_was_found_gone_is_not_uploaded_any_more() {
         let gone = JournalLine { entry: JournalEntry::Gone { chunk: chunk(0) }, ..uploaded(0, "a", 2) };
         let text = [uploaded(0, "a", 1), gone].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
-        assert!(Fold::of_text(text.as_bytes(), "a").marks.is_empty());
+        assert!(of_text(text.as_bytes(), "a").marks.is_empty());
     }
 
     #[test]
@@ -234,7 +258,7 @@ mod tests {
         let lines = [part("u", 1), begun("u"), part("u", 1), part("old", 2), part("u", 3), ended("old"), ended("u")];
         let fold = |count: usize, store_id| {
             let text: String = lines[..count].iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
-            Fold::of_text(text.as_bytes(), store_id)
+            of_text(text.as_bytes(), store_id)
         };
         let sent =
             |count| fold(count, "a").begun.get(&chunk(0)).map(|begun| begun.sent.keys().copied().collect::<Vec<_>>());
@@ -248,7 +272,7 @@ mod tests {
     fn a_chunk_that_was_fetched_is_so_whatever_the_store_is() {
         let line = |at_ns| JournalLine { entry: JournalEntry::Restored { chunk: chunk(0) }, ..uploaded(0, "a", at_ns) };
         let text = [line(1), line(3)].map(|line| serde_json::to_string(&line).unwrap() + "\n").concat();
-        assert_eq!(Fold::of_text(text.as_bytes(), "b").restored, BTreeMap::from([(chunk(0), 3)]));
+        assert_eq!(of_text(text.as_bytes(), "b").restored, BTreeMap::from([(chunk(0), 3)]));
     }
 
     #[test]
@@ -261,9 +285,9 @@ mod tests {
         let healed = line("b", JournalEntry::Healed);
         let lines = [corrupt, healed];
         for store_id in ["a", "b", "c"] {
-            assert_eq!(Fold::of_text(text(&lines[..0]).as_bytes(), store_id).corrupt, None);
-            assert_eq!(Fold::of_text(text(&lines[..1]).as_bytes(), store_id).corrupt, Some((true, 7)));
-            assert_eq!(Fold::of_text(text(&lines).as_bytes(), store_id).corrupt, Some((false, 7)));
+            assert_eq!(of_text(text(&lines[..0]).as_bytes(), store_id).corrupt, None);
+            assert_eq!(of_text(text(&lines[..1]).as_bytes(), store_id).corrupt, Some((true, 7)));
+            assert_eq!(of_text(text(&lines).as_bytes(), store_id).corrupt, Some((false, 7)));
         }
     }
 
@@ -279,7 +303,7 @@ mod tests {
         ];
         let fold = |count: usize, store_id| {
             let text: String = lines[..count].iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
-            let fold = Fold::of_text(text.as_bytes(), store_id);
+            let fold = of_text(text.as_bytes(), store_id);
             (fold.marks.len(), fold.withdrawn)
         };
         assert_eq!((fold(2, "a"), fold(3, "a")), ((1, None), (0, Some((true, 3)))));
@@ -291,10 +315,19 @@ mod tests {
     fn a_torn_line_costs_that_line_and_garbage_is_counted() {
         let line = serde_json::to_string(&uploaded(0, "a", 1)).unwrap();
         let text = format!("{line}\nnot json\n{{\"at_ns\":1}}\n\n{}", &line[..20]);
-        let fold = Fold::of_text(text.as_bytes(), "a");
+        let fold = of_text(text.as_bytes(), "a");
         assert_eq!((fold.marks.len(), fold.bad_lines), (1, 2));
+        let long = "x".repeat(JOURNAL_LINE_BYTES_MAX + 1);
+        for (text, bad_lines) in [
+            (format!("{long}\n{line}\n"), 1),
+            (format!("{long}{long}{long}\n{line}\n"), 1),
+            (format!("{}\n{line}\n{long}", &long[1..]), 1),
+        ] {
+            let fold = of_text(text.as_bytes(), "a");
+            assert_eq!((fold.marks.len(), fold.bad_lines), (1, bad_lines), "{} bytes", text.len());
+        }
         for end in 0..line.len() {
-            assert!(Fold::of_text(&line.as_bytes()[..end], "a").marks.is_empty());
+            assert!(of_text(&line.as_bytes()[..end], "a").marks.is_empty());
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("uploads.jsonl");

@@ -71,12 +71,13 @@ impl Journals {
         self.is_durable.load(Ordering::Relaxed)
     }
 
-    /// Appends a line, durably; where the disk does not take it, it is kept. It blocks.
-    pub fn append(&self, recording: &RecordingName, line: JournalLine) {
+    /// Appends lines, durably; where the disk does not take them, they are kept. It blocks.
+    pub fn append(&self, recording: &RecordingName, lines: impl IntoIterator<Item = JournalLine>) {
         let is_written = self.with(recording, |journal| {
             let mut state = lock(&journal.state);
-            state.waiting.push(line);
-            state.given += 1;
+            let before = state.waiting.len();
+            state.waiting.extend(lines);
+            state.given += (state.waiting.len() - before) as u64;
             let mine = state.given;
             while state.tried < mine {
                 if state.is_being_written {
@@ -224,7 +225,7 @@ mod tests {
                 scope.spawn(move || {
                     for number in 0..30 {
                         let (recording, number) = (name(number % 3), 100 * thread + number);
-                        journals.append(&recording, line(number));
+                        journals.append(&recording, [line(number)]);
                         assert!(times(folder, &recording).contains(&number.into()), "{number}");
                     }
                 });
@@ -248,13 +249,13 @@ mod tests {
         fs::create_dir(folder.path().join(good.as_str())).unwrap();
         let journals = Journals::new(folder.path().to_owned());
         for number in [1, 2] {
-            journals.append(&bad, line(number));
-            journals.append(&good, line(number));
+            journals.append(&bad, [line(number)]);
+            journals.append(&good, [line(number)]);
         }
         journals.append_now(&bad, line(9)).unwrap_err();
         assert_eq!((times(folder.path(), &good), journals.is_durable()), (vec![1, 2], false));
         fs::remove_dir(&in_the_way).unwrap();
-        journals.append(&good, line(3));
+        journals.append(&good, [line(3)]);
         assert_eq!((times(folder.path(), &bad), journals.is_durable()), (vec![1, 2], true));
         journals.append_now(&bad, line(4)).unwrap();
         assert_eq!(times(folder.path(), &bad), [1, 2, 4]);
@@ -264,11 +265,11 @@ mod tests {
     fn lines_for_a_recording_that_is_gone_are_not_kept() {
         let folder = tempfile::tempdir().unwrap();
         let journals = Journals::new(folder.path().to_owned());
-        journals.append(&name(0), line(1));
+        journals.append(&name(0), [line(1)]);
         assert!(journals.is_durable() && lock(&journals.used).is_empty());
         let in_the_way = Folder::new(folder.path(), &name(1)).journal();
         fs::create_dir_all(in_the_way).unwrap();
-        journals.append(&name(1), line(1));
+        journals.append(&name(1), [line(1)]);
         journals.forget(&name(1));
         assert!(journals.is_durable() && lock(&journals.used).is_empty());
     }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
@@ -18,8 +17,9 @@ use bubbaloop_storage_schemas::{
     reply::{ChunkLocal, Proof},
 };
 
+pub use self::fingerprint::{Fingerprint, OwnLine};
 use super::{
-    journal::{self, Fold, Published},
+    journal::{self, Fold, Mark, Published},
     mtime_ns,
 };
 use crate::{
@@ -31,6 +31,8 @@ use crate::{
         recording::{self, ChunkFacts, ManifestFacts},
     },
 };
+
+mod fingerprint;
 
 /// Where the parts of one recording are.
 #[derive(Debug, Clone)]
@@ -113,6 +115,37 @@ pub struct ChunkEntry {
 }
 
 impl ChunkEntry {
+    /// A chunk whose file stands there and of which nothing else is known.
+    pub fn of_file(name: ChunkName, file: ChunkFile) -> Self {
+        let ChunkFile { size_bytes, finalized_at_ns } = file;
+        Self {
+            name,
+            digest: None,
+            size_bytes,
+            log_time_first_ns: None,
+            log_time_last_ns: None,
+            finalized_at_ns,
+            facts: ChunkFacts {
+                is_listed: false,
+                is_announced: false,
+                sightings: 0,
+                local: ChunkLocal::Present,
+                proof: None,
+            },
+            marked_at_ns: None,
+            etag: None,
+            refused_digest: None,
+            seen_in_pass: 0,
+            pinned_until_ns: None,
+        }
+    }
+
+    /// Tells whether its file is this one.
+    pub fn is_of(&self, file: ChunkFile) -> bool {
+        self.facts.local == ChunkLocal::Present
+            && (self.size_bytes, self.finalized_at_ns) == (file.size_bytes, file.finalized_at_ns)
+    }
+
     /// Tells whether somebody wants its file to stay. `now_ns` is wall time.
     pub const fn is_pinned(&self, now_ns: UnixNs) -> bool {
         matches!(self.pinned_until_ns, Some(until_ns) if now_ns < until_ns)
@@ -172,64 +205,6 @@ pub struct Recording {
     /// The uploads in parts that were begun and have not ended.
     pub begun: BTreeMap<ChunkName, BegunUpload>,
 }
-
-/// What a recording's folder looks like from outside: as long as it is the same, nothing needs to be read again.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fingerprint([Option<Trace>; 4]);
-
-/// Inode, mtime and size.
-type Trace = (u64, UnixNs, u64);
-
-fn trace(path: &Path) -> Option<Trace> {
-    let metadata = fs::symlink_metadata(path).ok()?;
-    Some((metadata.ino(), mtime_ns(&metadata), metadata.len()))
-}
-
-/// What a line that this node wrote to a journal changed of a recording's folder.
-#[derive(Debug, Clone, Copy)]
-pub struct OwnLine {
-    folder: Option<Trace>,
-    journal: Option<Trace>,
-}
-
-impl OwnLine {
-    /// Looks at the folder after the line was written.
-    pub fn look(recordings: &Path, name: &RecordingName) -> Self {
-        let folder = Folder::new(recordings, name);
-        Self { folder: trace(&folder.0), journal: trace(&folder.journal()) }
-    }
-}
-
-impl Fingerprint {
-    fn of(folder: &Folder) -> Self {
-        Self([folder.0.clone(), folder.chunks(), folder.manifest(), folder.journal()].map(|path| trace(&path)))
-    }
-
-    /// Tells whether a recording's folder looks like this now.
-    pub fn is_of(&self, recordings: &Path, name: &RecordingName) -> bool {
-        Self::of(&Folder::new(recordings, name)) == *self
-    }
-
-    /// Takes in a line that this node wrote to the journal itself, which is known without reading it again. The journal's
-    /// creation changes the folder too; what a recorder does there shows in chunks and manifest.
-    pub const fn note_own_line(&mut self, seen: OwnLine) {
-        (self.0[0], self.0[3]) = (seen.folder, seen.journal);
-    }
-
-    /// When chunks or manifest changed last. The journal is our own, and its first line changes the folder.
-    fn touched_at_ns(&self) -> UnixNs {
-        self.0[1..3].iter().flatten().map(|(_, mtime_ns, _)| *mtime_ns).max().unwrap_or(0)
-    }
-
-    /// A change within a file system clock's grain of the reading may show the same mtime.
-    fn is_settled(&self, now_ns: UnixNs) -> bool {
-        self.0[0].is_some()
-            && self.0.iter().flatten().all(|(_, mtime_ns, _)| mtime_ns.saturating_add(GRAIN_NS) < now_ns)
-    }
-}
-
-/// The coarsest file system clock that is met: FAT's two seconds.
-const GRAIN_NS: u64 = 2_000_000_000;
 
 /// A recording as it was just read.
 #[derive(Debug)]
@@ -296,6 +271,12 @@ impl Recording {
         self.chunks.get(place)
     }
 
+    /// Returns one of its chunks, to be changed.
+    pub fn chunk_mut(&mut self, name: ChunkName) -> Option<&mut ChunkEntry> {
+        let place = self.chunks.binary_search_by_key(&name, |chunk| chunk.name).ok()?;
+        self.chunks.get_mut(place)
+    }
+
     /// Takes in how its recorder spells the machine. What is proven under another spelling's keys is not under its own.
     pub fn spell_machine(&mut self, machine_id: &MachineId) {
         if self.machine_id == *machine_id {
@@ -359,14 +340,11 @@ impl Recording {
         is_settled.then(|| self.fingerprint.clone())
     }
 
-    /// Returns the chunks that are proven in the store, by name, as a manifest records them.
-    pub fn uploaded(&self) -> BTreeMap<String, Uploaded> {
-        let mark = |chunk: &ChunkEntry| {
-            let (sha256, at_ns, etag) = (chunk.digest?, chunk.marked_at_ns?, chunk.etag.as_deref()?.to_owned());
-            let is_proven = chunk.facts.proof.is_some_and(Proof::is_proven);
-            is_proven.then(|| (chunk.name.to_string(), Uploaded { sha256, at_ns, etag }))
-        };
-        self.chunks.iter().filter_map(mark).collect()
+    /// Tells how the chunk of a name is proven in the store, as a manifest records it; `None` where it is not.
+    pub fn uploaded(&self, name: &str) -> Option<Uploaded<'_>> {
+        let chunk = self.chunk(name.parse().ok()?)?;
+        let (sha256, at_ns, etag) = (chunk.digest?, chunk.marked_at_ns?, chunk.etag.as_deref()?);
+        chunk.facts.proof.is_some_and(Proof::is_proven).then_some(Uploaded { sha256, at_ns, etag })
     }
 
     /// Returns how many chunks no manifest names that were seen often enough to count.
@@ -410,7 +388,7 @@ pub fn load(
         return Ok(None);
     }
     // Without its journal nothing is known to be uploaded, and the store tells each chunk again: no upload stops.
-    let fold = journal::load(&folder.journal(), store_id).unwrap_or_else(|error| {
+    let mut fold = journal::load(&folder.journal(), store_id).unwrap_or_else(|error| {
         tracing::warn!(recording = %name, %error, "the journal can't be read");
         Fold::default()
     });
@@ -434,7 +412,7 @@ pub fn load(
         adopted_from: None,
         is_folded: false,
         manifest_seen_in_pass: 0,
-        begun: fold.begun.clone(),
+        begun: std::mem::take(&mut fold.begun),
     };
     let (mut readable, mut chunks) = (None, BTreeMap::new());
     match manifest {
@@ -459,7 +437,7 @@ pub fn load(
     if let (None, Some(earlier)) = (&readable, earlier) {
         recording.machine_id = earlier.machine_id.clone();
     }
-    add_marks(&mut chunks, &fold, &recording.machine_id, name);
+    add_marks(&mut chunks, std::mem::take(&mut fold.marks), &recording.machine_id, name);
     add_evicted(&mut chunks, &fold, earlier);
     for (name, &restored_at_ns) in &fold.restored {
         if let Some(entry) = chunks.get_mut(name) {
@@ -471,16 +449,12 @@ pub fn load(
         (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(noted_at_ns));
     }
     recording.published = fold.published;
-    recording.is_folded = readable.as_ref().is_some_and(|manifest| is_folded(manifest, &recording.uploaded()));
+    recording.is_folded = readable.as_ref().is_some_and(|manifest| is_folded(manifest, &recording));
     Ok(Some(Loaded { recording, manifest: readable }))
 }
 
-fn is_folded(manifest: &Manifest, uploaded: &BTreeMap<String, Uploaded>) -> bool {
-    manifest.chunks.iter().all(|chunk| {
-        uploaded.get(&chunk.name).is_none_or(|mark| {
-            chunk.uploaded_at_ns == Some(mark.at_ns) && chunk.remote_etag.as_deref() == Some(mark.etag.as_str())
-        })
-    })
+fn is_folded(manifest: &Manifest, recording: &Recording) -> bool {
+    manifest.chunks.iter().all(|chunk| recording.uploaded(&chunk.name).is_none_or(|mark| mark.is_recorded(chunk)))
 }
 
 /// Reads a recording's manifest; `None` where none is readable.
@@ -539,11 +513,32 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
     checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
 }
 
+/// A chunk's file as it stands in its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkFile {
+    /// Its size.
+    pub size_bytes: u64,
+    /// When it was finalized.
+    pub finalized_at_ns: UnixNs,
+}
+
+impl ChunkFile {
+    /// Looks at a chunk's file; `None` where no regular file stands there.
+    pub fn look(folder: &Folder, name: ChunkName) -> Option<Self> {
+        let metadata = fs::symlink_metadata(folder.chunk(name)).ok()?;
+        metadata.is_file().then(|| Self::of(&metadata))
+    }
+
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self { size_bytes: size_of(metadata), finalized_at_ns: mtime_ns(metadata) }
+    }
+}
+
 /// What stands in a folder of chunks.
 #[derive(Default)]
 struct ChunkFiles {
     /// The regular files with chunks' names.
-    chunks: Vec<(ChunkName, fs::Metadata)>,
+    chunks: Vec<(ChunkName, ChunkFile)>,
     /// Other MCAP files: how many, and their size.
     strays: (u64, u64),
     /// When a file that is open in a recorder was written to last; zero without one.
@@ -576,7 +571,7 @@ fn chunk_files(folder: &Path) -> io::Result<Option<ChunkFiles>> {
             (Ok(metadata), None) if is_stray => {
                 files.strays = (files.strays.0 + 1, files.strays.1 + size_of(&metadata));
             }
-            (Ok(metadata), Some(chunk)) if metadata.is_file() => files.chunks.push((chunk, metadata)),
+            (Ok(metadata), Some(chunk)) if metadata.is_file() => files.chunks.push((chunk, ChunkFile::of(&metadata))),
             (Ok(metadata), None) => {
                 files.written_at_ns = files.written_at_ns.max(mtime_ns(&metadata));
                 files.open.push(name.into());
@@ -603,39 +598,27 @@ fn size_of(metadata: &fs::Metadata) -> u64 {
 
 fn add_files(
     chunks: &mut BTreeMap<ChunkName, ChunkEntry>,
-    files: Vec<(ChunkName, fs::Metadata)>,
+    files: Vec<(ChunkName, ChunkFile)>,
     earlier: Option<&Recording>,
     look: Look,
 ) {
-    for (name, metadata) in files {
+    for (name, file) in files {
         let before = earlier.and_then(|recording| recording.chunk(name));
-        let entry = chunks.entry(name).or_insert_with(|| ChunkEntry {
-            name,
-            digest: before.and_then(|before| before.digest),
-            size_bytes: 0,
-            log_time_first_ns: before.and_then(|before| before.log_time_first_ns),
-            log_time_last_ns: before.and_then(|before| before.log_time_last_ns),
-            finalized_at_ns: 0,
-            facts: ChunkFacts {
-                is_listed: false,
-                is_announced: before.is_some_and(|before| before.facts.is_announced),
-                sightings: 0,
-                local: ChunkLocal::Present,
-                proof: None,
-            },
-            marked_at_ns: None,
-            etag: None,
-            refused_digest: None,
-            seen_in_pass: 0,
-            pinned_until_ns: None,
+        let entry = chunks.entry(name).or_insert_with(|| {
+            let mut found = ChunkEntry::of_file(name, file);
+            if let Some(before) = before {
+                found.digest = before.digest;
+                (found.log_time_first_ns, found.log_time_last_ns) = (before.log_time_first_ns, before.log_time_last_ns);
+                found.facts.is_announced = before.facts.is_announced;
+            }
+            found
         });
         if let Some(before) =
             before.filter(|before| before.refused_digest.is_some() && before.refused_digest == entry.digest)
         {
             entry.contradict(before.digest);
         }
-        entry.size_bytes = size_of(&metadata);
-        entry.finalized_at_ns = mtime_ns(&metadata);
+        (entry.size_bytes, entry.finalized_at_ns) = (file.size_bytes, file.finalized_at_ns);
         entry.facts.sightings =
             before.map_or(0, |before| before.facts.sightings).saturating_add(u8::from(look == Look::Scan));
         let is_same_file = |before: &&ChunkEntry| {
@@ -663,13 +646,13 @@ fn add_evicted(chunks: &mut BTreeMap<ChunkName, ChunkEntry>, fold: &Fold, earlie
 
 fn add_marks(
     chunks: &mut BTreeMap<ChunkName, ChunkEntry>,
-    fold: &Fold,
+    marks: BTreeMap<ChunkName, Mark>,
     machine_id: &MachineId,
     recording: &RecordingName,
 ) {
-    for (name, mark) in &fold.marks {
-        let Some(entry) = chunks.get_mut(name) else { continue };
-        let key = ObjectKey::chunk(machine_id, recording, *name);
+    for (name, mark) in marks {
+        let Some(entry) = chunks.get_mut(&name) else { continue };
+        let key = ObjectKey::chunk(machine_id, recording, name);
         if mark.key.as_deref().is_some_and(|marked| marked != key.as_str()) {
             continue;
         }
@@ -681,7 +664,7 @@ fn add_marks(
             entry.digest = Some(mark.digest);
             entry.facts.proof = Some(mark.proof);
             entry.marked_at_ns = is_proven.then_some(mark.at_ns);
-            entry.etag = is_proven.then(|| mark.etag.clone().into());
+            entry.etag = is_proven.then(|| mark.etag.into());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The remote manifest: it names only chunks that are there, and it only grows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bubbaloop_storage_schemas::{
     Digest, UnixNs,
@@ -8,14 +8,35 @@ use bubbaloop_storage_schemas::{
 };
 
 /// How the upload of a chunk is recorded in a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uploaded {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uploaded<'a> {
     /// The digest that was proven.
     pub sha256: Digest,
     /// When it was proven.
     pub at_ns: UnixNs,
     /// The object's ETag.
-    pub etag: String,
+    pub etag: &'a str,
+}
+
+impl Uploaded<'_> {
+    /// Tells whether it is the upload of the bytes that a manifest names.
+    pub fn is_of(&self, chunk: &ManifestChunk) -> bool {
+        chunk.sha256.parse() == Ok(self.sha256)
+    }
+
+    /// Tells whether a manifest records it.
+    pub fn is_recorded(&self, chunk: &ManifestChunk) -> bool {
+        chunk.uploaded_at_ns == Some(self.at_ns) && chunk.remote_etag.as_deref() == Some(self.etag)
+    }
+
+    /// Records it. Returns whether that was not recorded yet.
+    pub fn record(&self, chunk: &mut ManifestChunk) -> bool {
+        if self.is_recorded(chunk) {
+            return false;
+        }
+        (chunk.uploaded_at_ns, chunk.remote_etag) = (Some(self.at_ns), Some(self.etag.to_owned()));
+        true
+    }
 }
 
 /// The field of a remote manifest that names the library that wrote it: two under one machine id are twins.
@@ -29,45 +50,54 @@ pub fn library_of(remote: &Manifest) -> Option<&str> {
 /// Returns the manifest that may stand in the store: `local` with the chunks that are proven there, and no others, and
 /// with the library's name.
 ///
-/// `uploaded` is by chunk name.
-pub fn remote(local: &Manifest, uploaded: &BTreeMap<String, Uploaded>, library_id: &str) -> Manifest {
-    let mark = |chunk: &ManifestChunk| {
-        let mark = uploaded.get(&chunk.name).filter(|mark| mark.sha256.to_string() == chunk.sha256)?;
-        let (uploaded_at_ns, remote_etag) = (Some(mark.at_ns), Some(mark.etag.clone()));
-        Some(ManifestChunk { uploaded_at_ns, remote_etag, ..chunk.clone() })
-    };
-    let mut remote = Manifest { chunks: local.chunks.iter().filter_map(mark).collect(), ..local.clone() };
-    remote.other.insert(LIBRARY_ID.into(), library_id.into());
-    remote
+/// `uploaded` tells of a chunk's name how it is proven.
+pub fn remote<'a>(mut local: Manifest, uploaded: impl Fn(&str) -> Option<Uploaded<'a>>, library_id: &str) -> Manifest {
+    local.chunks.retain_mut(|chunk| {
+        let mark = uploaded(&chunk.name).filter(|mark| mark.is_of(chunk));
+        mark.is_some_and(|mark| {
+            mark.record(chunk);
+            true
+        })
+    });
+    local.other.insert(LIBRARY_ID.into(), library_id.into());
+    local
 }
 
 /// What is done with a manifest that stands under the name already.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Merged {
+    /// It is of the same capture and names nothing that ours does not.
+    Ours,
     /// It is of the same capture: this one names the chunks of both.
-    Same(Box<Manifest>),
+    Joined(Box<Manifest>),
     /// It is of another capture, or contradicts ours: ours goes under a name of its own and leaves it alone.
     NameTaken,
 }
 
 /// Joins our remote manifest with the one in the store. No chunk that either names is lost.
 pub fn merge(ours: &Manifest, theirs: &Manifest) -> Merged {
-    let capture = |manifest: &Manifest| (manifest.name.clone(), manifest.machine_id.clone(), manifest.started_at_ns);
-    if capture(ours) != capture(theirs) {
+    let is_one_capture =
+        ours.name == theirs.name && ours.machine_id == theirs.machine_id && ours.started_at_ns == theirs.started_at_ns;
+    if !is_one_capture {
         return Merged::NameTaken;
     }
     let known: BTreeSet<_> = ours.chunks.iter().map(|chunk| &chunk.name).collect();
-    let more = theirs.chunks.iter().filter(|chunk| !known.contains(&chunk.name));
+    let mut more = theirs.chunks.iter().filter(|chunk| !known.contains(&chunk.name)).peekable();
+    if more.peek().is_none() {
+        return Merged::Ours;
+    }
     let mut chunks: Vec<_> = ours.chunks.iter().chain(more).cloned().collect();
     chunks.sort_by_key(|chunk| chunk.index);
     if chunks.windows(2).any(|pair| pair[0].index == pair[1].index) {
         return Merged::NameTaken;
     }
-    Merged::Same(Box::new(Manifest { chunks, ..ours.clone() }))
+    Merged::Joined(Box::new(Manifest { chunks, ..ours.clone() }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use bubbaloop_storage_schemas::{ChunkName, Digest, manifest::Indices};
     use proptest::prelude::*;
 
@@ -96,11 +126,11 @@ mod tests {
         let local = manifest(0..3);
         let mark = |index: u32| {
             let sha256 = Digest::of(&index.to_be_bytes());
-            (chunk(index).name, Uploaded { sha256, at_ns: 7, etag: "e".into() })
+            (chunk(index).name, Uploaded { sha256, at_ns: 7, etag: "e" })
         };
-        let lie = (chunk(1).name, Uploaded { sha256: Digest::of(b"other"), at_ns: 7, etag: "e".into() });
+        let lie = (chunk(1).name, Uploaded { sha256: Digest::of(b"other"), at_ns: 7, etag: "e" });
         let uploaded = BTreeMap::from([mark(0), lie, mark(2)]);
-        let mut remote = remote(&local, &uploaded, "lib");
+        let mut remote = remote(local.clone(), |name| uploaded.get(name).copied(), "lib");
         assert_eq!(library_of(&remote), Some("lib"));
         remote.other.remove(LIBRARY_ID);
         assert_eq!(indices(&remote), [0, 2]);
@@ -130,10 +160,14 @@ mod tests {
         ) {
             let all: Vec<_> = ours.union(&theirs).copied().collect();
             let (ours, theirs) = (manifest(ours), manifest(theirs));
-            let Merged::Same(joined) = merge(&ours, &theirs) else { panic!("one capture") };
+            let joined = match merge(&ours, &theirs) {
+                Merged::Ours => Box::new(ours),
+                Merged::Joined(joined) => joined,
+                Merged::NameTaken => panic!("one capture"),
+            };
             prop_assert_eq!(indices(&joined), all);
             prop_assert!(joined.check(Indices::Rising).is_ok());
-            prop_assert_eq!(merge(&joined, &theirs), Merged::Same(joined.clone()));
+            prop_assert_eq!(merge(&joined, &theirs), Merged::Ours);
         }
     }
 }

@@ -11,6 +11,10 @@ use super::{
 /// is lost when the link breaks.
 const HORIZON: Duration = Duration::from_secs(5);
 
+/// What may be on its way while the link is not known: of a slow one that breaks little is lost then, and of a fast one it
+/// arrives in a moment.
+const UNKNOWN_BYTES: u64 = 2 * 1024 * 1024;
+
 /// A chunk that would take longer than this goes up in the smallest parts.
 const LARGE: Duration = Duration::from_secs(20);
 
@@ -64,9 +68,9 @@ impl Pace {
         self.busy_since = now;
     }
 
-    /// Returns how many bytes may be on their way at once; `None` while the link is not known.
-    pub fn room_bytes(&self) -> Option<u64> {
-        self.bytes_per_s.map(|bytes| bytes.saturating_mul(HORIZON.as_secs()))
+    /// Returns how many bytes may be on their way at once.
+    pub fn room_bytes(&self) -> u64 {
+        self.bytes_per_s.map_or(UNKNOWN_BYTES, |bytes| bytes.saturating_mul(HORIZON.as_secs()))
     }
 
     /// Returns which chunks of such a size go up in parts. On a slow link they do so earlier and in the smallest parts, of
@@ -78,9 +82,10 @@ impl Pace {
 
     /// Returns how many of `places` a part of such a size takes: on a slow link all of them.
     pub fn places_of(&self, part_bytes: u64, places: usize) -> u32 {
+        let room = self.room_bytes();
         let at_once = self
-            .room_bytes()
-            .map_or(places, |room| usize::try_from(room / part_bytes.max(1)).unwrap_or(places).clamp(1, places.max(1)));
+            .bytes_per_s
+            .map_or(places, |_| usize::try_from(room / part_bytes.max(1)).unwrap_or(places).clamp(1, places.max(1)));
         u32::try_from(places / at_once.max(1)).unwrap_or(1).max(1)
     }
 }
@@ -99,7 +104,7 @@ mod tests {
     #[test]
     fn a_link_is_known_by_what_arrives_while_it_is_busy() {
         let mut pace = Pace::default();
-        assert_eq!((pace.room_bytes(), pace.places_of(8 * MIB, 4)), (None, 1));
+        assert_eq!((pace.room_bytes(), pace.places_of(8 * MIB, 4)), (UNKNOWN_BYTES, 1));
         for number in 0..4 {
             pace.begin(at(1000 + number));
         }
@@ -108,11 +113,11 @@ mod tests {
             pace.arrived(1_000_000, at(1000 + 4000 * number));
             pace.end(at(1000 + 4000 * number));
         }
-        assert_eq!(pace.room_bytes(), Some(1_250_000));
+        assert_eq!(pace.room_bytes(), 1_250_000);
         pace.begin(at(1_000_000));
         pace.arrived(1_000_000, at(1_004_000));
         pace.end(at(1_004_000));
-        assert!((1_245_000..=1_250_000).contains(&pace.room_bytes().unwrap()), "quiet time is not counted");
+        assert!((1_245_000..=1_250_000).contains(&pace.room_bytes()), "quiet time is not counted");
     }
 
     #[test]
@@ -122,14 +127,14 @@ mod tests {
             pace.begin(at(number * 100));
             pace.arrived(1000, at(number * 100 + 20));
             pace.end(at(number * 100 + 20));
-            assert_eq!(pace.room_bytes().is_some(), number == 49, "{number}");
+            assert_eq!(pace.room_bytes() != UNKNOWN_BYTES, number == 49, "{number}");
         }
         for number in 40..100 {
             pace.begin(at(number * 100));
             pace.arrived(1000, at(number * 100 + 20));
             pace.end(at(number * 100 + 20));
         }
-        assert_eq!(pace.room_bytes(), Some(250_000));
+        assert_eq!(pace.room_bytes(), 250_000);
     }
 
     #[test]

@@ -12,9 +12,11 @@ use std::{
 use bubbaloop_storage_schemas::{RecordingName, UnixNs};
 
 pub use self::told::{Block, ChunkId, DeadLetter, Item, Limits, Next, Offered, Order, Outcome, Stage, Still};
+use self::tries::{Place, Try};
 use super::{Tick, backoff};
 
 mod told;
+mod tries;
 
 /// How often a dead letter is tried again by itself.
 pub const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -25,6 +27,10 @@ const SERVED_STEP_MAX: Duration = Duration::from_secs(60);
 /// Local files that can't be read one after the other, after which it is taken for the machine's fault and not theirs:
 /// one at a time is tried then, as where the store fails.
 const UNREADABLE_MAX: u32 = 8;
+
+/// Chunks that may be in the store and wait for their marks: more of them share no write, and after a crash each is asked
+/// for again.
+const ARRIVED_MAX: usize = 64;
 
 /// What a chunk counts at most of the link's room: of a larger one only some parts are on their way.
 const WEIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -38,57 +44,6 @@ enum Gate {
     Waiting { failures: u32, until: Tick },
     /// A fact stops them: a probe at a time, not before `probe_at`.
     Blocked { block: Block, probes: u32, probe_at: Tick, is_probing: bool },
-}
-
-/// How a chunk has fared.
-#[derive(Debug, Clone)]
-struct Try {
-    item: Item,
-    /// A person asked for it.
-    is_urgent: bool,
-    attempts: u32,
-    /// What [`Queue::served`] was at its first failure.
-    failing_since: Option<Duration>,
-    /// How many chunks had gone up when it failed last.
-    failed_after: Option<u64>,
-    /// How often it failed while others went up: that is its own fault and not the store's.
-    strikes: u32,
-    /// Why its file could not be read at the last try.
-    unreadable: Option<String>,
-    /// When that began.
-    unreadable_since: Option<Tick>,
-    /// Parts of it arrived in the running try.
-    has_progressed: bool,
-    /// The gate's era in which the running try began: an older try's failure says nothing of the gate now.
-    era: u64,
-}
-
-impl Try {
-    const fn first(item: Item) -> Self {
-        Self {
-            item,
-            is_urgent: false,
-            attempts: 0,
-            failing_since: None,
-            failed_after: None,
-            strikes: 0,
-            unreadable: None,
-            unreadable_since: None,
-            has_progressed: false,
-            era: 0,
-        }
-    }
-}
-
-/// The order of waiting: who was asked for by a person, then who failed least, then by rank, then by age.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    is_not_urgent: bool,
-    attempts: u32,
-    rank: u32,
-    /// Since 1970, or counted down from the end of time where the newest goes first.
-    age: UnixNs,
-    id: ChunkId,
 }
 
 /// The state machine. Each chunk is in at most one of waiting, in flight and dead.
@@ -109,6 +64,8 @@ pub struct Queue {
     successes: u64,
     waiting: HashMap<ChunkId, Try>,
     in_flight: HashMap<ChunkId, Try>,
+    /// Of each recording how many chunks are on their way, or wait and can be read as far as is known.
+    busy: HashMap<RecordingName, usize>,
     dead: BTreeMap<ChunkId, DeadLetter>,
     /// For how long the store was seen to take chunks: an outage does not count.
     served: Duration,
@@ -132,6 +89,7 @@ impl Queue {
             successes: 0,
             waiting: HashMap::new(),
             in_flight: HashMap::new(),
+            busy: HashMap::new(),
             dead: BTreeMap::new(),
             served: Duration::ZERO,
             last_success: None,
@@ -158,7 +116,7 @@ impl Queue {
                 self.order.insert(last, ());
                 return Offered::Full;
             }
-            self.waiting.remove(&last.id);
+            self.take(&last.id);
         }
         self.wait(entry);
         Offered::Queued
@@ -204,9 +162,26 @@ impl Queue {
         let (Some(room), Some((place, ()))) = (self.room_bytes, self.order.first_key_value()) else { return true };
         let weight = |item: &Item| item.size_bytes.min(WEIGHT_BYTES_MAX);
         let size_bytes = self.waiting.get(&place.id).map_or(0, |entry| weight(&entry.item));
-        let on_its_way: u64 = self.in_flight().map(weight).sum();
+        let on_its_way: u64 = self.on_their_way().map(|entry| weight(&entry.item)).sum();
         let goes_before = |entry: &Try| (place.is_not_urgent, place.rank) < (!entry.is_urgent, entry.item.rank);
-        on_its_way + size_bytes <= room || self.in_flight.values().all(goes_before)
+        on_its_way + size_bytes <= room || self.on_their_way().all(goes_before)
+    }
+
+    /// Those of which something is still to be sent.
+    fn on_their_way(&self) -> impl Iterator<Item = &Try> {
+        self.in_flight.values().filter(|entry| !entry.has_arrived)
+    }
+
+    /// Tells whether so many are on their way already that no further one may be. Where the store fails, one counts until
+    /// all is done with it.
+    fn is_full(&self) -> bool {
+        match self.gate {
+            Gate::Waiting { .. } => !self.in_flight.is_empty(),
+            Gate::Open | Gate::Blocked { .. } => {
+                self.on_their_way().count() >= self.limits.concurrency
+                    || self.in_flight.len() >= self.limits.concurrency + ARRIVED_MAX
+            }
+        }
     }
 
     /// Tells whether anything waits that may be started in these hours.
@@ -232,11 +207,12 @@ impl Queue {
         }
         let waiting: Vec<_> = self.waiting.keys().filter(|id| is_meant(id)).cloned().collect();
         for id in waiting {
-            if let Some(entry) = self.waiting.remove(&id) {
+            if let Some(mut entry) = self.take(&id) {
                 self.order.remove(&self.place(&entry));
                 self.later.retain(|(_, later), ()| *later != entry.item.id);
                 // Why it failed before is no answer to who asks now.
-                self.wait(Try { is_urgent: true, unreadable: None, ..entry });
+                entry.forget_reading();
+                self.wait(Try { is_urgent: true, ..entry });
             }
         }
         // What is on its way goes on then, whatever the hour.
@@ -245,7 +221,7 @@ impl Queue {
 
     /// Forgets a chunk that waits or was given up; one that is on its way is settled by its outcome.
     pub fn forget(&mut self, id: &ChunkId) {
-        if let Some(entry) = self.waiting.remove(id) {
+        if let Some(entry) = self.take(id) {
             self.order.remove(&self.place(&entry));
             self.later.retain(|(_, later), ()| later != id);
         }
@@ -256,8 +232,7 @@ impl Queue {
     /// `concurrency` are on their way. Never blocks and never reads a clock.
     pub fn next(&mut self, now: Tick) -> Next {
         self.revive(now);
-        let slots = match &mut self.gate {
-            Gate::Open => self.limits.concurrency,
+        match &mut self.gate {
             Gate::Blocked { is_probing: true, .. } => return Next::Idle,
             Gate::Blocked { probe_at, .. } if now < *probe_at => return Next::WaitUntil(*probe_at),
             Gate::Blocked { is_probing, .. } => {
@@ -265,55 +240,69 @@ impl Queue {
                 return Next::Probe;
             }
             Gate::Waiting { until, .. } if now < *until && !self.order.is_empty() => return Next::WaitUntil(*until),
-            Gate::Waiting { .. } => 1,
-        };
-        if self.in_flight.len() >= slots || !self.has_room() {
+            Gate::Open | Gate::Waiting { .. } => {}
+        }
+        if self.is_full() || !self.has_room() {
             return Next::Idle;
         }
         let Some(place) = self.pop() else { return self.idle() };
-        let Some(mut entry) = self.waiting.remove(&place.id) else { return self.idle() };
-        entry.era = self.era;
-        entry.has_progressed = false;
-        entry.unreadable = None;
-        entry.attempts = entry.attempts.saturating_add(1);
+        let Some(mut entry) = self.take(&place.id) else { return self.idle() };
+        entry.begin(self.era);
         let next = Next::Start { item: entry.item.clone(), attempt: entry.attempts };
+        self.count_busy(&place.id.recording);
         self.in_flight.insert(place.id, entry);
         next
+    }
+
+    /// Takes in that the store has all of a chunk that is on its way: the next one may go while its mark is written. An id
+    /// that is not on its way is passed over.
+    pub fn arrived(&mut self, id: &ChunkId) {
+        if let Some(entry) = self.in_flight.get_mut(id) {
+            entry.has_arrived = true;
+        }
+    }
+
+    /// Returns the chunks of which only the marks are to be written.
+    pub fn arrivals(&self) -> impl Iterator<Item = &ChunkId> {
+        self.in_flight.values().filter(|entry| entry.has_arrived).map(|entry| &entry.item.id)
     }
 
     /// Tells how a started try ended. `jitter` is from 0 to 1. An id that is not on its way is passed over.
     pub fn finish(&mut self, id: &ChunkId, outcome: Outcome, now: Tick, jitter: f64) {
         let Some(mut entry) = self.in_flight.remove(id) else { return };
+        self.uncount_busy(&id.recording);
         match outcome {
             Outcome::Settled => self.succeeded(now),
             Outcome::Dead(reason) => self.bury(entry, reason, now),
             Outcome::Blocked(block) => {
-                entry.unreadable_since = None;
+                entry.was_read();
                 self.wait(entry);
                 self.block(block, now);
             }
             Outcome::Halted => {
-                entry.unreadable_since = None;
+                entry.was_read();
                 entry.attempts = entry.attempts.saturating_sub(1);
                 self.wait(entry);
             }
             Outcome::Unreadable(message) => self.not_read(entry, message, now, jitter),
             Outcome::Retry { after, message } => {
                 let is_of_this_era = entry.era == self.era;
-                entry.unreadable_since = None;
-                if entry.has_progressed {
+                entry.was_read();
+                let has_progressed = entry.has_progressed;
+                let trouble = entry.trouble();
+                if has_progressed {
                     // The link carries something, and what it carried stays: it is worth another try at once.
-                    (entry.failing_since, entry.strikes) = (None, 0);
+                    (trouble.failing_since, trouble.strikes) = (None, 0);
                     if let (true, Gate::Waiting { failures, .. }) = (is_of_this_era, &mut self.gate) {
                         *failures = 0;
                     }
                 }
-                let since = *entry.failing_since.get_or_insert(self.served);
+                let since = *trouble.failing_since.get_or_insert(self.served);
                 if self.served.saturating_sub(since) > self.limits.give_up_after {
                     self.bury(entry, message, now);
                     return;
                 }
-                let is_its_own = entry.failed_after.replace(self.successes).is_some_and(|then| then < self.successes);
+                let is_its_own = trouble.failed_after.replace(self.successes).is_some_and(|then| then < self.successes);
                 if is_its_own {
                     self.strike(entry, after, now, jitter);
                     return;
@@ -428,7 +417,12 @@ impl Queue {
 
     /// Returns why the file of a chunk that waits could not be read, where its last try ended so.
     pub fn unreadable(&self, id: &ChunkId) -> Option<&str> {
-        self.waiting.get(id)?.unreadable.as_deref()
+        self.waiting.get(id)?.unreadable()
+    }
+
+    /// Tells whether chunks of a recording are on their way, or wait and can be read as far as is known.
+    pub fn is_busy(&self, recording: &RecordingName) -> bool {
+        self.busy.contains_key(recording)
     }
 
     /// Tells whether a chunk that is on its way would be started in these hours.
@@ -446,7 +440,7 @@ impl Queue {
         self.waiting.len()
     }
 
-    /// Returns the chunks that are on their way.
+    /// Returns the chunks that are on their way, or of which the mark is being written.
     pub fn in_flight(&self) -> impl ExactSizeIterator<Item = &Item> {
         self.in_flight.values().map(|entry| &entry.item)
     }
@@ -472,7 +466,39 @@ impl Queue {
 
     fn wait(&mut self, entry: Try) {
         self.order.insert(self.place(&entry), ());
+        self.keep(entry);
+    }
+
+    /// Keeps a chunk among those that wait.
+    fn keep(&mut self, entry: Try) {
+        if entry.unreadable().is_none() {
+            self.count_busy(&entry.item.id.recording);
+        }
         self.waiting.insert(entry.item.id.clone(), entry);
+    }
+
+    /// Takes a chunk from those that wait.
+    fn take(&mut self, id: &ChunkId) -> Option<Try> {
+        let entry = self.waiting.remove(id)?;
+        if entry.unreadable().is_none() {
+            self.uncount_busy(&id.recording);
+        }
+        Some(entry)
+    }
+
+    fn count_busy(&mut self, recording: &RecordingName) {
+        match self.busy.get_mut(recording) {
+            Some(count) => *count += 1,
+            None => drop(self.busy.insert(recording.clone(), 1)),
+        }
+    }
+
+    fn uncount_busy(&mut self, recording: &RecordingName) {
+        let Some(count) = self.busy.get_mut(recording) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.busy.remove(recording);
+        }
     }
 
     /// Takes the next chunk: the first of those that failed least. While the store fails, every other try is the newest
@@ -494,24 +520,25 @@ impl Queue {
     /// Lets a chunk wait for a time of its own. It counts as waiting.
     fn put_off(&mut self, entry: Try, until: Tick) {
         self.later.insert((until, entry.item.id.clone()), ());
-        self.waiting.insert(entry.item.id.clone(), entry);
+        self.keep(entry);
     }
 
     /// Puts a chunk off that has a fault of its own.
     fn strike(&mut self, mut entry: Try, after: Option<Duration>, now: Tick, jitter: f64) {
-        entry.strikes = entry.strikes.saturating_add(1);
-        let wait = backoff::delay(entry.strikes.saturating_add(1), jitter).max(after.unwrap_or_default());
+        let trouble = entry.trouble();
+        trouble.strikes = trouble.strikes.saturating_add(1);
+        let wait = backoff::delay(trouble.strikes.saturating_add(1), jitter).max(after.unwrap_or_default());
         self.put_off(entry, now.after(wait));
     }
 
     /// Takes in that a chunk's file could not be read: it is put off, and given up only when that lasts.
     fn not_read(&mut self, mut entry: Try, message: String, now: Tick, jitter: f64) {
-        let since = *entry.unreadable_since.get_or_insert(now);
+        let since = *entry.trouble().unreadable_since.get_or_insert(now);
         if now.since(since) > self.limits.give_up_after {
             self.bury(entry, message, now);
             return;
         }
-        entry.unreadable = Some(message);
+        entry.trouble().unreadable = Some(message);
         let is_of_this_era = entry.era == self.era;
         self.strike(entry, None, now, jitter);
         self.unreadable_in_a_row = self.unreadable_in_a_row.saturating_add(1);

@@ -1,6 +1,6 @@
 //! What `list` and `info` answer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName, Timestamp, Verb,
@@ -162,7 +162,7 @@ impl Service {
     }
 
     /// Returns what is known of a recording; one that no scan saw yet is read now.
-    pub(super) fn look_up(&self, name: &RecordingName) -> Option<Recording> {
+    pub(super) fn look_up(&self, name: &RecordingName) -> Option<Arc<Recording>> {
         if let Some(known) = self.sync.recording(name) {
             return Some(known);
         }

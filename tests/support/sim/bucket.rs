@@ -104,6 +104,8 @@ pub struct Bucket {
     versions: u64,
     /// The chunks whose last request ended its try.
     idle: BTreeMap<String, bool>,
+    /// The chunk whose file turned out to be damaged last, and when.
+    damaged: Option<(String, Duration)>,
     /// The recordings that somebody ever asked for.
     pub asked: BTreeSet<String>,
     /// How the gate stands, and since when.
@@ -132,6 +134,7 @@ impl Bucket {
             calls: HashMap::new(),
             versions: 0,
             idle: BTreeMap::new(),
+            damaged: None,
             asked: BTreeSet::new(),
             gate: (Duration::ZERO, Some(Tick::default())),
             probed_at: Duration::ZERO,
@@ -278,7 +281,7 @@ impl Bucket {
 
     /// Takes down that a request for a chunk begins; one that begins a try must have found the gate open.
     pub fn request_begins(&mut self, key: &str, now: Duration, opens_at: Option<Tick>, is_in_flight: bool) {
-        let is_idle = self.idle.insert(key.to_owned(), false).unwrap_or(true);
+        let is_idle = self.idle.insert(key.to_owned(), false).unwrap_or(true) && !self.is_looked_at_again(key, now);
         let is_known_closed = self.gate.1 == opens_at && self.gate.0 < now && opens_at.is_none_or(|at| at.0 > now);
         let may_have_begun_before = self.is_replacing || self.probed_at == now;
         if is_in_flight && is_idle && is_known_closed && !may_have_begun_before {
@@ -292,7 +295,7 @@ impl Bucket {
     /// Takes down that a request for a chunk begins out of hours: only what a person asked for is tried then. It comes before
     /// [`Bucket::request_begins`].
     pub fn request_begins_out_of_hours(&mut self, key: &str, recording: &str, now: Duration, is_in_flight: bool) {
-        let is_idle = self.idle.get(key).copied().unwrap_or(true);
+        let is_idle = self.idle.get(key).copied().unwrap_or(true) && !self.is_looked_at_again(key, now);
         let may_have_begun_before = self.is_replacing || self.probed_at == now;
         let is_asked = self.asked.contains(recording);
         if is_in_flight && is_idle && !may_have_begun_before && !is_asked {
@@ -300,10 +303,19 @@ impl Bucket {
         }
     }
 
+    /// Tells whether a request goes on with a try whose file turned out to be damaged in this very moment: what is wrong
+    /// with the file says nothing of the object, so a look follows.
+    fn is_looked_at_again(&self, key: &str, now: Duration) -> bool {
+        self.damaged.as_ref().is_some_and(|(damaged, at)| damaged == key && *at == now)
+    }
+
     /// Takes down how a request for a chunk ended.
     pub fn request_ended(&mut self, key: &str, now: Duration, error: Option<&StoreError>) {
         if key.is_empty() {
             self.probed_at = now;
+        }
+        if error.is_some_and(|error| matches!(error.kind, StoreErrorKind::Content(_))) {
+            self.damaged = Some((key.to_owned(), now));
         }
         let ends_try = error.is_some_and(|error| match &error.kind {
             StoreErrorKind::Retry { .. } | StoreErrorKind::Rejected | StoreErrorKind::Content(_) => true,

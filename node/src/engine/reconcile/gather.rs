@@ -1,6 +1,9 @@
 //! Gathers the evidence: the library first, then the store's listing, then the objects that the listing does not settle.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest,
@@ -54,7 +57,7 @@ impl Subject {
 /// What the recording's own folder tells.
 #[derive(Debug)]
 struct Here {
-    recording: Option<Recording>,
+    recording: Option<Arc<Recording>>,
     manifest: Option<Manifest>,
     sizes: BTreeMap<ChunkName, u64>,
 }
@@ -71,7 +74,7 @@ impl Reconcile<'_> {
             self.find(FindingKind::Foreign, message);
             return Ok(None);
         }
-        if here.recording.as_ref().is_some_and(Recording::is_withdrawn) {
+        if here.recording.as_deref().is_some_and(Recording::is_withdrawn) {
             let message = format!("a person removed it from the store: {}", reconcile::remedy(FindingKind::Withdrawn));
             self.find(FindingKind::Withdrawn, message);
             return Ok(None);
@@ -101,7 +104,7 @@ impl Reconcile<'_> {
         let local_manifest = self.local_manifest(&here, &mut names).await;
         self.tell_manifests(&here, &names);
         let subjects = self.subjects(&here, &names);
-        let orphans = orphans(&subjects, &listed, &names, here.recording.as_ref());
+        let orphans = orphans(&subjects, &listed, &names, here.recording.as_deref());
         self.begin(subjects.iter().map(|subject| subject.size_bytes));
         let chunks = self.chunks(&here, &listed, subjects).await;
         let manifest = self.remote_manifest(&here, &listed).await;
@@ -120,7 +123,7 @@ impl Reconcile<'_> {
     }
 
     async fn read_here(&self) -> Result<Here, ReconcileError> {
-        let (sync, name) = (std::sync::Arc::clone(self.sync), self.name.clone());
+        let (sync, name) = (Arc::clone(self.sync), self.name.clone());
         let read = spawn_blocking(move || {
             sync.refresh(&name, Look::Glance)?;
             Ok((sync.recording(&name), sync.manifest(&name)))
@@ -136,7 +139,8 @@ impl Reconcile<'_> {
     }
 
     async fn list(&mut self, here: &Here) -> Listed {
-        let listed = Listing::read(&*self.store, &self.machine, &self.name, here.recording.as_ref(), &here.sizes).await;
+        let listed =
+            Listing::read(&*self.store, &self.machine, &self.name, here.recording.as_deref(), &here.sizes).await;
         listed.map_err(|error| {
             let may_look = error.is_denied();
             let reason = format!("the store can't be listed: {error}");
@@ -350,7 +354,7 @@ impl Reconcile<'_> {
     }
 
     fn spawn_look(&self, looks: &mut JoinSet<(ChunkName, Result<Remote, StoreError>)>, subject: &Subject) {
-        let store = std::sync::Arc::clone(&self.store);
+        let store = Arc::clone(&self.store);
         looks.spawn(look::at(store, self.probe, subject.target.clone(), self.options.deep));
     }
 

@@ -200,14 +200,20 @@ impl Reconcile<'_> {
         let mut waiting: BTreeSet<_> = sent.keys().map(|name| self.id(*name)).collect();
         self.sync.forgive(waiting.iter());
         self.sync.hasten(&self.name, waiting.iter());
-        while !waiting.is_empty() {
-            for id in self.heard(&mut facts, &waiting).await {
+        // Scans and events may have had one sent since its mark was taken back: of that no fact comes any more.
+        let mut looked_at: Vec<_> = waiting.iter().cloned().collect();
+        loop {
+            for id in looked_at {
                 let standing = self.sync.standing(&id);
                 let (Standing::Proven | Standing::Failed { .. }) = &standing else { continue };
                 waiting.remove(&id);
                 let Some(action) = sent.remove(&id.chunk) else { continue };
                 self.take_in(evidence, action, &id, standing).await;
             }
+            if waiting.is_empty() {
+                return;
+            }
+            looked_at = self.heard(&mut facts, &waiting).await;
         }
     }
 

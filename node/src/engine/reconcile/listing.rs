@@ -127,7 +127,7 @@ impl RemoteNames {
 
     fn add(&mut self, theirs: RemoteManifest, local: Option<&Manifest>, is_usual: bool) {
         let is_ours = match local {
-            Some(local) => matches!(manifest::merge(local, &theirs.manifest), Merged::Same(_)),
+            Some(local) => manifest::merge(local, &theirs.manifest) != Merged::NameTaken,
             None => is_usual,
         };
         self.is_name_taken |= is_usual && !is_ours;

@@ -40,7 +40,7 @@ impl Removal<'_> {
         let recording = self.sync.recording(self.name);
         let contents = self.contents().await?;
         let objects = match self.options.from.is_remote() {
-            true => self.objects(recording.as_ref()).await?,
+            true => self.objects(recording.as_deref()).await?,
             false => Vec::new(),
         };
         if recording.is_none() && objects.is_empty() && contents.is_none() {
@@ -66,7 +66,7 @@ impl Removal<'_> {
         });
         let is_offered = recording.as_ref().is_some_and(|recording| !recording.is_withdrawn());
         let chunks = chunks.collect();
-        let (uploads, sources) = (self.uploads(recording.as_ref()), self.sources(recording.as_ref()).await?);
+        let (uploads, sources) = (self.uploads(recording.as_deref()), self.sources(recording.as_deref()).await?);
         Ok(Evidence { is_offered, chunks, files, folders, objects, uploads, sources })
     }
 

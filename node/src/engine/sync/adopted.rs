@@ -1,6 +1,6 @@
 //! What adopting needs of the library in memory, and what it tells it.
 
-use std::{collections::BTreeSet, fs::DirEntry, io, path::PathBuf};
+use std::{collections::BTreeSet, fs::DirEntry, io, path::PathBuf, sync::Arc};
 
 use bubbaloop_storage_schemas::RecordingName;
 
@@ -24,7 +24,7 @@ impl Sync {
             machine_id: self.parts.machine_id.clone(),
             lock: beside("adopt.lock"),
             salvage: beside("salvage"),
-            clock: std::sync::Arc::clone(&self.parts.clock),
+            clock: Arc::clone(&self.parts.clock),
         }
     }
 
@@ -61,7 +61,7 @@ impl Sync {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
         }
-        let adopted: Vec<_> = names.iter().filter_map(|name| self.recording(name)?.adopted_from).collect();
+        let adopted: Vec<_> = names.iter().filter_map(|name| self.recording(name)?.adopted_from.clone()).collect();
         let files = adopted.iter().flat_map(|from| &from.files);
         if let Err(error) = LeftAlone::remove(&self.left_alone(), files) {
             tracing::warn!(%error, "that a recording is made of files again can't be written down");
@@ -88,7 +88,7 @@ impl Sync {
         let (known, covering) = {
             let state = self.state();
             let known: BTreeSet<_> = state.recordings.keys().map(ToString::to_string).collect();
-            (known, Covering::of(state.recordings.values()))
+            (known, Covering::of(state.recordings.values().map(Arc::as_ref)))
         };
         let left = LeftAlone::load(&self.left_alone());
         let mut gathering = Gathering::new(&covering, &left, self.parts.clock.wall());

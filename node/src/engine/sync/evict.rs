@@ -119,7 +119,7 @@ impl Sync {
         let (retention, library_bytes) = {
             let state = self.state();
             let present = |chunk: &&ChunkEntry| matches!(chunk.facts.local, ChunkLocal::Present | ChunkLocal::Damaged);
-            let of = |recording: &Recording| {
+            let of = |recording: &Arc<Recording>| {
                 recording.strays.1 + recording.chunks.iter().filter(present).map(|chunk| chunk.size_bytes).sum::<u64>()
             };
             let recordings: u64 = state.recordings.values().map(of).sum();
@@ -150,7 +150,7 @@ impl Sync {
     }
 
     fn evictable(&self) -> HashMap<ChunkId, Evictable> {
-        let is_whole = |recording: &&Recording| {
+        let is_whole = |recording: &&Arc<Recording>| {
             matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) && !recording.is_corrupt
         };
         let now_ns = self.parts.clock.wall();
@@ -234,7 +234,7 @@ impl Sync {
         };
         let Some(recording) = self.recording(name) else { return Ok(false) };
         let Some(published) = &recording.published else { return Ok(false) };
-        if publish::is_due(&recording, &manifest, self.parts.facts.library_id()) {
+        if publish::is_due(&recording, manifest, self.parts.facts.library_id()) {
             return Ok(false);
         }
         self.still_stands(published).await

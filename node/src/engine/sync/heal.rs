@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::{sync::futures::Notified, task::spawn_blocking};
 
-use super::{Parts, State, Sync, publish};
+use super::{Parts, State, Sync, marks::Landed, publish};
 use crate::{
     engine::transfer::Proven,
     library::scan::Recording,
@@ -76,7 +76,7 @@ impl Sync {
         let Some((item, is_marked)) = item else { return };
         // The queue may have sent it since the evidence was gathered.
         if !is_marked {
-            self.settle(item, proven, key, self.parts.clock.tick()).await;
+            self.settle(Landed { item, proven, key, began: self.parts.clock.tick() }).await;
         }
         let mut state = self.state();
         state.queue.forget(id);
@@ -98,13 +98,11 @@ impl Sync {
         let mut guard = self.state();
         let State { queue, recordings, letters, are_letters_changed, .. } = &mut *guard;
         for id in ids {
-            let recording = recordings.get_mut(&id.recording);
-            let chunks = recording.map(|recording| &mut recording.chunks);
-            let chunk = chunks.and_then(|chunks| {
-                let place = chunks.binary_search_by_key(&id.chunk, |chunk| chunk.name).ok()?;
-                chunks.get_mut(place)
-            });
-            if let Some(chunk) = chunk.filter(|chunk| chunk.facts.local == ChunkLocal::Damaged) {
+            let is_damaged = |recording: &Recording| {
+                recording.chunk(id.chunk).is_some_and(|chunk| chunk.facts.local == ChunkLocal::Damaged)
+            };
+            let recording = recordings.get_mut(&id.recording).filter(|recording| is_damaged(recording));
+            if let Some(chunk) = recording.and_then(|recording| Arc::make_mut(recording).chunk_mut(id.chunk)) {
                 chunk.facts.local = ChunkLocal::Present;
             }
             *are_letters_changed |= letters.remove(id).is_some();
@@ -140,7 +138,7 @@ impl Sync {
             let is_corrupt = reason.is_some();
             let entry = reason.map_or(JournalEntry::Healed, |reason| JournalEntry::Corrupt { reason });
             let at_ns = sync.journal(&name, entry);
-            if let Some(recording) = sync.state().recordings.get_mut(&name) {
+            if let Some(recording) = sync.state().recording_mut(&name) {
                 (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(at_ns));
             }
         });
@@ -166,19 +164,14 @@ impl Sync {
             return ManifestDue::Nothing;
         }
         let library_id = self.parts.facts.library_id();
-        match publish::wanted(recording, local, library_id) {
-            Some((_, text)) if recording.published.as_ref().is_none_or(|it| it.wanted != Digest::of(&text)) => {
-                ManifestDue::Yes
-            }
-            Some(_) | None => ManifestDue::No,
-        }
+        if publish::is_due(recording, local.clone(), library_id) { ManifestDue::Yes } else { ManifestDue::No }
     }
 
     /// Wants a recording's remote manifest written. `is_gone` tells that the one that was written does not stand there.
     pub(in crate::engine) fn want_manifest(&self, name: &RecordingName, is_gone: bool) {
         let now = self.parts.clock.tick();
         let mut state = self.state();
-        if let Some(recording) = state.recordings.get_mut(name).filter(|_| is_gone) {
+        if is_gone && let Some(recording) = state.recording_mut(name) {
             recording.published = None;
         }
         state.publisher.want(name, now);

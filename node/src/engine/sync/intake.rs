@@ -7,7 +7,10 @@ use std::{
     io,
     path::Path,
     str::FromStr,
-    sync::atomic::Ordering::{Relaxed, Release},
+    sync::{
+        Arc,
+        atomic::Ordering::{Relaxed, Release},
+    },
     thread,
 };
 
@@ -24,7 +27,7 @@ use crate::{
     content::ContentError,
     library::{
         disk,
-        scan::{self, ChunkEntry, Loaded, Look, Recording},
+        scan::{self, ChunkEntry, ChunkFile, Folder, Loaded, Look, Recording},
     },
     policy::{
         intake::{self, Announced, OnDisk, Refused},
@@ -63,7 +66,7 @@ pub struct Legacy {
     /// Finalize events that were refused.
     refused: RefusedEvents,
     /// Recordings that can't be read now and hold what is not proven.
-    away: Vec<Recording>,
+    away: Vec<Arc<Recording>>,
     /// Where the library is, if it can have no mark.
     place_without_mark: Option<(u64, u64)>,
 }
@@ -211,7 +214,7 @@ impl Sync {
         let names: Vec<_> = {
             let state = self.state();
             // What can't be read is looked at with all the others.
-            let is_open = |found: &&Recording| {
+            let is_open = |found: &&Arc<Recording>| {
                 recording::is_open(&found.manifest) && !state.unreadable.contains_key(found.name.as_str())
             };
             state.recordings.values().filter(is_open).map(|found| found.name.clone()).collect()
@@ -255,7 +258,8 @@ impl Sync {
     pub fn refresh(&self, name: &RecordingName, look: Look) -> Result<(), ContentError> {
         let earlier = self.state().recordings.get(name).cloned();
         let super::Parts { recordings, machine_id, store_id, .. } = &self.parts;
-        let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_ref(), look)?;
+        let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_deref(), look)?;
+        drop(earlier);
         let Some(Loaded { mut recording, manifest }) = loaded else {
             if let Some(reason) = self.is_only_away(name) {
                 let (path, source) = (recordings.join(name.as_str()), io::Error::other(reason));
@@ -268,12 +272,15 @@ impl Sync {
         if let Some(known) = state.recordings.get(name) {
             recording.keep_from(known);
         }
-        if manifest.is_some_and(|manifest| publish::is_due(&recording, &manifest, self.parts.facts.library_id())) {
-            state.publisher.want(name, self.parts.clock.tick());
-        }
-        state.recordings.insert(name.clone(), recording);
+        let recording = Arc::new(recording);
+        state.recordings.insert(name.clone(), Arc::clone(&recording));
         state.unreadable.remove(name.as_str());
         self.offer_pending(&mut state, name);
+        drop(state);
+        // Of a long recording that takes a while, in which others want the state.
+        if manifest.is_some_and(|manifest| publish::is_due(&recording, *manifest, self.parts.facts.library_id())) {
+            self.state().publisher.want(name, self.parts.clock.tick());
+        }
         Ok(())
     }
 
@@ -283,10 +290,9 @@ impl Sync {
         if !may_be_read || (!state.tuning.auto_upload && !state.asked.contains(name)) {
             return;
         }
-        let Some(recording) = state.recordings.get(name) else { return };
-        let pending: Vec<_> = recording.pending().cloned().collect();
-        let rank = state.tuning.rank(Some(recording));
-        for chunk in &pending {
+        let Some(recording) = state.recordings.get(name).cloned() else { return };
+        let rank = state.tuning.rank(Some(&recording));
+        for chunk in recording.pending() {
             let item = self.item(name, chunk, rank);
             if state.is_given_up(&item.id, chunk) {
                 self.restore_letter(state, item);
@@ -294,7 +300,7 @@ impl Sync {
                 break;
             }
         }
-        if pending.is_empty() {
+        if recording.pending().next().is_none() {
             state.asked.remove(name);
         }
     }
@@ -340,13 +346,13 @@ impl Sync {
             return Ok(());
         }
         // An early event is looked at again and again: that must not read the whole recording each time.
-        if !self.has_file(name, chunk.name) {
-            return Err(Refused::Missing);
+        let file = ChunkFile::look(&Folder::new(&self.parts.recordings, name), chunk.name).ok_or(Refused::Missing)?;
+        if !self.take_file(name, chunk.name, file) {
+            self.refresh(name, Look::Glance).map_err(|_| Refused::Missing)?;
         }
-        self.refresh(name, Look::Glance).map_err(|_| Refused::Missing)?;
         let mut guard = self.state();
         let state = &mut *guard;
-        let recording = state.recordings.get_mut(name).ok_or(Refused::Missing)?;
+        let recording = state.recordings.get_mut(name).map(Arc::make_mut).ok_or(Refused::Missing)?;
         let is_foreign = matches!(recording.manifest, ManifestFacts::Readable { is_ours: false, .. });
         let place = recording.chunks.binary_search_by_key(&chunk.name, |entry| entry.name);
         let place = place.map_err(|_| Refused::Missing)?;
@@ -385,8 +391,23 @@ impl Sync {
         entry.is_some_and(|entry| entry.digest == Some(chunk.digest) && entry.facts.proof.is_some_and(Proof::is_proven))
     }
 
-    fn has_file(&self, name: &RecordingName, chunk: ChunkName) -> bool {
-        fs::symlink_metadata(scan::Folder::new(&self.parts.recordings, name).chunk(chunk)).is_ok()
+    /// Takes in the file of a chunk that was just finalized, without reading all of its recording: of a long one that
+    /// costs more than the upload, and the next scan does it. Returns false where more must be known first.
+    fn take_file(&self, name: &RecordingName, chunk: ChunkName, file: ChunkFile) -> bool {
+        let mut state = self.state();
+        if state.unreadable.contains_key(name.as_str()) {
+            return false;
+        }
+        let Some(recording) = state.recordings.get_mut(name) else { return false };
+        let goes_on = matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, has_ended: false });
+        match recording.chunks.binary_search_by_key(&chunk, |entry| entry.name) {
+            Ok(place) => recording.chunks.get(place).is_some_and(|entry| goes_on && entry.is_of(file)),
+            Err(place) if goes_on => {
+                Arc::make_mut(recording).chunks.insert(place, ChunkEntry::of_file(chunk, file));
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// Counts a refused event, and logs it as long as there are few.
@@ -429,8 +450,9 @@ impl Sync {
             }
             let mut guard = self.state();
             let state = &mut *guard;
-            let may_go = |recording: &&mut Recording| recording.is_ours() && !recording.is_withdrawn();
+            let may_go = |recording: &&mut Arc<Recording>| recording.is_ours() && !recording.is_withdrawn();
             let Some(recording) = state.recordings.get_mut(name).filter(may_go) else { continue };
+            let recording = Arc::make_mut(recording);
             for chunk in &mut recording.chunks {
                 if chunk.facts.local == ChunkLocal::Damaged {
                     chunk.facts.local = ChunkLocal::Present;
@@ -467,7 +489,7 @@ impl Sync {
     /// Returns what a sync that takes this one's place must know.
     pub fn legacy(&self) -> Legacy {
         let state = self.state();
-        let is_away = |found: &&Recording| state.unreadable.contains_key(found.name.as_str());
+        let is_away = |found: &&Arc<Recording>| state.unreadable.contains_key(found.name.as_str());
         Legacy {
             asked: state.asked.clone(),
             refused: state.refused,
@@ -489,7 +511,7 @@ impl Sync {
         state.place_without_mark = legacy.place_without_mark;
         for mut recording in legacy.away {
             // The store may be another one.
-            for chunk in &mut recording.chunks {
+            for chunk in &mut Arc::make_mut(&mut recording).chunks {
                 (chunk.facts.proof, chunk.marked_at_ns, chunk.etag) = (None, None, None);
             }
             state.recordings.insert(recording.name.clone(), recording);

@@ -76,9 +76,10 @@ impl Sync {
         let left = queue::DEAD_LETTER_RETRY.saturating_sub(std::time::Duration::from_nanos(passed));
         let (id, retry_at) = (item.id.clone(), self.parts.clock.tick().after(left));
         state.queue.restore(DeadLetter { item, reason: letter.reason, attempts: letter.attempts, retry_at });
-        let chunks = state.recordings.get_mut(&id.recording).map(|recording| &mut recording.chunks);
-        let chunk = chunks.and_then(|chunks| chunks.iter_mut().find(|chunk| chunk.name == id.chunk));
-        if let Some(chunk) = chunk.filter(|_| letter.is_damaged) {
+        if !letter.is_damaged {
+            return;
+        }
+        if let Some(chunk) = state.recording_mut(&id.recording).and_then(|recording| recording.chunk_mut(id.chunk)) {
             chunk.facts.local = ChunkLocal::Damaged;
         }
     }

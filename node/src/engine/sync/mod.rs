@@ -1,7 +1,7 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
 //! `intake` takes in what comes, `library` knows whether the folder is the one that it was, `upload` sends one chunk,
-//! `letters` remembers those that were given up, `pause` a person's word, `publish` writes remote manifests, `verify`
+//! `marks` writes down that the store has it, `letters` remembers those that were given up, `pause` a person's word, `publish` writes remote manifests, `verify`
 //! compares marks and store, `heal` is what reconcile changes, `removal` what a removal does;
 //! here is the state that they share and the loop that drives them.
 
@@ -11,6 +11,7 @@ mod heal;
 mod intake;
 mod letters;
 mod library;
+mod marks;
 mod parts;
 mod pause;
 mod publish;
@@ -120,7 +121,10 @@ struct State {
     /// Places for parts of large chunks that are on their way.
     places: Arc<Semaphore>,
     queue: Queue,
-    recordings: BTreeMap<RecordingName, Recording>,
+    /// Shared with whoever reads one for a while: it is copied only where it changes meanwhile.
+    recordings: BTreeMap<RecordingName, Arc<Recording>>,
+    /// Chunks that wait for their marks, by the recordings of which marks are being written.
+    landing: BTreeMap<RecordingName, Vec<marks::Landed>>,
     unmanaged: AllUnmanaged,
     /// Folders that can't be read, with the reason.
     unreadable: BTreeMap<String, String>,
@@ -185,6 +189,13 @@ const ROOM_LOOK_MAX: Duration = Duration::from_secs(10);
 /// Between comparisons of marks and store while there is doubt.
 const DOUBT_RETRY: Duration = Duration::from_secs(60);
 
+impl State {
+    /// Returns a recording, to be changed.
+    fn recording_mut(&mut self, name: &RecordingName) -> Option<&mut Recording> {
+        self.recordings.get_mut(name).map(Arc::make_mut)
+    }
+}
+
 fn note_end(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "an upload ended abnormally");
@@ -195,11 +206,15 @@ impl Sync {
     /// Makes a sync that knows nothing yet.
     pub fn new(parts: Parts, tuning: Tuning) -> Self {
         parts.throttle.set(tuning.bandwidth_limit_bytes_per_s);
+        let pace = Pace::default();
+        let mut queue = Queue::new(tuning.limits);
+        queue.set_room(Some(pace.room_bytes()));
         let state = State {
-            queue: Queue::new(tuning.limits),
+            queue,
             places: Arc::new(Semaphore::new(tuning.places())),
             tuning,
             recordings: BTreeMap::new(),
+            landing: BTreeMap::new(),
             unmanaged: AllUnmanaged::new(),
             unreadable: BTreeMap::new(),
             away: None,
@@ -217,7 +232,7 @@ impl Sync {
             block: None,
             refused: RefusedEvents::default(),
             throughput: Throughput::default(),
-            pace: Pace::default(),
+            pace,
             filling: Filling::default(),
             leases: evict::Leases::default(),
             held: BTreeSet::new(),
@@ -258,7 +273,7 @@ impl Sync {
     }
 
     /// Reads the view and the queue at one instant. `read` does not call this sync.
-    pub fn read<T>(&self, read: impl FnOnce(&BTreeMap<RecordingName, Recording>, &Queue) -> T) -> T {
+    pub fn read<T>(&self, read: impl FnOnce(&BTreeMap<RecordingName, Arc<Recording>>, &Queue) -> T) -> T {
         let state = self.state();
         read(&state.recordings, &state.queue)
     }
@@ -334,7 +349,7 @@ impl Sync {
     }
 
     /// Returns what is known of a recording.
-    pub fn recording(&self, name: &RecordingName) -> Option<Recording> {
+    pub fn recording(&self, name: &RecordingName) -> Option<Arc<Recording>> {
         self.state().recordings.get(name).cloned()
     }
 

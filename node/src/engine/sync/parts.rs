@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 use super::Sync;
 use crate::{
     engine::multipart::{Large, PartsLog},
+    library::scan::Recording,
     policy::{
         Tick,
         parts::{BegunUpload, Parts, SentPart},
@@ -42,7 +43,7 @@ impl Log {
             tracing::error!(%error, "writing down a part ended abnormally");
         }
         let mut state = self.sync.state();
-        let Some(recording) = state.recordings.get_mut(&self.id.recording) else { return };
+        let Some(recording) = state.recording_mut(&self.id.recording) else { return };
         let mut begun = recording.begun.remove(&self.id.chunk);
         change(&mut begun);
         if let Some(begun) = begun {
@@ -119,7 +120,7 @@ impl Sync {
             .recordings
             .values()
             .flat_map(|recording| recording.begun.iter().map(move |(chunk, begun)| (recording, *chunk, begun)));
-        let is_stale = |(recording, chunk, _): &(&crate::library::scan::Recording, _, _)| {
+        let is_stale = |(recording, chunk, _): &(&Arc<Recording>, _, _)| {
             let id = ChunkId { recording: recording.name.clone(), chunk: *chunk };
             let is_sent = recording.chunk(*chunk).is_some_and(|entry| {
                 entry.facts.local == ChunkLocal::Present && !entry.facts.proof.is_some_and(Proof::is_proven)

@@ -1,6 +1,10 @@
 //! Remote manifests: written when the plan says so, read before they are replaced, and never made smaller.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    io::{self, BufWriter},
+    sync::Arc,
+};
 
 use bubbaloop_storage_schemas::{
     Digest, RecordingName,
@@ -10,6 +14,7 @@ use bubbaloop_storage_schemas::{
     limits::MANIFEST_BYTES_MAX,
     manifest::{Indices, Manifest},
 };
+use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::{State, Sync};
@@ -24,7 +29,7 @@ use crate::{
         self,
         manifest::{self, Merged},
         publish::Standing,
-        queue::{ChunkId, Outcome, Queue, Stage},
+        queue::Outcome,
         recording::ManifestFacts,
     },
     store::{Body, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored},
@@ -32,43 +37,61 @@ use crate::{
 
 /// What a recording's remote manifest is to say.
 struct Wanted {
-    recording: Recording,
+    recording: Arc<Recording>,
     manifest: Manifest,
-    text: Vec<u8>,
+    /// The digest of its text.
+    digest: Digest,
     /// The library that the local manifest came from, where it was restored: no twin, but what was here before.
     predecessor: Option<String>,
 }
 
 /// Returns what may be published of a recording; `None` while nothing of it is proven, or where it is not ours to publish.
-pub(super) fn wanted(recording: &Recording, local: &Manifest, library_id: &str) -> Option<(Manifest, Vec<u8>)> {
+fn wanted(recording: &Recording, local: Manifest, library_id: &str) -> Option<(Manifest, Digest)> {
     if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) || recording.is_withdrawn() {
         return None;
     }
-    let manifest = manifest::remote(local, &recording.uploaded(), library_id);
+    let manifest = manifest::remote(local, |chunk| recording.uploaded(chunk), library_id);
     if manifest.chunks.is_empty() {
         return None;
     }
-    let text = serde_json::to_vec_pretty(&manifest).ok()?;
-    Some((manifest, text))
+    let digest = digest_of(&manifest).ok()?;
+    Some((manifest, digest))
+}
+
+/// Hashes what is written.
+struct Hashing(Sha256);
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Returns the digest of a manifest's text, which of a long recording is too large to be made for that.
+fn digest_of(manifest: &Manifest) -> io::Result<Digest> {
+    let mut text = BufWriter::new(Hashing(Sha256::new()));
+    serde_json::to_writer_pretty(&mut text, manifest)?;
+    Ok(Digest::from_bytes(text.into_inner()?.0.finalize().into()))
+}
+
+/// Returns a manifest's text as it stands in the store.
+fn text_of(manifest: &Manifest, key: &ObjectKey) -> Result<Vec<u8>, StoreError> {
+    let text = serde_json::to_vec_pretty(manifest).map_err(|error| {
+        StoreError::new(StoreErrorKind::Rejected, format!("the manifest {key} can't be encoded: {error}"))
+    })?;
+    can_come_back(key, manifest.chunks.len(), &text)?;
+    Ok(text)
 }
 
 /// Tells whether a recording's remote manifest says something else than it should.
-pub(super) fn is_due(recording: &Recording, local: &Manifest, library_id: &str) -> bool {
-    wanted(recording, local, library_id).is_some_and(|(_, text)| {
-        recording.published.as_ref().is_none_or(|published| published.wanted != Digest::of(&text))
-    })
-}
-
-/// Tells how a recording stands for the plan of its remote manifest.
-pub(super) fn standing(recording: Option<&Recording>, queue: &Queue, has_ended: bool) -> Standing {
-    let goes_on = |recording: &Recording| {
-        recording.pending().any(|chunk| {
-            let id = ChunkId { recording: recording.name.clone(), chunk: chunk.name };
-            // A file that can't be read may stay so: no manifest waits for it.
-            matches!(queue.stage(&id), Some(Stage::Waiting | Stage::InFlight)) && queue.unreadable(&id).is_none()
-        })
-    };
-    Standing { has_ended, is_quiet: !recording.is_some_and(goes_on) }
+pub(super) fn is_due(recording: &Recording, local: Manifest, library_id: &str) -> bool {
+    wanted(recording, local, library_id)
+        .is_some_and(|(_, digest)| recording.published.as_ref().is_none_or(|published| published.wanted != digest))
 }
 
 impl Sync {
@@ -84,7 +107,8 @@ impl Sync {
         publisher.next(now, |name| {
             let recording = recordings.get(name);
             let has_ended = recording.is_none_or(|recording| recording.has_ended(now_ns));
-            standing(recording, queue, has_ended)
+            // A file that can't be read may stay so: no manifest waits for it.
+            Standing { has_ended, is_quiet: !queue.is_busy(name) }
         })
     }
 
@@ -124,11 +148,10 @@ impl Sync {
         let owned = name.clone();
         let read = spawn_blocking(move || sync.wanted_now(&owned)).await;
         let Some(wanted) = read.ok().flatten() else { return Ok(false) };
-        let digest = Digest::of(&wanted.text);
-        if wanted.recording.published.as_ref().is_some_and(|published| published.wanted == digest) {
+        if wanted.recording.published.as_ref().is_some_and(|published| published.wanted == wanted.digest) {
             return Ok(false);
         }
-        let published = self.replace_manifest(&wanted, digest).await?;
+        let published = self.replace_manifest(&wanted).await?;
         let sync = Arc::clone(self);
         let noted = spawn_blocking(move || sync.note_published(&wanted, published)).await;
         if let Err(error) = noted {
@@ -144,23 +167,22 @@ impl Sync {
         }
         let local = self.manifest(name)?;
         let recording = self.recording(name)?;
-        let (manifest, text) = wanted(&recording, &local, self.parts.facts.library_id())?;
         let predecessor = manifest::library_of(&local).map(str::to_owned);
-        Some(Wanted { recording, manifest, text, predecessor })
+        let (manifest, digest) = wanted(&recording, local, self.parts.facts.library_id())?;
+        Some(Wanted { recording, manifest, digest, predecessor })
     }
 
     /// Puts the wanted manifest in the place of the one that stands there, joined with it; another capture's is left
     /// alone, and ours gets a name of its own.
-    async fn replace_manifest(&self, wanted: &Wanted, digest: Digest) -> Result<Published, TransferError> {
-        let Recording { name, machine_id, published, .. } = &wanted.recording;
-        can_come_back(name, wanted.manifest.chunks.len(), &wanted.text)?;
+    async fn replace_manifest(&self, wanted: &Wanted) -> Result<Published, TransferError> {
+        let Recording { name, machine_id, published, .. } = &*wanted.recording;
         let usual = ObjectKey::manifest(machine_id, name);
         let own = ObjectKey::manifest_of_capture(machine_id, name, wanted.manifest.started_at_ns);
         let known = published.as_ref().filter(|published| published.key == own.as_str());
         let keys = if known.is_some() { vec![own] } else { vec![usual, own] };
         for key in keys {
             let written = published.as_ref().filter(|published| published.key == key.as_str());
-            if let Some(published) = self.replace_under(&key, wanted, digest, written).await? {
+            if let Some(published) = self.replace_under(&key, wanted, written).await? {
                 return Ok(published);
             }
             tracing::warn!(recording = %name, %key, "name_taken: another capture's manifest stands there");
@@ -173,7 +195,6 @@ impl Sync {
         &self,
         key: &ObjectKey,
         wanted: &Wanted,
-        digest: Digest,
         written: Option<&Published>,
     ) -> Result<Option<Published>, TransferError> {
         let store = &*self.parts.store;
@@ -183,7 +204,8 @@ impl Sync {
             found => found?,
         };
         let Some(meta) = found else {
-            return self.put_manifest(key, wanted.text.clone(), digest, PutMode::Create).await.map(Some);
+            let text = text_of(&wanted.manifest, key)?;
+            return self.put_manifest(key, text, wanted.digest, PutMode::Create).await.map(Some);
         };
         // Even what we wrote ourselves is read: the local manifest may name less than it did, and this one only grows.
         let (theirs, stands) = read_manifest(store, key).await?;
@@ -191,17 +213,17 @@ impl Sync {
         if let Some(twin) = library.filter(|library| wanted.predecessor.as_deref() != Some(*library)) {
             self.note_library(twin, "bucket");
         }
-        let text = match theirs.map(|theirs| joined(key, &wanted.manifest, &theirs)) {
-            Some(Ok(Some(text))) => text,
-            Some(Err(error)) => return Err(error),
-            Some(Ok(None)) | None => return Ok(None),
+        let text = match theirs.map(|theirs| manifest::merge(&wanted.manifest, &theirs)) {
+            Some(Merged::Ours) => text_of(&wanted.manifest, key)?,
+            Some(Merged::Joined(joined)) => text_of(&joined, key)?,
+            Some(Merged::NameTaken) | None => return Ok(None),
         };
         if stands.digest == Digest::of(&text) {
-            return Ok(Some(Published { wanted: digest, ..stands }));
+            return Ok(Some(Published { wanted: wanted.digest, ..stands }));
         }
         let honours_if_match = self.state().probe.is_some_and(|probe| probe.honours_if_match);
         let mode = if honours_if_match { PutMode::Update(meta.etag) } else { PutMode::Overwrite };
-        self.put_manifest(key, text, digest, mode).await.map(Some)
+        self.put_manifest(key, text, wanted.digest, mode).await.map(Some)
     }
 
     /// Tells whether the remote manifest that was written last still stands there. Of a store that tells no ETag it is read.
@@ -234,7 +256,7 @@ impl Sync {
         let entry = JournalEntry::Published { key, recording: name.clone(), sha256: digest, wanted: text, etag };
         self.journal(name, entry);
         let mut state = self.state();
-        if let Some(recording) = state.recordings.get_mut(name) {
+        if let Some(recording) = state.recording_mut(name) {
             recording.published = Some(published);
         }
         drop(state);
@@ -253,12 +275,12 @@ impl Sync {
     pub(super) fn fold(&self, name: &RecordingName) {
         let foldable = {
             let state = self.state();
-            let is_free = |recording: &&Recording| recording.is_foldable() && !state.held.contains(name);
+            let is_free = |recording: &&Arc<Recording>| recording.is_foldable() && !state.held.contains(name);
             state.recordings.get(name).filter(is_free).cloned()
         };
         let Some(recording) = foldable else { return };
         let path = Folder::new(&self.parts.recordings, &recording.name).manifest();
-        match fold::fold(&path, &recording.uploaded(), self.parts.clock.wall()) {
+        match fold::fold(&path, |chunk| recording.uploaded(chunk), self.parts.clock.wall()) {
             Ok(Folded::Written) => tracing::debug!(recording = %recording.name, "marks folded into manifest.json"),
             Ok(Folded::LeftAlone) => {}
             Err(error) => tracing::warn!(recording = %recording.name, %error, "manifest.json can't be written"),
@@ -280,20 +302,6 @@ async fn read_manifest(
     let digest = Digest::of(&text);
     let theirs = Manifest::parse(&text, Indices::Rising).ok().map(|(theirs, _)| theirs);
     Ok((theirs, Published { key: key.to_string(), digest, wanted: digest, etag }))
-}
-
-/// Joins our manifest with the one that stands under a key; `None` where that is another capture's.
-fn joined(key: &ObjectKey, ours: &Manifest, theirs: &Manifest) -> Result<Option<Vec<u8>>, TransferError> {
-    match manifest::merge(ours, theirs) {
-        Merged::NameTaken => Ok(None),
-        Merged::Same(joined) => {
-            let text = serde_json::to_vec_pretty(&*joined).map_err(|error| {
-                StoreError::new(StoreErrorKind::Rejected, format!("the manifest {key} can't be encoded: {error}"))
-            })?;
-            can_come_back(key, joined.chunks.len(), &text)?;
-            Ok(Some(text))
-        }
-    }
 }
 
 /// Refuses to write a manifest that would be refused when it is to come back.

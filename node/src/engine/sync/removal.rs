@@ -232,7 +232,7 @@ impl Sync {
         let mut state = self.state();
         state.asked.remove(name);
         state.publisher.forget(name);
-        if let Some(recording) = state.recordings.get_mut(name) {
+        if let Some(recording) = state.recording_mut(name) {
             recording.withdraw(at_ns);
         }
         Ok(())
@@ -244,7 +244,7 @@ impl Sync {
             return;
         }
         let at_ns = self.journal(name, JournalEntry::Offered);
-        if let Some(recording) = self.state().recordings.get_mut(name) {
+        if let Some(recording) = self.state().recording_mut(name) {
             recording.withdrawn = Some((false, at_ns));
         }
     }
@@ -253,7 +253,7 @@ impl Sync {
     /// work. On a full disk it waits in memory. It blocks.
     pub(in crate::engine) fn note_removal(&self, name: &RecordingName) {
         let at_ns = self.journal(name, JournalEntry::RemovalBegun);
-        if let Some(recording) = self.state().recordings.get_mut(name) {
+        if let Some(recording) = self.state().recording_mut(name) {
             recording.removal_begun_at_ns = Some(at_ns);
         }
     }

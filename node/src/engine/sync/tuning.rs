@@ -106,7 +106,7 @@ impl State {
     /// Puts the queue into the order of the recordings' tags.
     fn rank(&mut self) {
         let Self { queue, recordings, tuning, .. } = self;
-        queue.rank(|id| tuning.rank(recordings.get(&id.recording)));
+        queue.rank(|id| tuning.rank(recordings.get(&id.recording).map(Arc::as_ref)));
     }
 }
 
@@ -138,7 +138,7 @@ impl Sync {
         state.pace.arrived(sent_bytes, now);
         state.pace.end(now);
         let room = state.pace.room_bytes();
-        state.queue.set_room(room);
+        state.queue.set_room(Some(room));
     }
 
     pub(super) fn timers(&self) -> Timers {

@@ -6,21 +6,19 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::{
-    ChunkName, Digest, RecordingName,
+    ChunkName, Digest,
     event::Fact,
-    journal::{JournalEntry, JournalLine},
     keys::ObjectKey,
     reply::{ChunkLocal, Probe, Proof},
 };
 use tokio::task::spawn_blocking;
 
-use super::{State, Sync};
+use super::{State, Sync, marks::Landed};
 use crate::{
     content::{self, ContentError},
     engine::transfer::{self, Parcel, Proven, TransferError},
-    library::scan::{ChunkEntry, Fingerprint, Folder, OwnLine, Recording},
+    library::scan::{Fingerprint, Folder},
     policy::{
-        Tick,
         intake::Refused,
         queue::{Block, ChunkId, Item, Outcome, Stage, Still},
     },
@@ -34,10 +32,6 @@ enum Misled {
     ByManifest,
 }
 
-/// Why a chunk that the store seems to hold does not count as uploaded.
-const CLAIMED: &str = "the store seems to hold it and nothing proves that: give the node's key the right to read the \
-                       object, or remove the object";
-
 /// Blocks after which the store may be another one, or an empty one, under the old name.
 const DOUBTFUL: [&str; 3] = ["no_such_bucket", "local_path_missing", "local_path_changed"];
 
@@ -48,12 +42,7 @@ impl Sync {
         let sent = self.send(&item, attempt).await;
         self.end_pace(sent.as_ref().map_or(0, |(proven, _)| proven.sent_bytes));
         let outcome = match sent {
-            Ok((proven, key)) => {
-                let is_proven = proven.proof.is_proven();
-                self.settle(item.clone(), proven, key, began).await;
-                // Trying again proves nothing until something changes, and may send the bytes each time.
-                if is_proven { Outcome::Settled } else { Outcome::Dead(CLAIMED.into()) }
-            }
+            Ok((proven, key)) => return self.land(Landed { item, proven, key, began }).await,
             Err(TransferError::Store(StoreError { kind: StoreErrorKind::Halted, .. })) => Outcome::Halted,
             Err(error) => {
                 tracing::warn!(recording = %item.id.recording, chunk = %item.id.chunk, %error, "an upload failed");
@@ -72,11 +61,15 @@ impl Sync {
 
     /// Tells the queue how a try ended, and whoever listens what follows from it.
     fn finish(&self, id: &ChunkId, outcome: Outcome) {
+        self.finish_in(&mut self.state(), id, outcome);
+    }
+
+    /// Does as [`Sync::finish`] does, to the state that is at hand.
+    pub(super) fn finish_in(&self, state: &mut State, id: &ChunkId, outcome: Outcome) {
         let failure = match &outcome {
             Outcome::Retry { message, .. } | Outcome::Unreadable(message) => Some(message.clone()),
             Outcome::Settled | Outcome::Blocked(_) | Outcome::Halted | Outcome::Dead(_) => None,
         };
-        let mut state = self.state();
         let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
         let is_proven = chunk.is_some_and(|chunk| chunk.facts.proof.is_some_and(Proof::is_proven));
         let is_known = chunk.is_some();
@@ -103,7 +96,7 @@ impl Sync {
         } else if let Some(message) = failure {
             self.parts.facts.tell(Fact::UploadFailed { recording, chunk, message });
         }
-        self.note_gate(&mut state);
+        self.note_gate(state);
     }
 
     /// Tells when a fact began or ended to stop uploads.
@@ -196,85 +189,6 @@ impl Sync {
         Ok(Parcel { path, digest, key, size_bytes: item.size_bytes, may_be_there, large })
     }
 
-    /// Writes the mark to the journal, then takes it into the view and tells it. `began` is when its bytes began to go.
-    ///
-    /// A disk that is full loses no upload: the mark stays in memory, and after a restart the chunk is found
-    /// at the store.
-    pub(super) async fn settle(self: &Arc<Self>, item: Item, proven: Proven, key: ObjectKey, began: Tick) {
-        let sync = Arc::clone(self);
-        let written = spawn_blocking(move || sync.settle_now(&item, proven, &key, began)).await;
-        if let Err(error) = written {
-            tracing::error!(%error, "writing a mark ended abnormally");
-        }
-    }
-
-    fn settle_now(&self, item: &Item, proven: Proven, key: &ObjectKey, began: Tick) {
-        let Item { id, size_bytes, .. } = item;
-        let Proven { digest, proof, etag, sent_bytes } = proven;
-        let (chunk, size_bytes) = (id.chunk, *size_bytes);
-        let is_known_claim = !proof.is_proven()
-            && self.recording(&id.recording).is_some_and(|recording| {
-                recording.chunk(chunk).is_some_and(|entry| entry.facts.proof == Some(Proof::Claimed))
-            });
-        if is_known_claim {
-            return;
-        }
-        let (etag_of, key_of) = (etag.clone(), Some(key.to_string()));
-        let entry = JournalEntry::Uploaded { chunk, sha256: digest, size_bytes, proof, etag: etag_of, key: key_of };
-        let at_ns = self.journal(&id.recording, entry);
-        let now = self.parts.clock.tick();
-        let is_its_key = |recording: &Recording| ObjectKey::chunk(&recording.machine_id, &id.recording, chunk) == *key;
-        if !self.state().recordings.get(&id.recording).is_some_and(is_its_key) {
-            // Its manifest spells the machine in another way by now: under that key it goes up once more.
-            return;
-        }
-        let pass = self.state().pass;
-        self.change(id, |chunk| {
-            chunk.digest = Some(digest);
-            chunk.seen_in_pass = pass;
-            chunk.facts.proof = Some(proof);
-            chunk.marked_at_ns = proof.is_proven().then_some(at_ns);
-            chunk.etag = proof.is_proven().then(|| etag.clone().into());
-        });
-        if !proof.is_proven() {
-            return;
-        }
-        let mut state = self.state();
-        if let Some(recording) = state.recordings.get_mut(&id.recording) {
-            recording.is_folded = false;
-        }
-        state.note_sent(sent_bytes, began, now);
-        state.publisher.want(&id.recording, now);
-        let (recording, sha256) = (id.recording.clone(), digest.to_string());
-        self.parts.facts.tell(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });
-    }
-
-    /// Appends one fact to a recording's journal and returns its time. A journal that can't be written is told by
-    /// `is_durable`.
-    pub(super) fn journal(&self, recording: &RecordingName, entry: JournalEntry) -> u64 {
-        let at_ns = self.parts.clock.wall();
-        let line = JournalLine { at_ns, store_id: self.parts.store_id.clone(), entry };
-        self.journals.append(recording, line);
-        self.note_own_line(recording);
-        at_ns
-    }
-
-    /// Takes in how a recording's folder looks after a line was written to its journal.
-    pub(super) fn note_own_line(&self, recording: &RecordingName) {
-        let seen = OwnLine::look(&self.parts.recordings, recording);
-        if let Some(found) = self.state().recordings.get_mut(recording) {
-            found.fingerprint.note_own_line(seen);
-        }
-    }
-
-    pub(super) fn change(&self, id: &ChunkId, change: impl FnOnce(&mut ChunkEntry)) {
-        let mut state = self.state();
-        let Some(recording) = state.recordings.get_mut(&id.recording) else { return };
-        if let Ok(place) = recording.chunks.binary_search_by_key(&id.chunk, |chunk| chunk.name) {
-            change(&mut recording.chunks[place]);
-        }
-    }
-
     /// Tells who named a digest for a file that it does not have, where the file is sound: its bytes fit its name. The
     /// word is taken back, and the file goes up as one that no manifest names.
     fn was_misled(&self, item: &Item, error: &TransferError) -> Option<Misled> {
@@ -340,7 +254,7 @@ impl Sync {
         };
         self.change(&item.id, |chunk| chunk.facts.local = local);
         if local == ChunkLocal::Missing
-            && let Some(recording) = self.state().recordings.get_mut(&item.id.recording)
+            && let Some(recording) = self.state().recording_mut(&item.id.recording)
         {
             // It may come back without a trace in its folder, as a disk does.
             recording.fingerprint = Fingerprint::default();

@@ -91,7 +91,7 @@ impl Sync {
             state.pass = state.pass.wrapping_add(1);
             state.pass
         };
-        let is_ours = |recording: &&Recording| recording.is_ours();
+        let is_ours = |recording: &&Arc<Recording>| recording.is_ours();
         let machines: BTreeSet<_> =
             self.state().recordings.values().filter(is_ours).map(|recording| recording.machine_id.clone()).collect();
         for machine in machines {
@@ -128,15 +128,15 @@ impl Sync {
 
     /// Looks at the remote manifests that the listing did not show as they were written.
     async fn see_manifests(&self, pass: u32) -> Result<(), StoreError> {
-        let is_unseen = |recording: &&Recording| recording.is_ours() && recording.manifest_seen_in_pass != pass;
-        let name_of = |recording: &Recording| Some((recording.name.clone(), recording.published.clone()?));
+        let is_unseen = |recording: &&Arc<Recording>| recording.is_ours() && recording.manifest_seen_in_pass != pass;
+        let name_of = |recording: &Arc<Recording>| Some((recording.name.clone(), recording.published.clone()?));
         let unseen: Vec<_> = self.state().recordings.values().filter(is_unseen).filter_map(name_of).collect();
         for (name, published) in unseen {
             let stands = match self.still_stands(&published).await {
                 Err(error) if error.is_denied() => false,
                 stands => stands?,
             };
-            if let Some(recording) = self.state().recordings.get_mut(&name).filter(|_| stands) {
+            if stands && let Some(recording) = self.state().recording_mut(&name) {
                 recording.manifest_seen_in_pass = pass;
             }
         }
@@ -147,11 +147,10 @@ impl Sync {
         let mut state = self.state();
         for meta in objects.iter().filter(|meta| !meta.etag.is_empty()) {
             let Some((recording, chunk)) = meta.key.parts() else { continue };
-            let Some(recording) = state.recordings.get_mut(&recording) else { continue };
+            let Some(recording) = state.recording_mut(&recording) else { continue };
             match chunk {
                 Some(chunk) => {
-                    let place = recording.chunks.binary_search_by_key(&chunk, |entry| entry.name);
-                    let entry = place.ok().and_then(|place| recording.chunks.get_mut(place));
+                    let entry = recording.chunk_mut(chunk);
                     if let Some(entry) = entry.filter(|entry| entry.etag.as_deref() == Some(&*meta.etag)) {
                         entry.seen_in_pass = pass;
                     }
@@ -172,7 +171,8 @@ impl Sync {
         let mut guard = self.state();
         let state = &mut *guard;
         let mut suspects = Vec::new();
-        for recording in state.recordings.values_mut().filter(|recording| recording.is_ours()) {
+        for found in state.recordings.values_mut().filter(|recording| recording.is_ours()) {
+            let recording = &**found;
             // What was proven since the pass began counts as seen in it.
             let is_unseen =
                 |chunk: &&ChunkEntry| chunk.seen_in_pass != pass && chunk.facts.proof.is_some_and(Proof::is_proven);
@@ -183,8 +183,8 @@ impl Sync {
                 Some(Suspect { id, key, etag, digest, size_bytes })
             }));
             if recording.published.is_some() && recording.manifest_seen_in_pass != pass {
-                recording.published = None;
                 state.publisher.want(&recording.name, now);
+                Arc::make_mut(found).published = None;
             }
         }
         suspects
@@ -201,5 +201,6 @@ impl Sync {
         let (recording, chunk) = (id.recording.clone(), id.chunk);
         self.parts.facts.tell(Fact::UploadFailed { recording, chunk, message });
         self.offer_pending(&mut self.state(), &id.recording);
+        self.changed.notify_one();
     }
 }

@@ -4,7 +4,7 @@ use bubbaloop_storage_schemas::journal::{JournalEntry, JournalLine};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::*;
+use super::{fingerprint::GRAIN_NS, *};
 
 /// A library with one recording that tests write as a recorder would.
 struct Disk(TempDir);

@@ -54,6 +54,35 @@ fn the_oldest_goes_first_and_no_more_at_once_than_allowed() {
 }
 
 #[test]
+fn the_next_goes_while_marks_are_written_and_no_more_than_these_may_be() {
+    let mut queue = Queue::new(Limits { chunks_max: 100, ..LIMITS });
+    for number in 0..100 {
+        queue.offer(item(number));
+    }
+    while let Some(number) = start(&mut queue, at(0)) {
+        queue.arrived(&id(number));
+    }
+    assert_eq!((queue.in_flight().len(), queue.arrivals().count()), (LIMITS.concurrency + 64, LIMITS.concurrency + 64));
+    assert_eq!(queue.stage(&id(0)), Some(Stage::InFlight), "it counts only with its mark");
+    queue.finish(&id(0), Outcome::Settled, at(1), 0.0);
+    assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(67), None));
+}
+
+#[test]
+fn while_the_store_fails_the_one_try_lasts_until_its_mark_is_written() {
+    let mut queue = queue(3);
+    for _ in 0..2 {
+        let number = start(&mut queue, at(0)).unwrap();
+        queue.finish(&id(number), retry(), at(0), 1.0);
+    }
+    let number = start(&mut queue, at(5)).unwrap();
+    queue.arrived(&id(number));
+    assert_eq!(start(&mut queue, at(5)), None);
+    queue.finish(&id(number), Outcome::Settled, at(5), 1.0);
+    assert!(start(&mut queue, at(5)).is_some());
+}
+
+#[test]
 fn the_newest_goes_first_where_that_is_wanted_and_a_better_rank_before_any_age() {
     let mut queue = queue(5);
     queue.set_limits(Limits { order: Order::Newest, ..LIMITS });
@@ -391,6 +420,7 @@ fn what_a_person_asks_for_goes_first_dead_letters_too() {
 enum Action {
     Offer(u32),
     Next,
+    Arrived(u32),
     Finish(u32, u8),
     Urge,
     Forget(u32),
@@ -405,6 +435,7 @@ fn action() -> impl Strategy<Value = Action> {
         3 => (0..20_u32).prop_map(Action::Offer),
         4 => Just(Action::Next),
         4 => (0..20_u32, 0..6_u8).prop_map(|(number, kind)| Action::Finish(number, kind)),
+        2 => (0..20_u32).prop_map(Action::Arrived),
         1 => Just(Action::Urge),
         1 => (0..20_u32).prop_map(Action::Forget),
         1 => (0..3_u8).prop_map(Action::Probed),
@@ -419,6 +450,8 @@ fn action() -> impl Strategy<Value = Action> {
 struct Model {
     waiting: BTreeSet<u32>,
     in_flight: BTreeSet<u32>,
+    /// Those of them that the store has.
+    arrived: BTreeSet<u32>,
     dead: BTreeSet<u32>,
 }
 
@@ -482,6 +515,7 @@ proptest! {
                         _ => Outcome::Dead("bad".into()),
                     };
                     queue.finish(&id(number), outcome, now, 0.5);
+                    model.arrived.remove(&number);
                     if model.in_flight.remove(&number) {
                         match queue.stage(&id(number)) {
                             Some(Stage::Waiting) => prop_assert!(matches!(kind, 1 | 2 | 4 | 5) && model.waiting.insert(number)),
@@ -489,6 +523,12 @@ proptest! {
                             Some(Stage::InFlight) => prop_assert!(false, "still on its way"),
                             None => prop_assert_eq!(kind, 0, "lost"),
                         }
+                    }
+                }
+                Action::Arrived(number) => {
+                    queue.arrived(&id(number));
+                    if model.in_flight.contains(&number) {
+                        model.arrived.insert(number);
                     }
                 }
                 Action::Urge => {
@@ -515,7 +555,12 @@ proptest! {
             prop_assert_eq!(queue.order.len() + queue.later.len(), model.waiting.len());
             prop_assert_eq!(queue.in_flight().len(), model.in_flight.len());
             prop_assert_eq!(queue.dead_letters().len(), model.dead.len());
-            prop_assert!(queue.in_flight().len() <= LIMITS.concurrency);
+            prop_assert!(model.in_flight.len() - model.arrived.len() <= LIMITS.concurrency);
+            prop_assert_eq!(queue.arrivals().count(), model.arrived.len());
+            let is_readable = |number: &&u32| queue.unreadable(&id(**number)).is_none();
+            let busy = model.waiting.iter().filter(is_readable).count() + model.in_flight.len();
+            prop_assert_eq!(queue.busy.values().sum::<usize>(), busy);
+            prop_assert_eq!(queue.is_busy(&id(0).recording), busy > 0);
         }
     }
 }

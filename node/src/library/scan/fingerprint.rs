@@ -1,0 +1,78 @@
+//! Whether a recording's folder must be read again.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use bubbaloop_storage_schemas::{RecordingName, UnixNs};
+
+use super::Folder;
+use crate::library::mtime_ns;
+
+/// What a recording's folder looks like from outside: as long as it is the same, nothing needs to be read again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Of the folder, its chunks, its manifest and its journal.
+    traces: [Option<Trace>; 4],
+    /// The journal is as this node wrote it last: all of it is known.
+    is_own_journal: bool,
+}
+
+/// Inode, mtime and size.
+type Trace = (u64, UnixNs, u64);
+
+fn trace(path: &Path) -> Option<Trace> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    Some((metadata.ino(), mtime_ns(&metadata), metadata.len()))
+}
+
+/// What a line that this node wrote to a journal changed of a recording's folder.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnLine {
+    folder: Option<Trace>,
+    journal: Option<Trace>,
+}
+
+impl OwnLine {
+    /// Looks at the folder after the line was written.
+    pub fn look(recordings: &Path, name: &RecordingName) -> Self {
+        let folder = Folder::new(recordings, name);
+        Self { folder: trace(folder.root()), journal: trace(&folder.journal()) }
+    }
+}
+
+impl Fingerprint {
+    /// Looks at a recording's folder.
+    pub(super) fn of(folder: &Folder) -> Self {
+        let paths = [folder.root().to_owned(), folder.chunks(), folder.manifest(), folder.journal()];
+        Self { traces: paths.map(|path| trace(&path)), is_own_journal: false }
+    }
+
+    /// Tells whether a recording's folder looks like this now.
+    pub fn is_of(&self, recordings: &Path, name: &RecordingName) -> bool {
+        Self::of(&Folder::new(recordings, name)).traces == self.traces
+    }
+
+    /// Takes in a line that this node wrote to the journal itself, which is known without reading it again. The journal's
+    /// creation changes the folder too; what a recorder does there shows in chunks and manifest.
+    pub const fn note_own_line(&mut self, seen: OwnLine) {
+        (self.traces[0], self.traces[3]) = (seen.folder, seen.journal);
+        self.is_own_journal = seen.journal.is_some();
+    }
+
+    /// When chunks or manifest changed last. The journal is our own, and its first line changes the folder.
+    pub(super) fn touched_at_ns(&self) -> UnixNs {
+        self.traces[1..3].iter().flatten().map(|(_, mtime_ns, _)| *mtime_ns).max().unwrap_or(0)
+    }
+
+    /// Tells whether no change can hide behind it: one within a file system clock's grain of the reading may show the
+    /// same mtime. Of a journal that this node alone wrote to its size tells, and what is made in the folder itself shows
+    /// below it.
+    pub(super) fn is_settled(&self, now_ns: UnixNs) -> bool {
+        let [folder, chunks, manifest, journal] = &self.traces;
+        let others = [chunks, manifest, if self.is_own_journal { &None } else { journal }];
+        folder.is_some()
+            && others.into_iter().flatten().all(|(_, mtime_ns, _)| mtime_ns.saturating_add(GRAIN_NS) < now_ns)
+    }
+}
+
+/// The coarsest file system clock that is met: FAT's two seconds.
+pub(super) const GRAIN_NS: u64 = 2_000_000_000;
