@@ -414,7 +414,7 @@ pub fn load(
         manifest_seen_in_pass: 0,
         begun: std::mem::take(&mut fold.begun),
     };
-    let (mut readable, mut chunks) = (None, BTreeMap::new());
+    let mut readable = None;
     match manifest {
         Read::Absent => {}
         Read::Refused(reasons) => recording.manifest = ManifestFacts::Refused(reasons),
@@ -425,26 +425,25 @@ pub fn load(
             recording.started_at_ns = Some(manifest.started_at_ns);
             recording.ended_at_ns = manifest.ended_at_ns;
             recording.is_corrupt = manifest.corrupt.unwrap_or(false);
-            chunks = listed(&manifest, &checked);
+            recording.chunks = listed(&manifest, &checked);
             recording.tags.clone_from(&manifest.tags);
             recording.adopted_from = AdoptedFrom::of(&manifest).map(Arc::new);
             recording.machine_id = checked.machine_id;
             readable = Some(manifest);
         }
     }
-    add_files(&mut chunks, files.unwrap_or_default().chunks, earlier, look);
+    add_files(&mut recording.chunks, files.unwrap_or_default().chunks, earlier, look);
     // Until a manifest tells how the recorder spells the machine, an event's spelling holds.
     if let (None, Some(earlier)) = (&readable, earlier) {
         recording.machine_id = earlier.machine_id.clone();
     }
-    add_marks(&mut chunks, std::mem::take(&mut fold.marks), &recording.machine_id, name);
-    add_evicted(&mut chunks, &fold, earlier);
+    add_marks(&mut recording, std::mem::take(&mut fold.marks));
+    add_evicted(&mut recording.chunks, &fold, earlier);
     for (name, &restored_at_ns) in &fold.restored {
-        if let Some(entry) = chunks.get_mut(name) {
+        if let Some(entry) = recording.chunk_mut(*name) {
             entry.pinned_until_ns = Some(fetch::pinned_until_ns(restored_at_ns));
         }
     }
-    recording.chunks = chunks.into_values().collect();
     if let Some((is_corrupt, noted_at_ns)) = fold.corrupt {
         (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(noted_at_ns));
     }
@@ -488,7 +487,7 @@ fn read_manifest(folder: &Folder, name: &RecordingName) -> Read {
 }
 
 /// The chunks that a manifest names, not yet looked for on disk. What it says of uploads is a claim.
-fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEntry> {
+fn listed(manifest: &Manifest, checked: &Checked) -> Vec<ChunkEntry> {
     let entry = |(chunk, claimed_at_ns): (&bubbaloop_storage_schemas::manifest::Chunk, Option<UnixNs>)| ChunkEntry {
         name: chunk.name,
         digest: Some(chunk.digest),
@@ -510,7 +509,7 @@ fn listed(manifest: &Manifest, checked: &Checked) -> BTreeMap<ChunkName, ChunkEn
         pinned_until_ns: None,
     };
     let claims = manifest.chunks.iter().map(|chunk| chunk.uploaded_at_ns);
-    checked.chunks.iter().zip(claims).map(|pair| (pair.0.name, entry(pair))).collect()
+    checked.chunks.iter().zip(claims).map(entry).collect()
 }
 
 /// A chunk's file as it stands in its folder.
@@ -597,22 +596,22 @@ fn size_of(metadata: &fs::Metadata) -> u64 {
 }
 
 fn add_files(
-    chunks: &mut BTreeMap<ChunkName, ChunkEntry>,
+    chunks: &mut Vec<ChunkEntry>,
     files: Vec<(ChunkName, ChunkFile)>,
     earlier: Option<&Recording>,
     look: Look,
 ) {
+    let mut unlisted = Vec::new();
     for (name, file) in files {
         let before = earlier.and_then(|recording| recording.chunk(name));
-        let entry = chunks.entry(name).or_insert_with(|| {
-            let mut found = ChunkEntry::of_file(name, file);
-            if let Some(before) = before {
-                found.digest = before.digest;
-                (found.log_time_first_ns, found.log_time_last_ns) = (before.log_time_first_ns, before.log_time_last_ns);
-                found.facts.is_announced = before.facts.is_announced;
-            }
-            found
-        });
+        let listed = chunks.binary_search_by_key(&name, |entry| entry.name).ok();
+        let mut found = ChunkEntry::of_file(name, file);
+        let entry = listed.and_then(|place| chunks.get_mut(place)).unwrap_or(&mut found);
+        if let (None, Some(before)) = (listed, before) {
+            entry.digest = before.digest;
+            (entry.log_time_first_ns, entry.log_time_last_ns) = (before.log_time_first_ns, before.log_time_last_ns);
+            entry.facts.is_announced = before.facts.is_announced;
+        }
         if let Some(before) =
             before.filter(|before| before.refused_digest.is_some() && before.refused_digest == entry.digest)
         {
@@ -629,13 +628,19 @@ fn add_files(
         let is_still_damaged =
             before.filter(is_same_file).is_some_and(|before| before.facts.local == ChunkLocal::Damaged);
         entry.facts.local = if is_still_damaged { ChunkLocal::Damaged } else { ChunkLocal::Present };
+        if listed.is_none() {
+            unlisted.push(found);
+        }
     }
+    chunks.append(&mut unlisted);
+    chunks.sort_unstable_by_key(|entry| entry.name);
+    chunks.shrink_to_fit();
 }
 
 /// Tells the files that were removed to make room from those that are missing. A line that a full disk kept in memory is
 /// known from before.
-fn add_evicted(chunks: &mut BTreeMap<ChunkName, ChunkEntry>, fold: &Fold, earlier: Option<&Recording>) {
-    for entry in chunks.values_mut().filter(|entry| entry.facts.local == ChunkLocal::Missing) {
+fn add_evicted(chunks: &mut [ChunkEntry], fold: &Fold, earlier: Option<&Recording>) {
+    for entry in chunks.iter_mut().filter(|entry| entry.facts.local == ChunkLocal::Missing) {
         let before = earlier.and_then(|recording| recording.chunk(entry.name));
         let was_evicted = before.is_some_and(|before| before.facts.local == ChunkLocal::Evicted);
         if was_evicted || fold.evicted.contains(&entry.name) {
@@ -644,15 +649,10 @@ fn add_evicted(chunks: &mut BTreeMap<ChunkName, ChunkEntry>, fold: &Fold, earlie
     }
 }
 
-fn add_marks(
-    chunks: &mut BTreeMap<ChunkName, ChunkEntry>,
-    marks: BTreeMap<ChunkName, Mark>,
-    machine_id: &MachineId,
-    recording: &RecordingName,
-) {
+fn add_marks(recording: &mut Recording, marks: BTreeMap<ChunkName, Mark>) {
     for (name, mark) in marks {
-        let Some(entry) = chunks.get_mut(&name) else { continue };
-        let key = ObjectKey::chunk(machine_id, recording, name);
+        let key = ObjectKey::chunk(&recording.machine_id, &recording.name, name);
+        let Some(entry) = recording.chunk_mut(name) else { continue };
         if mark.key.as_deref().is_some_and(|marked| marked != key.as_str()) {
             continue;
         }

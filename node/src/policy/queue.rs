@@ -480,6 +480,10 @@ impl Queue {
     /// Takes a chunk from those that wait.
     fn take(&mut self, id: &ChunkId) -> Option<Try> {
         let entry = self.waiting.remove(id)?;
+        // A backlog of many thousand chunks leaves no empty room behind.
+        if self.waiting.len() < self.waiting.capacity() / 8 {
+            self.waiting.shrink_to(2 * self.waiting.len());
+        }
         if entry.unreadable().is_none() {
             self.uncount_busy(&id.recording);
         }

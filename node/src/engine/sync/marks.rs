@@ -99,10 +99,14 @@ impl Sync {
                 }
                 landed
             };
-            self.mark_all(name, &landed);
+            let is_any_proven = self.mark_all(name, &landed);
             let mut state = self.state();
             for landed in &landed {
                 self.finish_in(&mut state, &landed.item.id, landed.outcome());
+            }
+            // Behind the last of them: whether anything waits tells when the manifest is written.
+            if is_any_proven {
+                state.publisher.want(name, self.parts.clock.tick());
             }
             drop(state);
             self.changed.notify_one();
@@ -111,36 +115,30 @@ impl Sync {
 
     /// Marks a chunk that is no upload's as proven.
     pub(super) async fn settle(self: &Arc<Self>, landed: Landed) {
-        let sync = Arc::clone(self);
-        let written =
-            spawn_blocking(move || sync.mark_all(&landed.item.id.recording, std::slice::from_ref(&landed))).await;
-        if let Err(error) = written {
-            tracing::error!(%error, "writing a mark ended abnormally");
+        let (sync, name) = (Arc::clone(self), landed.item.id.recording.clone());
+        match spawn_blocking(move || sync.mark_all(&landed.item.id.recording, std::slice::from_ref(&landed))).await {
+            Ok(true) => self.state().publisher.want(&name, self.parts.clock.tick()),
+            Ok(false) => {}
+            Err(error) => tracing::error!(recording = %name, %error, "writing a mark ended abnormally"),
         }
     }
 
-    /// Writes marks of one recording to its journal, then takes them into the view and tells them. It blocks.
+    /// Writes marks of one recording to its journal, then takes them into the view and tells them. Returns whether any
+    /// chunk is proven by it. It blocks.
     ///
     /// A disk that is full loses no upload: the marks stay in memory, and after a restart the chunks are found at the store.
-    fn mark_all(&self, name: &RecordingName, landed: &[Landed]) {
+    fn mark_all(&self, name: &RecordingName, landed: &[Landed]) -> bool {
         let known = self.recording(name);
         let new: Vec<_> = landed.iter().filter(|landed| !landed.is_known_claim(known.as_deref())).collect();
         // Held on to, it would be copied at the first change.
         drop(known);
         if new.is_empty() {
-            return;
+            return false;
         }
         let at_ns = self.journal_all(name, new.iter().map(|landed| landed.entry()));
         let now = self.parts.clock.tick();
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let mut is_any_proven = false;
-        for landed in new {
-            is_any_proven |= self.take_mark(state, landed, at_ns, now);
-        }
-        if is_any_proven {
-            state.publisher.want(name, now);
-        }
+        let mut state = self.state();
+        new.into_iter().filter(|landed| self.take_mark(&mut state, landed, at_ns, now)).count() > 0
     }
 
     /// Takes a written mark into the view, and returns whether the chunk is proven by it.

@@ -54,16 +54,21 @@ fn wanted(recording: &Recording, local: Manifest, library_id: &str) -> Option<(M
     if manifest.chunks.is_empty() {
         return None;
     }
-    let digest = digest_of(&manifest).ok()?;
+    let (digest, _) = measure(&manifest).ok()?;
     Some((manifest, digest))
 }
 
-/// Hashes what is written.
-struct Hashing(Sha256);
+/// Hashes and counts what is written.
+#[derive(Default)]
+struct Measuring {
+    hasher: Sha256,
+    length: usize,
+}
 
-impl io::Write for Hashing {
+impl io::Write for Measuring {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
+        self.hasher.update(bytes);
+        self.length += bytes.len();
         Ok(bytes.len())
     }
 
@@ -72,18 +77,22 @@ impl io::Write for Hashing {
     }
 }
 
-/// Returns the digest of a manifest's text, which of a long recording is too large to be made for that.
-fn digest_of(manifest: &Manifest) -> io::Result<Digest> {
-    let mut text = BufWriter::new(Hashing(Sha256::new()));
+/// Returns digest and length of a manifest's text, which of a long recording is too large to be made for that.
+fn measure(manifest: &Manifest) -> io::Result<(Digest, usize)> {
+    let mut text = BufWriter::new(Measuring::default());
     serde_json::to_writer_pretty(&mut text, manifest)?;
-    Ok(Digest::from_bytes(text.into_inner()?.0.finalize().into()))
+    let Measuring { hasher, length } = text.into_inner()?;
+    Ok((Digest::from_bytes(hasher.finalize().into()), length))
 }
 
 /// Returns a manifest's text as it stands in the store.
 fn text_of(manifest: &Manifest, key: &ObjectKey) -> Result<Vec<u8>, StoreError> {
-    let text = serde_json::to_vec_pretty(manifest).map_err(|error| {
+    let failed = |error: io::Error| {
         StoreError::new(StoreErrorKind::Rejected, format!("the manifest {key} can't be encoded: {error}"))
-    })?;
+    };
+    // Written two times: a text that grows takes two to three times its memory.
+    let mut text = Vec::with_capacity(measure(manifest).map_err(failed)?.1);
+    serde_json::to_writer_pretty(&mut text, manifest).map_err(|error| failed(error.into()))?;
     can_come_back(key, manifest.chunks.len(), &text)?;
     Ok(text)
 }
