@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -378,28 +378,34 @@ pub fn sweep(folder: &Path, since: SystemTime) -> io::Result<()> {
 /// # Errors
 /// The disk is full or not writable. Some lines may be there, and one may be torn: the next append cuts that off.
 pub fn append_lines(path: &Path, lines: &[u8]) -> io::Result<()> {
-    let is_new = !path.try_exists()?;
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-    let whole = whole_lines_end(&mut file)?;
-    if whole < file.seek(SeekFrom::End(0))? {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+    let end = file.metadata()?.len();
+    let whole = whole_lines_end(&file, end)?;
+    if whole < end {
         file.set_len(whole)?;
-        file.seek(SeekFrom::Start(whole))?;
     }
-    file.write_all(lines)?;
+    file.write_all_at(lines, whole)?;
     file.sync_data()?;
-    if is_new { sync_parent(path) } else { Ok(()) }
+    // Of an empty one a crash may have come before its name was on the disk.
+    if end == 0 { sync_parent(path) } else { Ok(()) }
 }
 
 /// Returns where the last whole line ends.
-fn whole_lines_end(file: &mut File) -> io::Result<u64> {
-    const STEP: u64 = 4096;
-    let mut end = file.seek(SeekFrom::End(0))?;
+fn whole_lines_end(file: &File, mut end: u64) -> io::Result<u64> {
+    const STEP: usize = 4096;
+    let mut last = [0];
+    if end > 0 {
+        file.read_exact_at(&mut last, end - 1)?;
+    }
+    if last == *b"\n" {
+        return Ok(end);
+    }
+    let mut block = vec![0; STEP];
     while end > 0 {
-        let begin = end.saturating_sub(STEP);
-        let mut block = Vec::new();
-        file.seek(SeekFrom::Start(begin))?;
-        Read::by_ref(file).take(end - begin).read_to_end(&mut block)?;
-        if let Some(place) = block.iter().rposition(|&byte| byte == b'\n') {
+        let length = usize::try_from(end).map_or(STEP, |end| end.min(STEP));
+        let begin = end - length as u64;
+        file.read_exact_at(&mut block[..length], begin)?;
+        if let Some(place) = block[..length].iter().rposition(|&byte| byte == b'\n') {
             return Ok(begin + place as u64 + 1);
         }
         end = begin;
