@@ -52,6 +52,10 @@ enum Exit {
     NoAnswer = 4,
 }
 
+/// Threads for what waits: network, timers, requests. Files, hashes of what is large, and listings have threads of their own,
+/// and Zenoh has too. What one thread hands to itself wakes no other.
+const WORKER_THREADS: usize = 1;
+
 /// Threads for disk and store work and for sending: enough for what `limits` allows at once, and bounded.
 const BLOCKING_THREADS_MAX: usize = QUERIES_AT_WORK_MAX + REPLIES_SENT_MAX + REFUSALS_SENT_MAX + 2 * CONCURRENCY_MAX;
 
@@ -96,7 +100,9 @@ pub fn run() -> ExitCode {
         .with_ansi(is_terminal && !config::wants_no_colour())
         .with_target(false)
         .init();
-    let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build();
+    let mut runtime = Builder::new_multi_thread();
+    let runtime =
+        runtime.worker_threads(WORKER_THREADS).max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build();
     let exit = match runtime {
         Ok(runtime) => execute(cli, &runtime),
         Err(error) => failed(&format!("can't start: {error}"), None),
