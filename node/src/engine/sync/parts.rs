@@ -75,8 +75,11 @@ impl PartsLog for Log {
         let began = std::mem::replace(&mut *self.arrived_at.lock().unwrap_or_else(PoisonError::into_inner), now);
         let mut state = self.sync.state();
         state.note_sent(size_bytes, began, now);
-        state.pace.arrived(size_bytes, now);
+        state.note_arrived(size_bytes, now);
         state.queue.progressed(&self.id);
+        drop(state);
+        // There may be room beside it now.
+        self.sync.changed.notify_one();
     }
 
     async fn ended(&self, upload_id: &str) {

@@ -103,6 +103,12 @@ impl State {
         }
     }
 
+    /// Takes in that bytes arrived, by which the link is known and how much may be on its way.
+    pub(super) fn note_arrived(&mut self, bytes: u64, now: Tick) {
+        self.pace.arrived(bytes, now);
+        self.queue.set_room(Some(self.pace.room_bytes()));
+    }
+
     /// Puts the queue into the order of the recordings' tags.
     fn rank(&mut self) {
         let Self { queue, recordings, tuning, .. } = self;
@@ -135,10 +141,8 @@ impl Sync {
     pub(super) fn end_pace(&self, sent_bytes: u64) {
         let now = self.parts.clock.tick();
         let mut state = self.state();
-        state.pace.arrived(sent_bytes, now);
+        state.note_arrived(sent_bytes, now);
         state.pace.end(now);
-        let room = state.pace.room_bytes();
-        state.queue.set_room(Some(room));
     }
 
     pub(super) fn timers(&self) -> Timers {
