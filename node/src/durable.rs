@@ -386,8 +386,8 @@ pub fn append_lines(path: &Path, lines: &[u8]) -> io::Result<()> {
     }
     file.write_all_at(lines, whole)?;
     file.sync_data()?;
-    // Of an empty one a crash may have come before its name was on the disk.
-    if end == 0 { sync_parent(path) } else { Ok(()) }
+    // Of one without a whole line a crash may have come before its name was on the disk.
+    if whole == 0 { sync_parent(path) } else { Ok(()) }
 }
 
 /// Returns where the last whole line ends.

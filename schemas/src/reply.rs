@@ -406,7 +406,7 @@ pub struct Failing {
 pub struct QueueStatus {
     /// Chunks that wait.
     pub waiting: u64,
-    /// Chunks on their way.
+    /// Chunks on their way, and those that arrived and of which the mark is being written.
     pub in_flight: u64,
     /// Their size.
     pub in_flight_bytes: u64,

@@ -35,7 +35,7 @@ use tokio::{
 use tracing_subscriber::EnvFilter;
 
 use self::args::{Ask, Cli, Command};
-use crate::{config, engine::adopt::Options, serve, store::s3};
+use crate::{config, engine::adopt::Options, policy::queue::ARRIVED_MAX, serve, store::s3};
 
 /// How a command ended, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,7 +57,8 @@ enum Exit {
 const WORKER_THREADS: usize = 1;
 
 /// Threads for disk and store work and for sending: enough for what `limits` allows at once, and bounded.
-const BLOCKING_THREADS_MAX: usize = QUERIES_AT_WORK_MAX + REPLIES_SENT_MAX + REFUSALS_SENT_MAX + 2 * CONCURRENCY_MAX;
+const BLOCKING_THREADS_MAX: usize =
+    QUERIES_AT_WORK_MAX + REPLIES_SENT_MAX + REFUSALS_SENT_MAX + 2 * CONCURRENCY_MAX + ARRIVED_MAX;
 
 /// Arenas of glibc's allocator. It takes up to eight for each core, of which each keeps what was once used in it.
 const ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");

@@ -28,9 +28,8 @@ const SERVED_STEP_MAX: Duration = Duration::from_secs(60);
 /// one at a time is tried then, as where the store fails.
 const UNREADABLE_MAX: u32 = 8;
 
-/// Chunks that may be in the store and wait for their marks: more of them share no write, and after a crash each is asked
-/// for again.
-const ARRIVED_MAX: usize = 64;
+/// Chunks that are in the store and wait for their marks, of all recordings: after a crash each of them is asked for again.
+pub const ARRIVED_MAX: usize = 64;
 
 /// What a chunk counts at most of the link's room: of a larger one only some parts are on their way.
 const WEIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;

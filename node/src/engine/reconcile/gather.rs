@@ -425,7 +425,9 @@ impl Reconcile<'_> {
 
     async fn remote_manifest(&mut self, here: &Here, listed: &Listed) -> RemoteManifest {
         let (Some(recording), Some(local)) = (&here.recording, &here.manifest) else { return RemoteManifest::Nothing };
-        match self.sync.manifest_due(recording, local) {
+        let (sync, of, local) = (Arc::clone(self.sync), Arc::clone(recording), local.clone());
+        let due = spawn_blocking(move || sync.manifest_due(&of, local)).await;
+        match due.unwrap_or(ManifestDue::No) {
             ManifestDue::Nothing => return RemoteManifest::Nothing,
             ManifestDue::Yes if recording.has_ended(self.sync.parts().clock.wall()) => return RemoteManifest::Due,
             // That of a recording that goes on is written once a minute without anybody asking.

@@ -228,13 +228,14 @@ impl Sync {
 
     /// Tells whether the remote manifest that names all proven chunks of a recording stands in the store just now.
     pub(super) async fn is_published(&self, name: &RecordingName) -> Result<bool, StoreError> {
-        let (recordings, of) = (self.parts.recordings.clone(), name.clone());
-        let Ok(Some(manifest)) = spawn_blocking(move || scan::manifest(&recordings, &of)).await else {
-            return Ok(false);
-        };
         let Some(recording) = self.recording(name) else { return Ok(false) };
         let Some(published) = &recording.published else { return Ok(false) };
-        if publish::is_due(&recording, manifest, self.parts.facts.library_id()) {
+        let (recordings, library_id) = (self.parts.recordings.clone(), self.parts.facts.library_id().to_owned());
+        let of = Arc::clone(&recording);
+        let is_due = spawn_blocking(move || {
+            scan::manifest(&recordings, &of.name).is_none_or(|manifest| publish::is_due(&of, manifest, &library_id))
+        });
+        if is_due.await.unwrap_or(true) {
             return Ok(false);
         }
         self.still_stands(published).await

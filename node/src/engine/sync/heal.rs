@@ -75,11 +75,14 @@ impl Sync {
         };
         let Some((item, is_marked)) = item else { return };
         // The queue may have sent it since the evidence was gathered.
-        if !is_marked {
-            self.settle(Landed { item, proven, key, began: self.parts.clock.tick() }).await;
-        }
+        let is_new = !is_marked && self.settle(Landed { item, proven, key, began: self.parts.clock.tick() }).await;
         let mut state = self.state();
         state.queue.forget(id);
+        // Behind that: whether anything waits tells when the manifest is written.
+        if is_new {
+            state.publisher.want(&id.recording, self.parts.clock.tick());
+            self.changed.notify_one();
+        }
         state.are_letters_changed |= state.letters.remove(id).is_some();
         state.note_done();
     }
@@ -158,13 +161,13 @@ impl Sync {
         self.change(id, |chunk| chunk.pinned_until_ns = Some(fetch::pinned_until_ns(at_ns)));
     }
 
-    /// Tells how a recording's remote manifest stands by what the journal says.
-    pub(in crate::engine) fn manifest_due(&self, recording: &Recording, local: &Manifest) -> ManifestDue {
+    /// Tells how a recording's remote manifest stands by what the journal says. It takes long of a large one.
+    pub(in crate::engine) fn manifest_due(&self, recording: &Recording, local: Manifest) -> ManifestDue {
         if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) {
             return ManifestDue::Nothing;
         }
-        let library_id = self.parts.facts.library_id();
-        if publish::is_due(recording, local.clone(), library_id) { ManifestDue::Yes } else { ManifestDue::No }
+        let is_due = publish::is_due(recording, local, self.parts.facts.library_id());
+        if is_due { ManifestDue::Yes } else { ManifestDue::No }
     }
 
     /// Wants a recording's remote manifest written. `is_gone` tells that the one that was written does not stand there.

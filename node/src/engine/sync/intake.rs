@@ -259,7 +259,7 @@ impl Sync {
         let earlier = self.state().recordings.get(name).cloned();
         let super::Parts { recordings, machine_id, store_id, .. } = &self.parts;
         let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_deref(), look)?;
-        drop(earlier);
+        let earlier = earlier.map(|earlier| earlier.fingerprint.clone());
         let Some(Loaded { mut recording, manifest }) = loaded else {
             if let Some(reason) = self.is_only_away(name) {
                 let (path, source) = (recordings.join(name.as_str()), io::Error::other(reason));
@@ -271,6 +271,7 @@ impl Sync {
         let mut state = self.state();
         if let Some(known) = state.recordings.get(name) {
             recording.keep_from(known);
+            recording.fingerprint.keep_from(earlier.as_ref(), &known.fingerprint);
         }
         let recording = Arc::new(recording);
         state.recordings.insert(name.clone(), Arc::clone(&recording));
@@ -399,14 +400,15 @@ impl Sync {
             return false;
         }
         let Some(recording) = state.recordings.get_mut(name) else { return false };
-        let goes_on = matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, has_ended: false });
+        if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, has_ended: false }) {
+            return false;
+        }
         match recording.chunks.binary_search_by_key(&chunk, |entry| entry.name) {
-            Ok(place) => recording.chunks.get(place).is_some_and(|entry| goes_on && entry.is_of(file)),
-            Err(place) if goes_on => {
+            Ok(place) => recording.chunks.get(place).is_some_and(|entry| entry.is_of(file)),
+            Err(place) => {
                 Arc::make_mut(recording).chunks.insert(place, ChunkEntry::of_file(chunk, file));
                 true
             }
-            Err(_) => false,
         }
     }
 

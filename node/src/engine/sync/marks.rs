@@ -113,14 +113,14 @@ impl Sync {
         }
     }
 
-    /// Marks a chunk that is no upload's as proven.
-    pub(super) async fn settle(self: &Arc<Self>, landed: Landed) {
-        let (sync, name) = (Arc::clone(self), landed.item.id.recording.clone());
-        match spawn_blocking(move || sync.mark_all(&landed.item.id.recording, std::slice::from_ref(&landed))).await {
-            Ok(true) => self.state().publisher.want(&name, self.parts.clock.tick()),
-            Ok(false) => {}
-            Err(error) => tracing::error!(recording = %name, %error, "writing a mark ended abnormally"),
-        }
+    /// Marks a chunk that is no upload's, and returns whether it is proven by that.
+    pub(super) async fn settle(self: &Arc<Self>, landed: Landed) -> bool {
+        let sync = Arc::clone(self);
+        let mark = move || sync.mark_all(&landed.item.id.recording, std::slice::from_ref(&landed));
+        spawn_blocking(mark).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "writing a mark ended abnormally");
+            false
+        })
     }
 
     /// Writes marks of one recording to its journal, then takes them into the view and tells them. Returns whether any

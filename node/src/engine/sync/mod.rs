@@ -1,9 +1,9 @@
 //! From the library to the object store: scans feed the queue, and what the queue says next is carried out.
 //!
 //! `intake` takes in what comes, `library` knows whether the folder is the one that it was, `upload` sends one chunk,
-//! `marks` writes down that the store has it, `letters` remembers those that were given up, `pause` a person's word, `publish` writes remote manifests, `verify`
-//! compares marks and store, `heal` is what reconcile changes, `removal` what a removal does;
-//! here is the state that they share and the loop that drives them.
+//! `marks` writes down that the store has it, `letters` remembers those that were given up, `pause` a person's word,
+//! `publish` writes remote manifests, `verify` compares marks and store, `heal` is what reconcile changes, `removal` what a
+//! removal does; here is the state that they share and the loop that drives them.
 
 mod adopted;
 mod evict;

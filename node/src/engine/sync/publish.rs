@@ -32,21 +32,54 @@ use crate::{
         queue::Outcome,
         recording::ManifestFacts,
     },
-    store::{Body, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored},
+    store::{Body, PutMode, StoreError, StoreErrorKind, Stored},
 };
 
 /// What a recording's remote manifest is to say.
 struct Wanted {
     recording: Arc<Recording>,
     manifest: Manifest,
-    /// The digest of its text.
+    /// Digest and length of its text.
     digest: Digest,
+    length: usize,
     /// The library that the local manifest came from, where it was restored: no twin, but what was here before.
     predecessor: Option<String>,
 }
 
-/// Returns what may be published of a recording; `None` while nothing of it is proven, or where it is not ours to publish.
-fn wanted(recording: &Recording, local: Manifest, library_id: &str) -> Option<(Manifest, Digest)> {
+/// What came of comparing the wanted manifest with the one that stands in the store.
+struct Compared {
+    /// The digest of the text that stands there.
+    stands: Digest,
+    /// The library that wrote it, where it says so.
+    library: Option<String>,
+    /// The text that is to stand there, and its digest; `None` where it is another capture's, or none.
+    joined: Option<Result<(Vec<u8>, Digest), StoreError>>,
+}
+
+impl Wanted {
+    /// Returns the text, as it stands in the store. It takes long of a large one.
+    fn text(&self) -> Result<Vec<u8>, StoreError> {
+        text_of(&self.manifest, self.length)
+    }
+
+    /// Compares with the text that stands in the store. It takes long of a large one.
+    fn compare(&self, theirs: Vec<u8>) -> Compared {
+        let stands = Digest::of(&theirs);
+        let parsed = Manifest::parse(&theirs, Indices::Rising).ok().map(|(theirs, _)| theirs);
+        drop(theirs);
+        let library = parsed.as_ref().and_then(manifest::library_of).map(str::to_owned);
+        let joined = match parsed.map(|theirs| manifest::merge(&self.manifest, &theirs)) {
+            Some(Merged::Ours) => Some(self.text().map(|text| (text, self.digest))),
+            Some(Merged::Joined(joined)) => Some(joined_text(&joined)),
+            Some(Merged::NameTaken) | None => None,
+        };
+        Compared { stands, library, joined }
+    }
+}
+
+/// Returns what may be published of a recording, with digest and length of its text; `None` while nothing of it is proven,
+/// or where it is not ours to publish.
+fn wanted(recording: &Recording, local: Manifest, library_id: &str) -> Option<(Manifest, (Digest, usize))> {
     if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) || recording.is_withdrawn() {
         return None;
     }
@@ -54,8 +87,8 @@ fn wanted(recording: &Recording, local: Manifest, library_id: &str) -> Option<(M
     if manifest.chunks.is_empty() {
         return None;
     }
-    let (digest, _) = measure(&manifest).ok()?;
-    Some((manifest, digest))
+    let measured = measure(&manifest).ok()?;
+    Some((manifest, measured))
 }
 
 /// Hashes and counts what is written.
@@ -85,22 +118,29 @@ fn measure(manifest: &Manifest) -> io::Result<(Digest, usize)> {
     Ok((Digest::from_bytes(hasher.finalize().into()), length))
 }
 
-/// Returns a manifest's text as it stands in the store.
-fn text_of(manifest: &Manifest, key: &ObjectKey) -> Result<Vec<u8>, StoreError> {
-    let failed = |error: io::Error| {
-        StoreError::new(StoreErrorKind::Rejected, format!("the manifest {key} can't be encoded: {error}"))
-    };
-    // Written two times: a text that grows takes two to three times its memory.
-    let mut text = Vec::with_capacity(measure(manifest).map_err(failed)?.1);
-    serde_json::to_writer_pretty(&mut text, manifest).map_err(|error| failed(error.into()))?;
-    can_come_back(key, manifest.chunks.len(), &text)?;
+fn not_encoded(manifest: &Manifest, error: &dyn fmt::Display) -> StoreError {
+    let message = format!("the remote manifest of {} can't be encoded: {error}", manifest.name);
+    StoreError::new(StoreErrorKind::Rejected, message)
+}
+
+/// Returns a manifest's text, which has this length: one that grows takes two to three times its memory.
+fn text_of(manifest: &Manifest, length: usize) -> Result<Vec<u8>, StoreError> {
+    let mut text = Vec::with_capacity(length);
+    serde_json::to_writer_pretty(&mut text, manifest).map_err(|error| not_encoded(manifest, &error))?;
     Ok(text)
+}
+
+/// Returns the text of a manifest that names more than ours, and its digest.
+fn joined_text(joined: &Manifest) -> Result<(Vec<u8>, Digest), StoreError> {
+    let (digest, length) = measure(joined).map_err(|error| not_encoded(joined, &error))?;
+    can_come_back(joined, length)?;
+    Ok((text_of(joined, length)?, digest))
 }
 
 /// Tells whether a recording's remote manifest says something else than it should.
 pub(super) fn is_due(recording: &Recording, local: Manifest, library_id: &str) -> bool {
     wanted(recording, local, library_id)
-        .is_some_and(|(_, digest)| recording.published.as_ref().is_none_or(|published| published.wanted != digest))
+        .is_some_and(|(_, (digest, _))| recording.published.as_ref().is_none_or(|published| published.wanted != digest))
 }
 
 impl Sync {
@@ -156,7 +196,7 @@ impl Sync {
         let sync = Arc::clone(self);
         let owned = name.clone();
         let read = spawn_blocking(move || sync.wanted_now(&owned)).await;
-        let Some(wanted) = read.ok().flatten() else { return Ok(false) };
+        let Some(wanted) = read.ok().flatten().map(Arc::new) else { return Ok(false) };
         if wanted.recording.published.as_ref().is_some_and(|published| published.wanted == wanted.digest) {
             return Ok(false);
         }
@@ -177,13 +217,14 @@ impl Sync {
         let local = self.manifest(name)?;
         let recording = self.recording(name)?;
         let predecessor = manifest::library_of(&local).map(str::to_owned);
-        let (manifest, digest) = wanted(&recording, local, self.parts.facts.library_id())?;
-        Some(Wanted { recording, manifest, digest, predecessor })
+        let (manifest, (digest, length)) = wanted(&recording, local, self.parts.facts.library_id())?;
+        Some(Wanted { recording, manifest, digest, length, predecessor })
     }
 
     /// Puts the wanted manifest in the place of the one that stands there, joined with it; another capture's is left
     /// alone, and ours gets a name of its own.
-    async fn replace_manifest(&self, wanted: &Wanted) -> Result<Published, TransferError> {
+    async fn replace_manifest(&self, wanted: &Arc<Wanted>) -> Result<Published, TransferError> {
+        can_come_back(&wanted.manifest, wanted.length)?;
         let Recording { name, machine_id, published, .. } = &*wanted.recording;
         let usual = ObjectKey::manifest(machine_id, name);
         let own = ObjectKey::manifest_of_capture(machine_id, name, wanted.manifest.started_at_ns);
@@ -203,7 +244,7 @@ impl Sync {
     async fn replace_under(
         &self,
         key: &ObjectKey,
-        wanted: &Wanted,
+        wanted: &Arc<Wanted>,
         written: Option<&Published>,
     ) -> Result<Option<Published>, TransferError> {
         let store = &*self.parts.store;
@@ -213,26 +254,28 @@ impl Sync {
             found => found?,
         };
         let Some(meta) = found else {
-            let text = text_of(&wanted.manifest, key)?;
-            return self.put_manifest(key, text, wanted.digest, PutMode::Create).await.map(Some);
+            let ours = Arc::clone(wanted);
+            let text = apart(move || ours.text()).await??;
+            return self.put_manifest(key, (text, wanted.digest), wanted, PutMode::Create).await.map(Some);
         };
         // Even what we wrote ourselves is read: the local manifest may name less than it did, and this one only grows.
-        let (theirs, stands) = read_manifest(store, key).await?;
-        let library = theirs.as_ref().and_then(manifest::library_of);
-        if let Some(twin) = library.filter(|library| wanted.predecessor.as_deref() != Some(*library)) {
-            self.note_library(twin, "bucket");
-        }
-        let text = match theirs.map(|theirs| manifest::merge(&wanted.manifest, &theirs)) {
-            Some(Merged::Ours) => text_of(&wanted.manifest, key)?,
-            Some(Merged::Joined(joined)) => text_of(&joined, key)?,
-            Some(Merged::NameTaken) | None => return Ok(None),
+        let Some(object) = store.get(key, None).await? else {
+            let message = format!("object {key} vanished while it was looked at");
+            return Err(StoreError::new(StoreErrorKind::Retry { after: None }, message).into());
         };
-        if stands.digest == Digest::of(&text) {
-            return Ok(Some(Published { wanted: wanted.digest, ..stands }));
+        let etag = object.meta.etag.clone();
+        let (theirs, ours) = (object.collect(MANIFEST_BYTES_MAX).await?, Arc::clone(wanted));
+        let Compared { stands, library, joined } = apart(move || ours.compare(theirs)).await?;
+        if let Some(twin) = library.filter(|library| wanted.predecessor.as_ref() != Some(library)) {
+            self.note_library(&twin, "bucket");
+        }
+        let Some((text, digest)) = joined.transpose()? else { return Ok(None) };
+        if stands == digest {
+            return Ok(Some(Published { key: key.to_string(), digest, wanted: wanted.digest, etag }));
         }
         let honours_if_match = self.state().probe.is_some_and(|probe| probe.honours_if_match);
         let mode = if honours_if_match { PutMode::Update(meta.etag) } else { PutMode::Overwrite };
-        self.put_manifest(key, text, wanted.digest, mode).await.map(Some)
+        self.put_manifest(key, (text, digest), wanted, mode).await.map(Some)
     }
 
     /// Tells whether the remote manifest that was written last still stands there. Of a store that tells no ETag it is read.
@@ -250,13 +293,12 @@ impl Sync {
     async fn put_manifest(
         &self,
         key: &ObjectKey,
-        text: Vec<u8>,
-        wanted: Digest,
+        (text, digest): (Vec<u8>, Digest),
+        wanted: &Wanted,
         mode: PutMode,
     ) -> Result<Published, TransferError> {
-        let digest = Digest::of(&text);
         let Stored { etag, .. } = self.parts.store.put(key, &Body::Bytes(text.into()), mode).await?;
-        Ok(Published { key: key.to_string(), digest, wanted, etag })
+        Ok(Published { key: key.to_string(), digest, wanted: wanted.digest, etag })
     }
 
     fn note_published(&self, wanted: &Wanted, published: Published) {
@@ -297,26 +339,17 @@ impl Sync {
     }
 }
 
-/// Reads the manifest that stands under a key, `None` where what stands there is none, and tells what was read.
-async fn read_manifest(
-    store: &dyn ObjectStore,
-    key: &ObjectKey,
-) -> Result<(Option<Manifest>, Published), TransferError> {
-    let Some(object) = store.get(key, None).await? else {
-        let message = format!("object {key} vanished while it was looked at");
-        return Err(StoreError::new(StoreErrorKind::Retry { after: None }, message).into());
-    };
-    let etag = object.meta.etag.clone();
-    let text = object.collect(MANIFEST_BYTES_MAX).await?;
-    let digest = Digest::of(&text);
-    let theirs = Manifest::parse(&text, Indices::Rising).ok().map(|(theirs, _)| theirs);
-    Ok((theirs, Published { key: key.to_string(), digest, wanted: digest, etag }))
+/// Runs what takes long of a large manifest, apart from all that waits.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
+    let ended = |error| StoreError::new(StoreErrorKind::Retry { after: None }, format!("encoding ended: {error}"));
+    spawn_blocking(work).await.map_err(ended)
 }
 
 /// Refuses to write a manifest that would be refused when it is to come back.
-fn can_come_back(what: &dyn fmt::Display, chunks: usize, text: &[u8]) -> Result<(), StoreError> {
-    policy::fetch::size(chunks, text.len()).map_err(|reason| {
-        let message = format!("the remote manifest of {what} is not written: {reason}: record it in several parts");
+fn can_come_back(manifest: &Manifest, length: usize) -> Result<(), StoreError> {
+    policy::fetch::size(manifest.chunks.len(), length).map_err(|reason| {
+        let name = &manifest.name;
+        let message = format!("the remote manifest of {name} is not written: {reason}: record it in several parts");
         StoreError::new(StoreErrorKind::Rejected, message)
     })
 }

@@ -12,8 +12,12 @@ use crate::library::mtime_ns;
 pub struct Fingerprint {
     /// Of the folder, its chunks, its manifest and its journal.
     traces: [Option<Trace>; 4],
-    /// The journal is as this node wrote it last: all of it is known.
+    /// The journal is as this node wrote it last.
     is_own_journal: bool,
+    /// Lines of this node's of which was told.
+    own_lines: u64,
+    /// Some of them came while the folder was read, and what was read may be older: it must be read again.
+    is_overtaken: bool,
 }
 
 /// Inode, mtime and size.
@@ -43,7 +47,7 @@ impl Fingerprint {
     /// Looks at a recording's folder.
     pub(super) fn of(folder: &Folder) -> Self {
         let paths = [folder.root().to_owned(), folder.chunks(), folder.manifest(), folder.journal()];
-        Self { traces: paths.map(|path| trace(&path)), is_own_journal: false }
+        Self { traces: paths.map(|path| trace(&path)), ..Self::default() }
     }
 
     /// Tells whether a recording's folder looks like this now.
@@ -54,8 +58,16 @@ impl Fingerprint {
     /// Takes in a line that this node wrote to the journal itself, which is known without reading it again. The journal's
     /// creation changes the folder too; what a recorder does there shows in chunks and manifest.
     pub const fn note_own_line(&mut self, seen: OwnLine) {
+        self.own_lines += 1;
         (self.traces[0], self.traces[3]) = (seen.folder, seen.journal);
         self.is_own_journal = seen.journal.is_some();
+    }
+
+    /// Takes in what was told while the folder was read: `earlier` is the fingerprint from when that began, `known` the one
+    /// that this takes the place of.
+    pub fn keep_from(&mut self, earlier: Option<&Self>, known: &Self) {
+        self.own_lines = known.own_lines;
+        self.is_overtaken = earlier.is_none_or(|earlier| earlier.own_lines != known.own_lines);
     }
 
     /// When chunks or manifest changed last. The journal is our own, and its first line changes the folder.
@@ -69,7 +81,8 @@ impl Fingerprint {
     pub(super) fn is_settled(&self, now_ns: UnixNs) -> bool {
         let [folder, chunks, manifest, journal] = &self.traces;
         let others = [chunks, manifest, if self.is_own_journal { &None } else { journal }];
-        folder.is_some()
+        !self.is_overtaken
+            && folder.is_some()
             && others.into_iter().flatten().all(|(_, mtime_ns, _)| mtime_ns.saturating_add(GRAIN_NS) < now_ns)
     }
 }

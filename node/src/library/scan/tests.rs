@@ -174,3 +174,24 @@ fn a_folder_that_is_as_it_was_is_not_read_again() {
     disk.manifest("robot_1", &[]);
     assert!(!is_unchanged(&read, later_ns));
 }
+
+#[test]
+fn a_folder_is_read_again_when_the_node_wrote_to_its_journal_while_it_was_read() {
+    let disk = Disk::new();
+    disk.manifest("robot_1", &[disk.chunk(0)]);
+    let mut known = disk.load(None);
+    let later_ns = known.touched_at_ns + 10 * GRAIN_NS;
+    let own_line = |recording: &mut Recording| {
+        fs::write(disk.folder().journal(), "\n").unwrap();
+        recording.fingerprint.note_own_line(OwnLine::look(disk.0.path(), &recording.name));
+    };
+    own_line(&mut known);
+    let earlier = known.clone();
+    for lines in [0, 1] {
+        let mut read = disk.load(Some(&earlier));
+        (0..lines).for_each(|_| own_line(&mut known));
+        read.fingerprint.keep_from(Some(&earlier.fingerprint), &known.fingerprint);
+        own_line(&mut read);
+        assert_eq!(read.settled(later_ns).is_some(), lines == 0, "what came meanwhile was not read");
+    }
+}
