@@ -184,15 +184,21 @@ async fn a_finalize_event_sends_its_chunk_before_any_manifest_names_it() {
     assert_eq!((robot.puts(), sync.refused_events().total), (1, 0));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_of_a_recording_that_goes_on_sends_its_chunk_and_the_next_scan_reads_the_rest() {
+/// A recording that goes on, of which the one chunk so far is in the store.
+async fn going_on() -> (Robot, Arc<Sync>, Value) {
     let robot = Robot::new();
     let first = robot.chunk(0);
     robot.manifest(std::slice::from_ref(&first));
     let sync = robot.started();
     sync_once(&sync).await;
+    (robot, sync, first)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_a_recording_that_goes_on_sends_its_chunk_and_the_next_scan_reads_the_rest() {
+    let (robot, sync, first) = going_on().await;
     let next = robot.chunk(1);
-    // Of a recording of a day it would cost more than the upload: so nobody may read it for an event.
+    // Nobody may read it for an event: that costs the more the longer the recording is.
     fs::write(robot.recording().join("manifest.json"), "{").unwrap();
     sync.take_event(&event(&next), None).unwrap();
     sync.drain().await;
@@ -206,11 +212,7 @@ async fn an_event_of_a_recording_that_goes_on_sends_its_chunk_and_the_next_scan_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_digest_in_an_event_is_found_by_the_bytes_before_any_scan_and_holds_nothing_back() {
-    let robot = Robot::new();
-    let first = robot.chunk(0);
-    robot.manifest(std::slice::from_ref(&first));
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let (robot, sync, first) = going_on().await;
     let next = robot.chunk(1);
     robot.manifest(&[first, next.clone()]);
     let mut lie = next.clone();

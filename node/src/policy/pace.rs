@@ -82,10 +82,10 @@ impl Pace {
 
     /// Returns how many of `places` a part of such a size takes: on a slow link all of them.
     pub fn places_of(&self, part_bytes: u64, places: usize) -> u32 {
-        let room = self.room_bytes();
-        let at_once = self
-            .bytes_per_s
-            .map_or(places, |_| usize::try_from(room / part_bytes.max(1)).unwrap_or(places).clamp(1, places.max(1)));
+        if self.bytes_per_s.is_none() {
+            return 1;
+        }
+        let at_once = usize::try_from(self.room_bytes() / part_bytes.max(1)).unwrap_or(places).clamp(1, places.max(1));
         u32::try_from(places / at_once.max(1)).unwrap_or(1).max(1)
     }
 }

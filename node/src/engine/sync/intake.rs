@@ -392,8 +392,8 @@ impl Sync {
         entry.is_some_and(|entry| entry.digest == Some(chunk.digest) && entry.facts.proof.is_some_and(Proof::is_proven))
     }
 
-    /// Takes in the file of a chunk that was just finalized, without reading all of its recording: of a long one that
-    /// costs more than the upload, and the next scan does it. Returns false where more must be known first.
+    /// Takes in the file of a chunk that was just finalized, without reading all of its recording, which costs the more the
+    /// longer it is: the next scan does that. Returns false where more must be known first.
     fn take_file(&self, name: &RecordingName, chunk: ChunkName, file: ChunkFile) -> bool {
         let mut state = self.state();
         if state.unreadable.contains_key(name.as_str()) {
