@@ -111,8 +111,7 @@ fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs
     assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");
     assert_eq!(told["blocked"]["reason"], "recordings_changed");
     // Other settings make the parts anew, and the node is the same.
-    let tuned = robot.started();
-    tuned.inherit(sync.legacy());
+    let tuned = robot.started_after(&sync, "s");
     tuned.scan().unwrap();
     let told = json_of(service(&robot, &tuned).status(&Params::default()));
     assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");

@@ -55,6 +55,26 @@ async fn a_crash_between_put_and_journal_sends_nothing_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_that_the_disk_does_not_take_are_written_later_though_the_settings_changed_meanwhile() {
+    let robot = Robot::new();
+    robot.manifest(&[robot.chunk(0)]);
+    let journal = robot.recording().join("uploads.jsonl");
+    // A folder in the journal's place: not even root writes a file there.
+    fs::create_dir(&journal).unwrap();
+    let sync = robot.started();
+    sync_once(&sync).await;
+    assert!(!sync.is_durable());
+    let changed = robot.started_after(&sync, "another bucket");
+    assert!(!changed.is_durable(), "what is in memory only is still so");
+    fs::remove_dir(&journal).unwrap();
+    changed.scan().unwrap();
+    assert!(changed.is_durable());
+    let back = robot.started();
+    back.scan().unwrap();
+    assert_eq!(view(&back).chunks[0].facts.proof, Some(Proof::Enforced), "the mark is in the journal");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_in_no_manifest_goes_up_after_two_scans() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);

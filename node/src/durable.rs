@@ -386,8 +386,12 @@ pub fn append_lines(path: &Path, lines: &[u8]) -> io::Result<()> {
     }
     file.write_all_at(lines, whole)?;
     file.sync_data()?;
-    // Of one without a whole line a crash may have come before its name was on the disk.
-    if whole == 0 { sync_parent(path) } else { Ok(()) }
+    if whole > 0 {
+        return Ok(());
+    }
+    // Of one without a whole line a crash may have come before its name was on the disk. Where that fails, the next append
+    // must find it so again.
+    sync_parent(path).inspect_err(|_| drop(file.set_len(0)))
 }
 
 /// Returns where the last whole line ends.

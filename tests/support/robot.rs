@@ -14,7 +14,7 @@ use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
         facts::Facts,
-        sync::{Parts, Sync, Tuning},
+        sync::{Legacy, Parts, Sync, Tuning},
     },
     library::identity::Identity,
     policy::Tick,
@@ -130,6 +130,15 @@ impl Robot {
 
     /// A node that knows nothing yet, with another store than the robot's.
     pub fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
+        self.started_from(Legacy::default(), store, store_id)
+    }
+
+    /// The sync that takes an earlier one's place where settings change, those of the store perhaps.
+    pub fn started_after(&self, earlier: &Sync, store_id: &str) -> Arc<Sync> {
+        self.started_from(earlier.legacy(), Arc::<CountedStore>::clone(&self.store), store_id)
+    }
+
+    fn started_from(&self, legacy: Legacy, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
         let parts = Parts {
             recordings: self.folder.path().join("recordings"),
             machine_id: "robot_1".parse().unwrap(),
@@ -143,7 +152,7 @@ impl Robot {
             settings: Digest::of(b"settings"),
             throttle: Arc::new(Throttle::new(Arc::<MovedClock>::clone(&self.clock))),
         };
-        Arc::new(Sync::new(parts, self.tuning.clone()))
+        Arc::new(Sync::new(parts, self.tuning.clone(), legacy))
     }
 
     /// A node that has read the library and sent nothing.

@@ -171,21 +171,33 @@ pub fn load(path: &Path, store_id: &str) -> Result<Fold, ContentError> {
     Fold::read(BufReader::new(file.take(JOURNAL_BYTES_MAX)), store_id).map_err(unreadable)
 }
 
+/// A fact as it stands in a journal, with its line's end.
+#[derive(Debug, Clone)]
+pub struct Line(Vec<u8>);
+
+impl Line {
+    /// Writes a fact out.
+    ///
+    /// # Errors
+    /// It is longer than a line that is read back: no try writes it.
+    pub fn of(line: &JournalLine) -> io::Result<Self> {
+        let mut text = serde_json::to_vec(line)?;
+        if text.len() > JOURNAL_LINE_BYTES_MAX {
+            let message = format!("a journal line of {} bytes, over {JOURNAL_LINE_BYTES_MAX}", text.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        text.push(b'\n');
+        Ok(Self(text))
+    }
+}
+
 /// Appends facts, durably: after one sync they are all there.
 ///
 /// # Errors
 /// The disk is full or not writable: the facts are found again at the store after a restart. The first of them may be there.
-pub fn append(path: &Path, lines: &[JournalLine]) -> io::Result<()> {
-    let mut text = Vec::new();
-    for line in lines {
-        let begin = text.len();
-        serde_json::to_writer(&mut text, line)?;
-        if text.len() - begin > JOURNAL_LINE_BYTES_MAX {
-            return Err(io::Error::other(format!("a journal line of {} bytes", text.len() - begin)));
-        }
-        text.push(b'\n');
-    }
-    durable::append_lines(path, &text)
+pub fn append(path: &Path, lines: &[Line]) -> io::Result<()> {
+    let texts: Vec<_> = lines.iter().map(|Line(text)| text.as_slice()).collect();
+    durable::append_lines(path, &texts.concat())
 }
 
 #[cfg(test)]
@@ -221,7 +233,7 @@ mod tests {
         let path = folder.path().join("uploads.jsonl");
         assert_eq!(load(&path, "a").unwrap(), Fold::default());
         for line in [uploaded(0, "a", 1), uploaded(1, "b", 2), uploaded(0, "a", 3)] {
-            append(&path, &[line]).unwrap();
+            append(&path, &[Line::of(&line).unwrap()]).unwrap();
         }
         let fold = load(&path, "a").unwrap();
         assert_eq!(fold.marks.keys().copied().collect::<Vec<_>>(), [chunk(0)]);
@@ -332,7 +344,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("uploads.jsonl");
         std::fs::write(&path, &text).unwrap();
-        append(&path, &[uploaded(1, "a", 2)]).unwrap();
+        append(&path, &[Line::of(&uploaded(1, "a", 2)).unwrap()]).unwrap();
         assert_eq!(load(&path, "a").unwrap().marks.len(), 2, "a line after a torn one is whole");
     }
 }

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,7 +16,10 @@ use std::{
 
 use bubbaloop_storage_schemas::{RecordingName, journal::JournalLine, limits::UNWRITTEN_LINES_MAX};
 
-use super::{journal, scan::Folder};
+use super::{
+    journal::{self, Line},
+    scan::Folder,
+};
 
 /// The journals of one library. A line that a full disk does not take is kept in memory and written later.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ struct Journal {
 #[derive(Debug, Default)]
 struct State {
     /// What is to be written next, the kept lines first.
-    waiting: Vec<JournalLine>,
+    waiting: Vec<Line>,
     /// How many of these were tried before.
     kept: usize,
     is_being_written: bool,
@@ -66,18 +69,25 @@ impl Journals {
         Self { recordings, used: Mutex::default(), kept: AtomicUsize::new(0), is_durable: AtomicBool::new(true) }
     }
 
+    /// Tells whether they are of the recordings in this folder.
+    pub fn are_of(&self, recordings: &Path) -> bool {
+        self.recordings == recordings
+    }
+
     /// Tells whether all lines get to the disk.
     pub fn is_durable(&self) -> bool {
         self.is_durable.load(Ordering::Relaxed)
     }
 
-    /// Appends lines, durably; where the disk does not take them, they are kept. It blocks.
+    /// Appends lines, durably; where the disk does not take them, they are kept. One that is too long for any journal is
+    /// told and left out. It blocks.
     pub fn append(&self, recording: &RecordingName, lines: impl IntoIterator<Item = JournalLine>) {
+        let told = |error: &io::Error| tracing::error!(%recording, %error, "a fact is in memory only");
+        let lines: Vec<_> = lines.into_iter().filter_map(|line| Line::of(&line).inspect_err(told).ok()).collect();
         let is_written = self.with(recording, |journal| {
             let mut state = lock(&journal.state);
-            let before = state.waiting.len();
+            state.given += lines.len() as u64;
             state.waiting.extend(lines);
-            state.given += (state.waiting.len() - before) as u64;
             let mine = state.given;
             while state.tried < mine {
                 if state.is_being_written {
@@ -97,8 +107,10 @@ impl Journals {
     /// Appends a line that must be on the disk, behind all that is kept. It blocks.
     ///
     /// # Errors
-    /// The disk does not take it, or what is kept, or the recording is gone: the line counts for nothing then.
+    /// The disk does not take it, or what is kept, or it is too long, or the recording is gone: the line counts for nothing
+    /// then.
     pub fn append_now(&self, recording: &RecordingName, line: JournalLine) -> io::Result<()> {
+        let line = Line::of(&line)?;
         self.with(recording, |journal| self.write(recording, journal, journal.idle(), Some(line)).1)
     }
 
@@ -149,7 +161,7 @@ impl Journals {
         recording: &RecordingName,
         journal: &'a Journal,
         mut state: MutexGuard<'a, State>,
-        last: Option<JournalLine>,
+        last: Option<Line>,
     ) -> (MutexGuard<'a, State>, io::Result<()>) {
         let mut lines = std::mem::take(&mut state.waiting);
         let (kept, taken, given) = (std::mem::take(&mut state.kept), lines.len(), state.given);
@@ -194,7 +206,7 @@ impl Journals {
 mod tests {
     use std::{fs, path::Path, thread};
 
-    use bubbaloop_storage_schemas::{ChunkName, Digest, journal::JournalEntry};
+    use bubbaloop_storage_schemas::{ChunkName, Digest, journal::JournalEntry, limits::JOURNAL_LINE_BYTES_MAX};
 
     use super::*;
 
@@ -259,6 +271,19 @@ mod tests {
         assert_eq!((times(folder.path(), &bad), journals.is_durable()), (vec![1, 2], true));
         journals.append_now(&bad, line(4)).unwrap();
         assert_eq!(times(folder.path(), &bad), [1, 2, 4]);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_holds_back_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join(name(0).as_str())).unwrap();
+        let journals = Journals::new(folder.path().to_owned());
+        let long = JournalLine { store_id: "x".repeat(JOURNAL_LINE_BYTES_MAX), ..line(2) };
+        journals.append(&name(0), [line(1), long.clone(), line(3)]);
+        assert_eq!(journals.append_now(&name(0), long).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        journals.append(&name(0), [line(4)]);
+        assert_eq!(times(folder.path(), &name(0)), [1, 3, 4]);
+        assert!(journals.is_durable() && lock(&journals.used).is_empty());
     }
 
     #[test]

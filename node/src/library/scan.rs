@@ -328,15 +328,15 @@ impl Recording {
     }
 
     /// Returns what its folder must look like for nothing to be read again; `None` where something in it waits for
-    /// another look. `now_ns` is wall time.
+    /// another look.
     ///
     /// A damaged file may be mended in place, which its folder does not show.
-    pub fn settled(&self, now_ns: UnixNs) -> Option<Fingerprint> {
+    pub fn settled(&self) -> Option<Fingerprint> {
         let waits = |chunk: &ChunkEntry| {
             chunk.facts.local == ChunkLocal::Damaged
                 || (!chunk.facts.is_listed && chunk.facts.sightings < recording::SIGHTINGS_MIN)
         };
-        let is_settled = self.fingerprint.is_settled(now_ns) && !self.chunks.iter().any(waits);
+        let is_settled = self.fingerprint.is_settled() && !self.chunks.iter().any(waits);
         is_settled.then(|| self.fingerprint.clone())
     }
 

@@ -11,7 +11,7 @@ use crate::{
     engine::{
         facts::Facts,
         jobs::Jobs,
-        sync::{Parts, Sync, Timers, Tuning},
+        sync::{Legacy, Parts, Sync, Timers, Tuning},
     },
     library::{identity::Identity, state::NodeState},
     policy::queue::{Block, Limits, Order},
@@ -229,7 +229,13 @@ pub(super) struct Parted {
 }
 
 /// Makes the parts of a node.
-pub(super) async fn compose(home: &Path, config: Config, admin_token: AdminToken, identity: &Identity) -> Parted {
+pub(super) async fn compose(
+    home: &Path,
+    config: Config,
+    admin_token: AdminToken,
+    identity: &Identity,
+    legacy: Legacy,
+) -> Parted {
     let Config { settings, listed, problems, .. } = config;
     let mut faults = Faults::default();
     let lasting: Vec<_> = config::lasting(&listed).collect();
@@ -258,7 +264,7 @@ pub(super) async fn compose(home: &Path, config: Config, admin_token: AdminToken
         settings: settings_digest,
         throttle,
     };
-    let sync = Arc::new(Sync::new(parts, tuning(&settings)));
+    let sync = Arc::new(Sync::new(parts, tuning(&settings), legacy));
     let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
     let service =
         Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&facts), Arc::clone(&clock), setup);

@@ -161,8 +161,8 @@ impl Node {
             durable::create_folder(recordings).map_err(|source| self.home_error(source))?;
         }
         let place = Place::of(&config.settings.store);
-        let parted = compose(&self.home, config, admin_token, &identity).await;
-        parted.sync.inherit(std::mem::take(&mut self.legacy));
+        let legacy = std::mem::take(&mut self.legacy);
+        let parted = compose(&self.home, config, admin_token, &identity, legacy).await;
         let look = place.as_ref().map(Place::look);
         let (stopping, stopped) = watch::channel(false);
         let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), stopped));

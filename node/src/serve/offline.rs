@@ -12,7 +12,7 @@ use bubbaloop_storage_schemas::{
 use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{Parted, ServeError, admin, compose, identity, locked, run_sync};
-use crate::{config::Config, secret::Secret, service::Answer};
+use crate::{config::Config, engine::sync::Legacy, secret::Secret, service::Answer};
 
 /// Answers one request in this process. For a verb that takes long the library is worked on until it has ended or the
 /// request waits no longer.
@@ -30,7 +30,7 @@ pub async fn ask(
     let mut config = Config::load(home, flags);
     let admin_token = admin::ensure(home, &mut config, || Config::load(home, flags));
     let identity = identity(home, &mut config)?;
-    let parted = compose(home, config, admin_token, &identity).await;
+    let parted = compose(home, config, admin_token, &identity, Legacy::default()).await;
     let Parted { sync, service, .. } = &parted;
     let (stopping, stopped) = watch::channel(false);
     let scanned = Arc::clone(sync);

@@ -21,7 +21,7 @@ use bubbaloop_storage::{
     engine::{
         facts::Facts,
         reconcile::{Options, reconcile},
-        sync::{Parts, Sync, Timers, Tuning},
+        sync::{Legacy, Parts, Sync, Timers, Tuning},
     },
     library::{identity::Identity, journal},
     policy::{
@@ -233,7 +233,7 @@ impl Simulation {
             state: self.home().join("state.json"),
             settings: Digest::of(b"settings"),
         };
-        let sync = Arc::new(Sync::new(parts, self.tuning.clone()));
+        let sync = Arc::new(Sync::new(parts, self.tuning.clone(), Legacy::default()));
         port.belongs_to(&sync);
         let (stop, stopped) = oneshot::channel();
         let runs = Arc::clone(&sync);

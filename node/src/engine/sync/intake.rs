@@ -27,6 +27,7 @@ use crate::{
     content::ContentError,
     library::{
         disk,
+        journals::Journals,
         scan::{self, ChunkEntry, ChunkFile, Folder, Loaded, Look, Recording},
     },
     policy::{
@@ -69,6 +70,8 @@ pub struct Legacy {
     away: Vec<Arc<Recording>>,
     /// Where the library is, if it can have no mark.
     place_without_mark: Option<(u64, u64)>,
+    /// Who writes the journals.
+    pub(super) journals: Option<Arc<Journals>>,
 }
 
 /// A chunk that somebody asked for.
@@ -239,8 +242,7 @@ impl Sync {
     }
 
     fn scan_one(&self, name: &RecordingName) {
-        let now_ns = self.parts.clock.wall();
-        let settled = self.state().recordings.get(name).and_then(|known| known.settled(now_ns));
+        let settled = self.state().recordings.get(name).and_then(|known| known.settled());
         if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, name)) {
             self.note_unreadable(name.as_str(), None);
             self.offer_pending(&mut self.state(), name);
@@ -258,6 +260,7 @@ impl Sync {
     pub fn refresh(&self, name: &RecordingName, look: Look) -> Result<(), ContentError> {
         let earlier = self.state().recordings.get(name).cloned();
         let super::Parts { recordings, machine_id, store_id, .. } = &self.parts;
+        let read_at_ns = self.parts.clock.wall();
         let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_deref(), look)?;
         let earlier = earlier.map(|earlier| earlier.fingerprint.clone());
         let Some(Loaded { mut recording, manifest }) = loaded else {
@@ -268,6 +271,7 @@ impl Sync {
             self.state().forget(name);
             return Ok(());
         };
+        recording.fingerprint.note_reading(read_at_ns);
         let mut state = self.state();
         if let Some(known) = state.recordings.get(name) {
             recording.keep_from(known);
@@ -497,6 +501,7 @@ impl Sync {
             refused: state.refused,
             away: state.recordings.values().filter(is_away).cloned().collect(),
             place_without_mark: state.place_without_mark,
+            journals: Some(Arc::clone(&self.journals)),
         }
     }
 
@@ -505,8 +510,8 @@ impl Sync {
         self.state().asked.retain(|asked| name.is_some_and(|name| name != asked));
     }
 
-    /// Takes the place of another sync of this library.
-    pub fn inherit(&self, legacy: Legacy) {
+    /// Takes the place of another sync.
+    pub(super) fn inherit(&self, legacy: Legacy) {
         let mut state = self.state();
         state.asked.extend(legacy.asked);
         state.refused = legacy.refused;

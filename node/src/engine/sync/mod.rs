@@ -101,7 +101,8 @@ pub struct Sync {
     parts: Parts,
     started_at_ns: UnixNs,
     state: Mutex<State>,
-    journals: Journals,
+    /// Shared with the sync before: a mark of its that hangs in the disk must not meet another writer.
+    journals: Arc<Journals>,
     is_scanned: AtomicBool,
     has_heard: AtomicBool,
     /// A fact was met that may mean that what was proven is not there any more: nothing is safe until marks and store
@@ -203,8 +204,8 @@ fn note_end(ended: Result<(), JoinError>) {
 }
 
 impl Sync {
-    /// Makes a sync that knows nothing yet.
-    pub fn new(parts: Parts, tuning: Tuning) -> Self {
+    /// Makes a sync that knows nothing yet but what the one before left behind.
+    pub fn new(parts: Parts, tuning: Tuning, legacy: Legacy) -> Self {
         parts.throttle.set(tuning.bandwidth_limit_bytes_per_s);
         let pace = Pace::default();
         let mut queue = Queue::new(tuning.limits);
@@ -238,9 +239,10 @@ impl Sync {
             held: BTreeSet::new(),
             disk_low_bytes: 0,
         };
-        Self {
+        let journals = legacy.journals.clone().filter(|journals| journals.are_of(&parts.recordings));
+        let sync = Self {
             started_at_ns: parts.clock.wall(),
-            journals: Journals::new(parts.recordings.clone()),
+            journals: journals.unwrap_or_else(|| Arc::new(Journals::new(parts.recordings.clone()))),
             parts,
             state: Mutex::new(state),
             is_scanned: AtomicBool::new(false),
@@ -249,7 +251,9 @@ impl Sync {
             saving: Mutex::new(()),
             changed: Notify::new(),
             published: Notify::new(),
-        }
+        };
+        sync.inherit(legacy);
+        sync
     }
 
     /// A panic in another task leaves the state between two idempotent steps, so it is used on.

@@ -12,6 +12,8 @@ use crate::library::mtime_ns;
 pub struct Fingerprint {
     /// Of the folder, its chunks, its manifest and its journal.
     traces: [Option<Trace>; 4],
+    /// When it was looked at; zero where that is not known.
+    read_at_ns: UnixNs,
     /// The journal is as this node wrote it last.
     is_own_journal: bool,
     /// Lines of this node's of which was told.
@@ -55,6 +57,11 @@ impl Fingerprint {
         Self::of(&Folder::new(recordings, name)).traces == self.traces
     }
 
+    /// Takes in when the reading began, in wall time.
+    pub const fn note_reading(&mut self, read_at_ns: UnixNs) {
+        self.read_at_ns = read_at_ns;
+    }
+
     /// Takes in a line that this node wrote to the journal itself, which is known without reading it again. The journal's
     /// creation changes the folder too; what a recorder does there shows in chunks and manifest.
     pub const fn note_own_line(&mut self, seen: OwnLine) {
@@ -75,15 +82,15 @@ impl Fingerprint {
         self.traces[1..3].iter().flatten().map(|(_, mtime_ns, _)| *mtime_ns).max().unwrap_or(0)
     }
 
-    /// Tells whether no change can hide behind it: one within a file system clock's grain of the reading may show the
-    /// same mtime. Of a journal that this node alone wrote to its size tells, and what is made in the folder itself shows
+    /// Tells whether no change can hide behind it: one that comes within a file system clock's grain of another may show the
+    /// same mtime, so what was read that soon after a change must be read again. Of a journal that this node alone wrote to its size tells, and what is made in the folder itself shows
     /// below it.
-    pub(super) fn is_settled(&self, now_ns: UnixNs) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let [folder, chunks, manifest, journal] = &self.traces;
         let others = [chunks, manifest, if self.is_own_journal { &None } else { journal }];
         !self.is_overtaken
             && folder.is_some()
-            && others.into_iter().flatten().all(|(_, mtime_ns, _)| mtime_ns.saturating_add(GRAIN_NS) < now_ns)
+            && others.into_iter().flatten().all(|(_, mtime_ns, _)| mtime_ns.saturating_add(GRAIN_NS) < self.read_at_ns)
     }
 }
 

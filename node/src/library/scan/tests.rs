@@ -110,7 +110,8 @@ fn a_recorder_that_rewrites_its_manifest_loses_no_mark() {
         etag: "e".into(),
         key: None,
     };
-    journal::append(&disk.folder().journal(), &[JournalLine { at_ns: 7, store_id: "s".into(), entry }]).unwrap();
+    let line = journal::Line::of(&JournalLine { at_ns: 7, store_id: "s".into(), entry }).unwrap();
+    journal::append(&disk.folder().journal(), &[line]).unwrap();
     disk.manifest("robot_1", &chunks);
     let after = disk.load(Some(&before));
     assert_eq!(pending(&after), [1]);
@@ -149,30 +150,46 @@ fn a_folder_that_is_no_recording_is_none() {
     assert!(none.is_none());
 }
 
+/// Reads a folder as long after its last change as no change can hide behind.
+fn load_later(disk: &Disk, earlier: Option<&Recording>) -> Recording {
+    let mut read = disk.load(earlier);
+    read.fingerprint.note_reading(read.touched_at_ns + 10 * GRAIN_NS);
+    read
+}
+
 #[test]
 fn a_folder_that_is_as_it_was_is_not_read_again() {
     let disk = Disk::new();
     let chunks = [disk.chunk(0)];
     disk.manifest("robot_1", &chunks);
-    let read = disk.load(None);
-    let later_ns = read.touched_at_ns + 10 * GRAIN_NS;
+    let read = load_later(&disk, None);
     let is_unchanged =
-        |read: &Recording, now_ns| read.settled(now_ns).is_some_and(|settled| settled.is_of(disk.0.path(), &read.name));
-    assert!(is_unchanged(&read, later_ns));
-    assert!(!is_unchanged(&read, read.touched_at_ns), "a change within the clock's grain may not show");
+        |read: &Recording| read.settled().is_some_and(|settled| settled.is_of(disk.0.path(), &read.name));
+    assert!(is_unchanged(&read));
     disk.chunk(1);
-    assert!(!is_unchanged(&read, later_ns));
-    let read = disk.load(Some(&read));
-    assert!(!is_unchanged(&read, later_ns), "a chunk that no manifest names waits for a second look");
-    let read = disk.load(Some(&read));
-    assert!(is_unchanged(&read, later_ns));
+    assert!(!is_unchanged(&read));
+    let read = load_later(&disk, Some(&read));
+    assert!(!is_unchanged(&read), "a chunk that no manifest names waits for a second look");
+    let read = load_later(&disk, Some(&read));
+    assert!(is_unchanged(&read));
     fs::write(disk.folder().journal(), "\n").unwrap();
-    assert!(!is_unchanged(&read, later_ns));
+    assert!(!is_unchanged(&read));
     let mut read = read;
     read.fingerprint.note_own_line(OwnLine::look(disk.0.path(), &read.name));
-    assert!(is_unchanged(&read, later_ns), "what the node wrote itself it need not read");
+    assert!(is_unchanged(&read), "what the node wrote itself it need not read");
     disk.manifest("robot_1", &[]);
-    assert!(!is_unchanged(&read, later_ns));
+    assert!(!is_unchanged(&read));
+}
+
+#[test]
+fn what_was_read_within_a_clocks_grain_of_a_change_is_read_again_however_much_later() {
+    let disk = Disk::new();
+    disk.manifest("robot_1", &[disk.chunk(0)]);
+    let mut read = disk.load(None);
+    for (after_ns, is_settled) in [(0, false), (GRAIN_NS, false), (GRAIN_NS + 1, true)] {
+        read.fingerprint.note_reading(read.touched_at_ns + after_ns);
+        assert_eq!(read.settled().is_some(), is_settled, "{after_ns}: a chunk that came then may not show");
+    }
 }
 
 #[test]
@@ -180,7 +197,6 @@ fn a_folder_is_read_again_when_the_node_wrote_to_its_journal_while_it_was_read()
     let disk = Disk::new();
     disk.manifest("robot_1", &[disk.chunk(0)]);
     let mut known = disk.load(None);
-    let later_ns = known.touched_at_ns + 10 * GRAIN_NS;
     let own_line = |recording: &mut Recording| {
         fs::write(disk.folder().journal(), "\n").unwrap();
         recording.fingerprint.note_own_line(OwnLine::look(disk.0.path(), &recording.name));
@@ -188,10 +204,10 @@ fn a_folder_is_read_again_when_the_node_wrote_to_its_journal_while_it_was_read()
     own_line(&mut known);
     let earlier = known.clone();
     for lines in [0, 1] {
-        let mut read = disk.load(Some(&earlier));
+        let mut read = load_later(&disk, Some(&earlier));
         (0..lines).for_each(|_| own_line(&mut known));
         read.fingerprint.keep_from(Some(&earlier.fingerprint), &known.fingerprint);
         own_line(&mut read);
-        assert_eq!(read.settled(later_ns).is_some(), lines == 0, "what came meanwhile was not read");
+        assert_eq!(read.settled().is_some(), lines == 0, "what came meanwhile was not read");
     }
 }

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use self::{
     errors::Place,
     http::Http,
-    requests::{Condition, Seen, unquoted},
+    requests::{Condition, Seen, etag},
     settings::{Credentials, Patience, Problem, S3Settings},
     time::StoreTime,
 };
@@ -350,7 +350,7 @@ impl ObjectStore for S3Store {
             .filter_map(|object| {
                 let key = ObjectKey::from_str(&ours(object.key()?)?).ok()?;
                 let size_bytes = size_of(object.size()?)?;
-                let etag = object.e_tag().map(unquoted).unwrap_or_default();
+                let etag = object.e_tag().and_then(etag).unwrap_or_default();
                 Some(ObjectMeta { key, size_bytes, etag, digest: None, parts: None })
             })
             .collect();

@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::{Digest, keys::ObjectKey};
 use super::{
     S3Store, body,
     errors::{self, Facts, Request},
-    requests::{Condition, Failed, METADATA_SHA256, unquoted},
+    requests::{Condition, Failed, METADATA_SHA256, etag, no_version},
 };
 use crate::{
     content,
@@ -24,6 +24,9 @@ use crate::{
 /// A part of the probe, and the bytes whose digest it is sent with.
 const CONTENT: &[u8] = b"bubbaloop-storage probe of parts\n";
 const OTHER_CONTENT: &[u8] = b"bubbaloop-storage probe of parts, other bytes\n";
+
+/// Longest id of an upload that is taken for one: stores give some hundred bytes, and each is kept in the journal.
+const UPLOAD_ID_BYTES_MAX: usize = 2048;
 
 /// Parts that a store lists on one page.
 const PARTS_PAGE: i32 = 1000;
@@ -54,7 +57,8 @@ impl S3Store {
         let create = create.checksum_algorithm(ChecksumAlgorithm::Sha256).metadata(METADATA_SHA256, digest.to_string());
         let answer = self.within(async { Ok(create.send().await?) }).await?;
         let no_id = || Failed::Facts(Facts { status: Some(200), ..Facts::default() });
-        answer.upload_id().filter(|id| !id.is_empty()).map(str::to_owned).ok_or_else(no_id)
+        let is_one = |id: &&str| !id.is_empty() && id.len() <= UPLOAD_ID_BYTES_MAX;
+        answer.upload_id().filter(is_one).map(str::to_owned).ok_or_else(no_id)
     }
 
     async fn part_once(
@@ -74,12 +78,8 @@ impl S3Store {
             let message = format!("the store found another digest in part {number} of {key} than was sent");
             return Err(Failed::Told(StoreError::new(StoreErrorKind::BadDigest, message)));
         }
-        let etag = answer.e_tag().map(unquoted).filter(|etag| !etag.is_empty());
-        etag.ok_or_else(|| {
-            let message =
-                format!("the answer for part {number} of {key} has no ETag: something else than the store gave it");
-            Failed::Told(StoreError::new(StoreErrorKind::Retry { after: None }, message))
-        })
+        let etag = answer.e_tag().and_then(etag);
+        etag.ok_or_else(|| Failed::Told(no_version(&format!("part {number} of {key}"))))
     }
 
     async fn abort_once(&self, key: &str, upload_id: &str) -> Result<(), Failed> {
@@ -112,10 +112,7 @@ impl S3Store {
             let message = format!("the store found another digest in {key} than its parts were sent with");
             return Err(Failed::Told(StoreError::new(StoreErrorKind::BadDigest, message)));
         }
-        let Some(etag) = answer.e_tag().map(unquoted).filter(|etag| !etag.is_empty()) else {
-            let message = format!("the answer for {key} has no ETag: something else than the store gave it");
-            return Err(Failed::Told(StoreError::new(StoreErrorKind::Retry { after: None }, message)));
-        };
+        let etag = answer.e_tag().and_then(etag).ok_or_else(|| Failed::Told(no_version(key)))?;
         let etag_is_md5 = md5_of_parts(parts).is_some_and(|md5| md5.eq_ignore_ascii_case(&etag));
         Ok(Stored { etag, etag_is_md5 })
     }
@@ -237,7 +234,7 @@ impl MultipartStore for S3Store {
             found.extend(page.parts().iter().filter_map(|part| {
                 let (number, size_bytes) =
                     (u32::try_from(part.part_number()?).ok()?, u64::try_from(part.size()?).ok()?);
-                Some(ListedPart { number, size_bytes, etag: part.e_tag().map(unquoted) })
+                Some(ListedPart { number, size_bytes, etag: part.e_tag().and_then(etag) })
             }));
             let last = found.iter().map(|part| part.number).max().map(|number| number.to_string());
             if page.is_truncated() != Some(true) || last <= after {

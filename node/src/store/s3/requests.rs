@@ -74,9 +74,13 @@ fn retry(message: String) -> StoreError {
     StoreError::new(StoreErrorKind::Retry { after: None }, message)
 }
 
-/// Stores quote an ETag or do not.
-pub(super) fn unquoted(etag: &str) -> String {
-    etag.trim_matches('"').to_owned()
+/// Longest ETag that is taken for one: stores give less than a hundred bytes, and each is kept in memory and journal.
+const ETAG_BYTES_MAX: usize = 1024;
+
+/// Reads an ETag, which stores quote or do not. One that is empty or absurdly long is none.
+pub(super) fn etag(told: &str) -> Option<String> {
+    let etag = told.trim_matches('"');
+    (!etag.is_empty() && etag.len() <= ETAG_BYTES_MAX).then(|| etag.to_owned())
 }
 
 /// Reads the store's checksum of a whole object; one of parts is of no use here.
@@ -91,16 +95,19 @@ pub(super) fn parts_digest(text: &str) -> Option<PartsDigest> {
     Some(PartsDigest { digest: whole_digest(digest)?, count: count.parse().ok().filter(|count| *count > 0)? })
 }
 
+/// Tells of an answer that no store gives.
+pub(super) fn no_version(of: &str) -> StoreError {
+    retry(format!("the answer for {of} has no ETag, or an absurd one: something else than the store gave it"))
+}
+
 /// An answer counts only if a store gave it: a captive portal says 200 to everything. Some stores tell no ETag of an
 /// object that they have, but keep the metadata that we sent with it.
-fn version(etag: Option<&str>, metadata: Option<&HashMap<String, String>>, key: &str) -> Result<String, Failed> {
+fn version(told: Option<&str>, metadata: Option<&HashMap<String, String>>, key: &str) -> Result<String, Failed> {
     let is_ours = || metadata.is_some_and(|found| found.keys().any(|name| name.eq_ignore_ascii_case(METADATA_SHA256)));
-    match etag.map(unquoted) {
-        Some(etag) if !etag.is_empty() => Ok(etag),
-        _ if is_ours() => Ok(String::new()),
-        _ => {
-            Err(Failed::Told(retry(format!("the answer for {key} has no ETag: something else than the store gave it"))))
-        }
+    match told.and_then(etag) {
+        Some(etag) => Ok(etag),
+        None if is_ours() => Ok(String::new()),
+        None => Err(Failed::Told(no_version(key))),
     }
 }
 
@@ -322,7 +329,8 @@ mod tests {
         let ours = HashMap::from([("Sha256".to_owned(), "x".to_owned())]);
         assert!(matches!(version(Some("\"a\""), None, "k"), Ok(etag) if etag == "a"));
         assert!(matches!(version(None, Some(&ours), "k"), Ok(etag) if etag.is_empty()));
-        for etag in [None, Some("\"\"")] {
+        let absurd = "x".repeat(ETAG_BYTES_MAX + 1);
+        for etag in [None, Some("\"\""), Some(&*absurd)] {
             let Err(Failed::Told(error)) = version(etag, Some(&HashMap::new()), "k") else { panic!("{etag:?}") };
             assert!(matches!(error.kind, StoreErrorKind::Retry { .. }));
         }
