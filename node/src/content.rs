@@ -1,10 +1,10 @@
 //! Reading files of the library: regular ones only, block by block, hashed on the way.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, IoSliceMut, Read, Seek, SeekFrom},
+    fs::{File, Metadata, OpenOptions},
+    io::{self, IoSliceMut, Read},
     ops::Range,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{FileExt as _, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -22,9 +22,6 @@ use rustix::{
 use sha2::{Digest as _, Sha256};
 
 use crate::policy::parts::composite;
-
-/// Largest file that is read and hashed between other things, where that waits for no disk.
-const CACHED_BYTES_MAX: u64 = 128 * 1024;
 
 /// Why a file's bytes can't be had or are not the right ones.
 #[derive(Debug, thiserror::Error)]
@@ -124,11 +121,11 @@ impl Block {
         Self { memory: spare.unwrap_or_else(|| vec![0; BLOCK_BYTES].into()), length: 0 }
     }
 
-    /// Reads as much as there is, at most a whole block.
-    fn read(file: &mut impl Read) -> io::Result<Self> {
-        let mut block = Self::take();
-        while block.length < BLOCK_BYTES {
-            match file.read(&mut block.memory[block.length..]) {
+    /// Reads as much as there is from `at` on, at most a whole block and `most`.
+    fn read(file: &File, at: u64, most: u64) -> io::Result<Self> {
+        let (mut block, wanted) = (Self::take(), Self::fit(most));
+        while block.length < wanted {
+            match file.read_at(&mut block.memory[block.length..wanted], at + block.length as u64) {
                 Ok(0) => break,
                 Ok(read) => block.length += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -136,6 +133,19 @@ impl Block {
             }
         }
         Ok(block)
+    }
+
+    /// Does as [`Block::read`] does where all of it is in the system's memory; `None` where not, or where the file does not
+    /// end at `end`. It never waits for a disk.
+    fn read_cached(file: &File, at: u64, most: u64, end: u64) -> Option<Self> {
+        let (mut block, wanted) = (Self::take(), Self::fit(most));
+        let mut memory = [IoSliceMut::new(&mut block.memory[..wanted])];
+        block.length = preadv2(file, &mut memory, at, ReadWriteFlags::NOWAIT).ok()?;
+        (block.length == wanted || at + block.length as u64 == end).then_some(block)
+    }
+
+    fn fit(most: u64) -> usize {
+        usize::try_from(most).map_or(BLOCK_BYTES, |most| most.min(BLOCK_BYTES))
     }
 }
 
@@ -161,14 +171,14 @@ impl Drop for Block {
 #[derive(Debug)]
 pub struct VerifiedBlocks {
     path: PathBuf,
-    file: io::Take<File>,
+    file: File,
+    /// What is still to be read of the file, as far as it is looked at.
+    left: Range<u64>,
     /// `None` where somebody else finds out whether the bytes are right.
     hasher: Option<Sha256>,
     wanted: Option<Digest>,
     opened_bytes: u64,
     size_bytes: u64,
-    /// What was read when it was opened.
-    ahead: Option<Block>,
     withheld: Option<Bytes>,
     has_ended: bool,
     found: Option<Digest>,
@@ -185,32 +195,24 @@ impl VerifiedBlocks {
         Ok(Self::of_file(path, file, wanted, opened_bytes))
     }
 
-    /// Opens a small file that is in the system's memory, and has read it then; `None` where that would wait for a disk,
-    /// or where something is wrong with the file: [`VerifiedBlocks::open`] tells. It never blocks.
+    /// Opens a file; `None` where that would wait for a disk, or where something is wrong with the file:
+    /// [`VerifiedBlocks::open`] tells. It never blocks.
     pub fn open_cached(path: &Path, wanted: Digest) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut file = File::from(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED).ok()?);
-        let metadata = file.metadata().ok().filter(|found| found.is_file() && found.len() <= CACHED_BYTES_MAX)?;
-        let mut block = Block::take();
-        let mut memory = [IoSliceMut::new(&mut block.memory)];
-        block.length = preadv2(&file, &mut memory, 0, ReadWriteFlags::NOWAIT).ok()?;
-        if block.length as u64 != metadata.len() {
-            return None;
-        }
-        file.seek(SeekFrom::Start(metadata.len())).ok()?;
-        let blocks = Self::of_file(path, file, Some(wanted), metadata.len());
-        Some(Self { ahead: Some(block), ..blocks })
+        let file = File::from(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED).ok()?);
+        let metadata = file.metadata().ok().filter(Metadata::is_file)?;
+        Some(Self::of_file(path, file, Some(wanted), metadata.len()))
     }
 
     fn of_file(path: &Path, file: File, wanted: Option<Digest>, opened_bytes: u64) -> Self {
         Self {
             path: path.to_owned(),
-            file: file.take(u64::MAX),
+            file,
+            left: 0..u64::MAX,
             hasher: Some(Sha256::new()),
             wanted,
             opened_bytes,
             size_bytes: 0,
-            ahead: None,
             withheld: None,
             has_ended: false,
             found: None,
@@ -225,10 +227,8 @@ impl VerifiedBlocks {
     pub fn open_range(path: &Path, range: &Range<u64>, wanted: Option<Digest>) -> Result<Self, ContentError> {
         let mut whole = Self::open(path, wanted)?;
         whole.hasher = whole.hasher.filter(|_| wanted.is_some());
-        let length = range.end.saturating_sub(range.start);
-        whole.file.get_mut().seek(SeekFrom::Start(range.start)).map_err(|error| ContentError::of(path, error))?;
-        whole.file.set_limit(length);
-        whole.opened_bytes = length;
+        whole.left = range.clone();
+        whole.opened_bytes = range.end.saturating_sub(range.start);
         Ok(whole)
     }
 
@@ -253,42 +253,57 @@ impl VerifiedBlocks {
         self.found.map(|digest| (digest, self.size_bytes))
     }
 
-    fn read_block(&mut self) -> io::Result<Bytes> {
-        let block = match self.ahead.take() {
-            Some(block) => block,
-            None => Block::read(&mut self.file)?,
-        };
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&block);
-        }
-        self.size_bytes += block.length as u64;
-        Ok(Bytes::from_owner(block))
-    }
-
     /// Returns the next block; `None` at the end.
     ///
     /// # Errors
     /// `Unreadable`, or `Damaged` in place of the last block.
     pub fn next_block(&mut self) -> Result<Option<Bytes>, ContentError> {
         while !self.has_ended {
-            let block = self.read_block().map_err(|error| ContentError::of(&self.path, error))?;
-            if !block.is_empty() {
-                if let Some(earlier) = self.withheld.replace(block) {
-                    return Ok(Some(earlier));
-                }
-                continue;
-            }
-            self.has_ended = true;
-            let Some(hasher) = self.hasher.take() else { break };
-            let found = Digest::from_bytes(hasher.finalize().into());
-            self.found = Some(found);
-            if let Some(wanted) = self.wanted.filter(|wanted| *wanted != found) {
-                let (path, size_bytes) = (self.path.clone(), self.size_bytes);
-                self.withheld = None;
-                return Err(ContentError::Damaged { path, size_bytes, found, wanted });
+            let most = self.left.end.saturating_sub(self.left.start);
+            let read = Block::read(&self.file, self.left.start, most);
+            let block = read.map_err(|error| ContentError::of(&self.path, error))?;
+            if let Some(earlier) = self.take_in(block)? {
+                return Ok(Some(earlier));
             }
         }
         Ok(self.withheld.take())
+    }
+
+    /// Does as [`VerifiedBlocks::next_block`] does, and never waits for a disk: `None` where it would. Two blocks at most are
+    /// read and hashed at a time.
+    ///
+    /// # Errors
+    /// `Damaged` in place of the last block.
+    pub fn next_cached_block(&mut self) -> Option<Result<Option<Bytes>, ContentError>> {
+        while !self.has_ended {
+            let most = self.left.end.saturating_sub(self.left.start);
+            let end = self.left.start + self.opened_bytes.saturating_sub(self.size_bytes);
+            let block = Block::read_cached(&self.file, self.left.start, most, end)?;
+            match self.take_in(block) {
+                Ok(None) => {}
+                taken => return Some(taken),
+            }
+        }
+        Some(Ok(self.withheld.take()))
+    }
+
+    /// Takes in what comes next, nothing at the end, and returns what need not be withheld any more.
+    fn take_in(&mut self, block: Block) -> Result<Option<Bytes>, ContentError> {
+        if block.length > 0 {
+            if let Some(hasher) = &mut self.hasher {
+                hasher.update(&block);
+            }
+            self.size_bytes += block.length as u64;
+            self.left.start += block.length as u64;
+            return Ok(self.withheld.replace(Bytes::from_owner(block)));
+        }
+        self.has_ended = true;
+        let Some(hasher) = self.hasher.take() else { return Ok(None) };
+        let found = Digest::from_bytes(hasher.finalize().into());
+        self.found = Some(found);
+        let Some(wanted) = self.wanted.filter(|wanted| *wanted != found) else { return Ok(None) };
+        self.withheld = None;
+        Err(ContentError::Damaged { path: self.path.clone(), size_bytes: self.size_bytes, found, wanted })
     }
 }
 
@@ -528,32 +543,55 @@ mod tests {
         assert_eq!((blocks.has_ended(), blocks.finished()), (true, None));
     }
 
+    /// All that is had without waiting, and how it ended, if it did.
+    fn cached(blocks: &mut VerifiedBlocks) -> (Vec<u8>, Option<Result<(), ContentError>>) {
+        let mut had = Vec::new();
+        loop {
+            match blocks.next_cached_block() {
+                None => return (had, None),
+                Some(Ok(Some(block))) => had.extend_from_slice(&block),
+                Some(Ok(None)) => return (had, Some(Ok(()))),
+                Some(Err(error)) => return (had, Some(Err(error))),
+            }
+        }
+    }
+
     #[test]
-    fn a_small_file_that_is_in_memory_is_read_at_once_and_checked_as_any_other() {
+    fn what_is_in_memory_is_read_without_waiting_and_checked_as_all_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        for size in [0, 1, 65_536, usize::try_from(CACHED_BYTES_MAX).unwrap()] {
+        for size in [0, 1, 65_536, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES] {
             let content: Vec<u8> = (0..=250).cycle().take(size).collect();
             std::fs::write(&path, &content).unwrap();
             // Not every file system can say whether a file is in memory, and none has to.
             let opened = |wanted| VerifiedBlocks::open_cached(&path, wanted);
-            let (Some(mut right), Some(mut wrong), Some(mut grown)) =
+            let (Some(mut right), Some(mut wrong), Some(mut changed)) =
                 (opened(Digest::of(&content)), opened(Digest::of(b"other")), opened(Digest::of(&content)))
             else {
                 continue;
             };
-            assert_eq!(right.next_block().unwrap().map_or(0, |block| block.len()), size);
-            assert_eq!(right.next_block().unwrap(), None);
+            let (had, Some(ended)) = cached(&mut right) else { continue };
+            assert!(ended.is_ok() && had == content, "{size}: {ended:?}");
             assert_eq!(right.finished(), Some((Digest::of(&content), size as u64)));
-            assert!(matches!(wrong.next_block(), Err(ContentError::Damaged { .. })), "{size}");
+            let (had, ended) = cached(&mut wrong);
+            assert!(matches!(ended, Some(Err(ContentError::Damaged { .. }))) && had.len() < size.max(1), "{size}");
             std::fs::write(&path, [content.as_slice(), b"more"].concat()).unwrap();
-            let ended = std::iter::from_fn(|| grown.next_block().transpose()).find_map(Result::err);
-            assert_eq!(matches!(ended, Some(ContentError::Damaged { .. })), size > 0, "{size}");
+            let (had, ended) = cached(&mut changed);
+            assert!(
+                ended.is_none() && had.len() < size.max(1),
+                "{size}: whether it ends elsewhere is not found out here"
+            );
+            let ended = std::iter::from_fn(|| changed.next_block().transpose()).find_map(Result::err);
+            assert!(matches!(ended, Some(ContentError::Damaged { .. })), "{size}");
         }
-        std::fs::write(&path, vec![7; usize::try_from(CACHED_BYTES_MAX).unwrap() + 1]).unwrap();
+        let content = std::fs::read(&path).unwrap();
+        let mut part = VerifiedBlocks::open_range(&path, &(5..BLOCK_BYTES as u64 + 9), None).unwrap();
+        if let (had, Some(ended)) = cached(&mut part) {
+            assert!(ended.is_ok() && had == content[5..BLOCK_BYTES + 9]);
+        }
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        for other in [&path, &link, &folder.path().join("none"), folder.path()] {
+        for other in [&link, &folder.path().join("none"), folder.path()] {
             assert!(VerifiedBlocks::open_cached(other, Digest::of(b"")).is_none(), "{}", other.display());
         }
     }

@@ -266,6 +266,11 @@ impl Queue {
         self.in_flight.values().filter(|entry| entry.has_arrived).map(|entry| &entry.item.id)
     }
 
+    /// Tells whether anything is on its way of which more than the mark is to be waited for.
+    pub fn is_sending(&self) -> bool {
+        self.in_flight.values().any(|entry| !entry.has_arrived)
+    }
+
     /// Tells how a started try ended. `jitter` is from 0 to 1. An id that is not on its way is passed over.
     pub fn finish(&mut self, id: &ChunkId, outcome: Outcome, now: Tick, jitter: f64) {
         let Some(mut entry) = self.in_flight.remove(id) else { return };

@@ -2,7 +2,7 @@
 //!
 //! The next chunk goes while a mark is written, and of one recording all that arrive meanwhile share the next write.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bubbaloop_storage_schemas::{
     RecordingName, UnixNs,
@@ -22,6 +22,9 @@ use crate::{
         queue::{ChunkId, Item, Outcome},
     },
 };
+
+/// How long what arrived waits for what is still on its way: their marks share a write then, and a sync of the disk.
+const GATHERING: Duration = Duration::from_millis(4);
 
 /// A chunk that the store has.
 #[derive(Debug)]
@@ -76,41 +79,53 @@ impl Sync {
             state.landing.insert(name.clone(), vec![landed]);
         }
         self.changed.notify_one();
-        let (sync, of) = (Arc::clone(self), name.clone());
-        if let Err(error) = spawn_blocking(move || sync.mark_landed(&of)).await {
-            tracing::error!(recording = %name, %error, "writing marks ended abnormally: those chunks are sent again");
-            let mut state = self.state();
-            state.landing.remove(&name);
-            let left: Vec<_> = state.queue.arrivals().filter(|id| id.recording == name).cloned().collect();
-            for id in left {
-                self.finish_in(&mut state, &id, Outcome::Halted);
+        loop {
+            let is_alone = !self.state().queue.is_sending();
+            if !is_alone {
+                tokio::time::sleep(GATHERING).await;
+            }
+            let (sync, of) = (Arc::clone(self), name.clone());
+            match spawn_blocking(move || sync.mark_landed(&of)).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::error!(recording = %name, %error, "writing marks ended abnormally: those chunks are sent again");
+                    return self.give_back(&name);
+                }
             }
         }
     }
 
-    fn mark_landed(&self, name: &RecordingName) {
-        loop {
-            let landed = {
-                let mut state = self.state();
-                let landed = state.landing.get_mut(name).map(std::mem::take).unwrap_or_default();
-                if landed.is_empty() {
-                    state.landing.remove(name);
-                    return;
-                }
-                landed
-            };
-            let is_any_proven = self.mark_all(name, &landed);
-            let mut state = self.state();
-            for landed in &landed {
-                self.finish_in(&mut state, &landed.item.id, landed.outcome());
-            }
-            // Behind the last of them: whether anything waits tells when the manifest is written.
-            if is_any_proven {
-                state.publisher.want(name, self.parts.clock.tick());
-            }
-            drop(state);
-            self.changed.notify_one();
+    /// Lets what arrived of a recording and has no mark be sent again, which finds it at the store.
+    fn give_back(&self, name: &RecordingName) {
+        let mut state = self.state();
+        state.landing.remove(name);
+        let left: Vec<_> = state.queue.arrivals().filter(|id| id.recording == *name).cloned().collect();
+        for id in left {
+            self.finish_in(&mut state, &id, Outcome::Halted);
         }
+    }
+
+    /// Marks what has landed of a recording by now, and returns whether more landed meanwhile, which is the caller's to
+    /// have marked.
+    fn mark_landed(&self, name: &RecordingName) -> bool {
+        let landed = self.state().landing.get_mut(name).map(std::mem::take).unwrap_or_default();
+        let is_any_proven = self.mark_all(name, &landed);
+        let mut state = self.state();
+        for landed in &landed {
+            self.finish_in(&mut state, &landed.item.id, landed.outcome());
+        }
+        // Behind the last of them: whether anything waits tells when the manifest is written.
+        if is_any_proven {
+            state.publisher.want(name, self.parts.clock.tick());
+        }
+        let has_more = state.landing.get(name).is_some_and(|landed| !landed.is_empty());
+        if !has_more {
+            state.landing.remove(name);
+        }
+        drop(state);
+        self.changed.notify_one();
+        has_more
     }
 
     /// Marks a chunk that is no upload's, and returns whether it is proven by that.

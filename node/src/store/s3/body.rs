@@ -3,6 +3,10 @@
 //! A body ends with an error in place of the last block when the bytes are not the right ones. The connection is cut
 //! then with the request incomplete, so that no server makes an object of it. A file of one block is checked before a
 //! connection is opened at all: of an empty one no server waits for a last block.
+//!
+//! What is in the system's memory is read and hashed where it is sent, a block at a time and others in between: to hand
+//! each block from one thread to another costs a third of what hashing it does. What would wait for a disk is read on a
+//! thread that may.
 
 use std::{
     io,
@@ -17,8 +21,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use md5::{Digest as _, Md5};
 use tokio::{
-    sync::{mpsc, watch},
-    task::spawn_blocking,
+    sync::watch,
+    task::{JoinHandle, spawn_blocking},
     time::{Sleep, sleep, timeout},
 };
 
@@ -27,9 +31,6 @@ use crate::{
     content::{self, ContentError, VerifiedBlocks},
     store::{Body, FilePart, StoreError, StoreErrorKind, throttle::Throttle},
 };
-
-/// Blocks that are read ahead of the connection.
-const BLOCKS_AHEAD: usize = 2;
 
 /// How far a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +115,11 @@ pub(super) async fn open(body: &Body, wants_md5: bool, throttle: &Arc<Throttle>)
         }
         Body::File { path, digest } => {
             let (path, digest) = (path.clone(), *digest);
-            if let Some(blocks) = VerifiedBlocks::open_cached(&path, digest) {
-                return first(blocks, wants_md5).map(|begun| begun.opened(throttle)).map_err(StoreError::from);
+            let cached = VerifiedBlocks::open_cached(&path, digest).map(|blocks| Reader::new(blocks, wants_md5));
+            if let Some(mut reader) = cached
+                && let Some(first) = reader.next_cached()
+            {
+                return Ok(Begun { first: first?, reader }.opened(throttle));
             }
             begin(move || VerifiedBlocks::open(&path, Some(digest)), wants_md5, throttle).await
         }
@@ -143,7 +147,10 @@ async fn begin(
     wants_md5: bool,
     throttle: &Arc<Throttle>,
 ) -> Result<Opened, StoreError> {
-    let began = spawn_blocking(move || first(open()?, wants_md5));
+    let began = spawn_blocking(move || {
+        let mut reader = Reader::new(open()?, wants_md5);
+        Ok::<_, ContentError>(Begun { first: reader.next()?, reader })
+    });
     let ended = |error| retry(format!("reading a file ended: {error}"));
     Ok(began.await.map_err(ended)??.opened(throttle))
 }
@@ -152,13 +159,6 @@ async fn begin(
 struct Begun {
     reader: Reader,
     first: Option<Bytes>,
-}
-
-fn first(blocks: VerifiedBlocks, wants_md5: bool) -> Result<Begun, ContentError> {
-    let size_bytes = blocks.size_at_open();
-    let mut reader = Reader { blocks, size_bytes, given: 0, md5: wants_md5.then(Md5::new) };
-    let first = reader.next()?;
-    Ok(Begun { reader, first })
 }
 
 impl Begun {
@@ -187,14 +187,10 @@ fn opened(
     let report = Arc::new(Mutex::new(known));
     let begin = if size_bytes == 0 { Stage::Sent } else { Stage::Sending(0) };
     let (told, stage) = watch::channel(begin);
-    let rest = rest.map(|reader| {
-        let (sender, receiver) = mpsc::channel(BLOCKS_AHEAD);
-        let report = Arc::clone(&report);
-        spawn_blocking(move || reader.run(&sender, &report));
-        receiver
-    });
-    let throttle = Arc::clone(throttle);
-    let blocks = Blocks { left: size_bytes, next: first, rest, told, throttle, waits: None };
+    let rest = rest.map_or(Rest::Nothing, |reader| Rest::ToRead(Box::new(reader)));
+    let (throttle, to) = (Arc::clone(throttle), Arc::clone(&report));
+    let blocks =
+        Blocks { left: size_bytes, next: first, rest, owes_turn: true, report: to, told, throttle, waits: None };
     let stream = ByteStream::new(SdkBody::from_body_1_x(blocks));
     Opened { stream, sending: Sending { stage, report }, size_bytes }
 }
@@ -205,23 +201,46 @@ struct Reader {
     blocks: VerifiedBlocks,
     size_bytes: u64,
     given: u64,
+    /// It has another size than it had.
+    is_changed: bool,
     md5: Option<Md5>,
 }
 
 impl Reader {
+    fn new(blocks: VerifiedBlocks, wants_md5: bool) -> Self {
+        let size_bytes = blocks.size_at_open();
+        Self { blocks, size_bytes, given: 0, is_changed: false, md5: wants_md5.then(Md5::new) }
+    }
+
     fn next(&mut self) -> Result<Option<Bytes>, ContentError> {
-        let Some(block) = self.blocks.next_block()? else { return Ok(None) };
+        if !self.is_changed {
+            let block = self.blocks.next_block()?;
+            if self.takes(block.as_ref()) {
+                return Ok(block);
+            }
+        }
+        while self.blocks.next_block()?.is_some() {}
+        Err(self.blocks.changed())
+    }
+
+    /// Does as [`Reader::next`] does, and never waits for a disk: `None` where it would.
+    fn next_cached(&mut self) -> Option<Result<Option<Bytes>, ContentError>> {
+        match self.blocks.next_cached_block()? {
+            Ok(block) => self.takes(block.as_ref()).then_some(Ok(block)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Takes in a block, and tells whether the file may still have the size that it had.
+    fn takes(&mut self, block: Option<&Bytes>) -> bool {
+        let Some(block) = block else { return true };
         self.given += block.len() as u64;
         let is_last = self.blocks.has_ended();
-        let fits = if is_last { self.given == self.size_bytes } else { self.given < self.size_bytes };
-        if !fits {
-            while self.blocks.next_block()?.is_some() {}
-            return Err(self.blocks.changed());
-        }
+        self.is_changed = if is_last { self.given != self.size_bytes } else { self.given >= self.size_bytes };
         if let Some(md5) = &mut self.md5 {
-            md5.update(&block);
+            md5.update(block);
         }
-        Ok(Some(block))
+        !self.is_changed
     }
 
     fn is_done(&self) -> bool {
@@ -231,29 +250,17 @@ impl Reader {
     fn md5(&mut self) -> Option<String> {
         self.md5.take().map(content::md5_text)
     }
+}
 
-    fn run(mut self, blocks: &mpsc::Sender<io::Result<Bytes>>, to: &Mutex<Report>) {
-        loop {
-            match self.next() {
-                Ok(None) => return,
-                Ok(Some(block)) => {
-                    if self.is_done() {
-                        report(to).md5 = self.md5();
-                    }
-                    // A connection that is gone needs no more of the file.
-                    if blocks.blocking_send(Ok(block)).is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let told = io::Error::other(error.to_string());
-                    report(to).failure = Some(error);
-                    blocks.blocking_send(Err(told)).ok();
-                    return;
-                }
-            }
-        }
-    }
+/// What came of reading a block.
+type Read = Result<Option<Bytes>, ContentError>;
+
+/// What comes behind the bytes that are at hand.
+enum Rest {
+    Nothing,
+    ToRead(Box<Reader>),
+    /// A block is being waited for.
+    BeingRead(JoinHandle<(Box<Reader>, Read)>),
 }
 
 /// The body as the connection takes it.
@@ -261,7 +268,10 @@ struct Blocks {
     left: u64,
     /// What goes next, in pieces where it is large or the link is limited.
     next: Option<Bytes>,
-    rest: Option<mpsc::Receiver<io::Result<Bytes>>>,
+    rest: Rest,
+    /// A block was read here: what else this thread has to do comes before the next one.
+    owes_turn: bool,
+    report: Arc<Mutex<Report>>,
     told: watch::Sender<Stage>,
     throttle: Arc<Throttle>,
     /// A piece that was cut off, until its time has come.
@@ -269,12 +279,56 @@ struct Blocks {
 }
 
 impl Blocks {
-    /// Waits for the next block, where none is at hand.
+    /// Reads the next block, where none is at hand.
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        match (self.next.take(), &mut self.rest) {
-            (Some(block), _) => Poll::Ready(Some(Ok(block))),
-            (None, Some(rest)) => rest.poll_recv(context),
-            (None, None) => Poll::Ready(None),
+        if let Some(block) = self.next.take() {
+            return Poll::Ready(Some(Ok(block)));
+        }
+        loop {
+            match std::mem::replace(&mut self.rest, Rest::Nothing) {
+                Rest::Nothing => return Poll::Ready(None),
+                Rest::ToRead(reader) if std::mem::take(&mut self.owes_turn) => {
+                    self.rest = Rest::ToRead(reader);
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Rest::ToRead(mut reader) => {
+                    if let Some(read) = reader.next_cached() {
+                        self.owes_turn = true;
+                        return Poll::Ready(self.take_in(reader, read));
+                    }
+                    self.rest = Rest::BeingRead(spawn_blocking(move || {
+                        let read = reader.next();
+                        (reader, read)
+                    }));
+                }
+                Rest::BeingRead(mut reading) => match Pin::new(&mut reading).poll(context) {
+                    Poll::Pending => {
+                        self.rest = Rest::BeingRead(reading);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok((reader, read))) => return Poll::Ready(self.take_in(reader, read)),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
+                },
+            }
+        }
+    }
+
+    fn take_in(&mut self, mut reader: Box<Reader>, read: Read) -> Option<io::Result<Bytes>> {
+        match read {
+            Ok(block) => {
+                if reader.is_done() {
+                    report(&self.report).md5 = reader.md5();
+                } else {
+                    self.rest = Rest::ToRead(reader);
+                }
+                block.map(Ok)
+            }
+            Err(error) => {
+                let told = io::Error::other(error.to_string());
+                report(&self.report).failure = Some(error);
+                Some(Err(told))
+            }
         }
     }
 
@@ -414,12 +468,7 @@ mod tests {
         let path = folder.path().join("chunk");
         let content = vec![7; 2 * BLOCK_BYTES];
         std::fs::write(&path, &content).unwrap();
-        let mut reader = Reader {
-            blocks: VerifiedBlocks::open(&path, Some(Digest::of(&content))).unwrap(),
-            size_bytes: content.len() as u64,
-            given: 0,
-            md5: None,
-        };
+        let mut reader = Reader::new(VerifiedBlocks::open(&path, Some(Digest::of(&content))).unwrap(), false);
         assert_eq!(reader.next().unwrap().unwrap().len(), BLOCK_BYTES);
         std::fs::write(&path, [content.clone(), vec![7; 10]].concat()).unwrap();
         assert!(matches!(reader.next(), Err(ContentError::Damaged { .. })));
