@@ -112,6 +112,12 @@ fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs
     assert_eq!(told["blocked"]["reason"], "recordings_changed");
     // Other settings make the parts anew, and the node is the same.
     let tuned = robot.started_after(&sync, "s");
+    let elsewhere = robot.folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let moved = robot.started_in(&elsewhere, &sync);
+    moved.scan().unwrap();
+    let told = json_of(service(&robot, &moved).status(&Params::default()));
+    assert_eq!((&told["blocked"], &told["at_risk_chunks"]), (&json!(null), &json!(0)), "another library is another");
     tuned.scan().unwrap();
     let told = json_of(service(&robot, &tuned).status(&Params::default()));
     assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");

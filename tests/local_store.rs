@@ -29,6 +29,37 @@ async fn a_folder_conforms() {
 }
 
 #[tokio::test]
+async fn of_a_store_that_is_away_nothing_is_removed_and_nothing_is_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("bucket");
+    let (store, key) = (opened(&root), manifest_key("away"));
+    store.put(&key, &Body::Bytes("x".into()), PutMode::Create).await.unwrap();
+    fs::rename(&root, folder.path().join("off")).unwrap();
+    opened(&root).put(&key, &Body::Bytes("another disk's".into()), PutMode::Create).await.unwrap();
+    let error = store.delete(&key).await.unwrap_err();
+    assert!(matches!(error.kind, StoreErrorKind::Blocked(_)), "{error:?}");
+    assert_eq!(fs::read(root.join(key.as_str())).unwrap(), b"another disk's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_that_share_a_folder_never_share_what_they_stage() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("bucket");
+    let stores: Vec<_> = (0..2).map(|_| opened(&root)).collect();
+    let puts = (0..40_u8).flat_map(|number| {
+        stores.iter().zip([b'a', b'b']).map(move |(store, who)| async move {
+            let key = manifest_key(&format!("shared_{}_{number}", char::from(who)));
+            let bytes = vec![who ^ number; 300_000];
+            store.put(&key, &Body::Bytes(bytes.clone().into()), PutMode::Create).await.unwrap();
+            (key, bytes)
+        })
+    });
+    for (key, bytes) in futures_util::future::join_all(puts).await {
+        assert_eq!(fs::read(root.join(key.as_str())).unwrap(), bytes, "{key}");
+    }
+}
+
+#[tokio::test]
 async fn an_object_that_rots_is_found_when_it_is_looked_at_or_read() {
     let folder = tempfile::tempdir().unwrap();
     let store = opened(&folder.path().join("bucket"));

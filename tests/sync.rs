@@ -75,6 +75,40 @@ async fn marks_that_the_disk_does_not_take_are_written_later_though_the_settings
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn doubt_outlives_a_change_of_settings_and_a_restart_until_marks_and_store_were_compared() {
+    let robot = Robot::new();
+    robot.ended(&[robot.chunk(0)]);
+    let run = async |sync: &Arc<Sync>, is_done: &dyn Fn(&Sync) -> bool| {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn({
+            let sync = Arc::clone(sync);
+            async move { sync.run(async { stopped.await.unwrap_or_default() }).await }
+        });
+        until(|| is_done(sync)).await;
+        drop(stop);
+        running.await.unwrap();
+    };
+    let sync = robot.started();
+    run(&sync, &|sync| sync.is_scanned() && view(sync).pending().count() == 0).await;
+    assert!(!sync.is_in_doubt());
+
+    // The disk is taken out, emptied of all but the store's own mark, and put back.
+    let (mount, away) = (robot.folder.path().join("mnt"), robot.folder.path().join("off"));
+    fs::rename(&mount, &away).unwrap();
+    let blocked = robot.started_after(&sync, "s");
+    run(&blocked, &|sync| sync.is_in_doubt()).await;
+    fs::remove_dir_all(away.join("bucket/robot_1")).unwrap();
+    fs::rename(&away, &mount).unwrap();
+    let back = robot.started_after(&blocked, "s");
+    let restarted = robot.started();
+    assert!(back.is_in_doubt() && restarted.is_in_doubt(), "what was proven may not be there any more");
+    assert!(!robot.started_after(&blocked, "another bucket").is_in_doubt());
+    let puts = robot.puts();
+    run(&restarted, &|sync| !sync.is_in_doubt() && robot.puts() > puts).await;
+    assert!(!robot.started().is_in_doubt(), "it was found out");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_in_no_manifest_goes_up_after_two_scans() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);

@@ -44,6 +44,15 @@ impl Staged {
         Ok(Self { file, temporary, committed: false })
     }
 
+    /// Begins to write `temporary`, a name that nobody else has.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, or the folder is not there, or not writable.
+    pub fn create_new(temporary: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        Ok(Self { file, temporary, committed: false })
+    }
+
     /// Begins to write `temporary` so that nobody else can ever read it.
     ///
     /// # Errors
@@ -261,7 +270,11 @@ fn parent(path: &Path) -> io::Result<&Path> {
 
 /// Makes the names in the folder of `path` durable.
 fn sync_parent(path: &Path) -> io::Result<()> {
-    OpenOptions::new().read(true).open(parent(path)?)?.sync_all()
+    match OpenOptions::new().read(true).open(parent(path)?)?.sync_all() {
+        // A file system that syncs no folder has nothing better to offer.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
 }
 
 /// Replaces the content of `target`, which has one writer.
@@ -376,7 +389,8 @@ pub fn sweep(folder: &Path, since: SystemTime) -> io::Result<()> {
 /// `lines` ends with a newline. The file's creation syncs its folder.
 ///
 /// # Errors
-/// The disk is full or not writable. Some lines may be there, and one may be torn: the next append cuts that off.
+/// The disk is full or not writable. What was written of the lines is cut off again, by the next append if not now: a
+/// crash in between may leave some, and a torn one.
 pub fn append_lines(path: &Path, lines: &[u8]) -> io::Result<()> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
     let end = file.metadata()?.len();
@@ -384,14 +398,12 @@ pub fn append_lines(path: &Path, lines: &[u8]) -> io::Result<()> {
     if whole < end {
         file.set_len(whole)?;
     }
-    file.write_all_at(lines, whole)?;
-    file.sync_data()?;
-    if whole > 0 {
-        return Ok(());
+    // Of one without a whole line a crash may have come before its name was on the disk.
+    if whole == 0 {
+        sync_parent(path)?;
     }
-    // Of one without a whole line a crash may have come before its name was on the disk. Where that fails, the next append
-    // must find it so again.
-    sync_parent(path).inspect_err(|_| drop(file.set_len(0)))
+    // What is told not to be written must not be read later.
+    file.write_all_at(lines, whole).and_then(|()| file.sync_data()).inspect_err(|_| drop(file.set_len(whole)))
 }
 
 /// Returns where the last whole line ends.

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicUsize, Ordering},
@@ -130,17 +130,32 @@ impl Robot {
 
     /// A node that knows nothing yet, with another store than the robot's.
     pub fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
-        self.started_from(Legacy::default(), store, store_id)
+        self.started_from(Legacy::default(), &self.recordings(), store, store_id)
     }
 
     /// The sync that takes an earlier one's place where settings change, those of the store perhaps.
     pub fn started_after(&self, earlier: &Sync, store_id: &str) -> Arc<Sync> {
-        self.started_from(earlier.legacy(), Arc::<CountedStore>::clone(&self.store), store_id)
+        self.started_from(earlier.legacy(), &self.recordings(), Arc::<CountedStore>::clone(&self.store), store_id)
     }
 
-    fn started_from(&self, legacy: Legacy, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
+    /// The sync that takes an earlier one's place when recordings are in another folder from now on.
+    pub fn started_in(&self, recordings: &Path, earlier: &Sync) -> Arc<Sync> {
+        self.started_from(earlier.legacy(), recordings, Arc::<CountedStore>::clone(&self.store), "s")
+    }
+
+    fn recordings(&self) -> PathBuf {
+        self.folder.path().join("recordings")
+    }
+
+    fn started_from(
+        &self,
+        legacy: Legacy,
+        recordings: &Path,
+        store: Arc<dyn ObjectStore>,
+        store_id: &str,
+    ) -> Arc<Sync> {
         let parts = Parts {
-            recordings: self.folder.path().join("recordings"),
+            recordings: recordings.to_owned(),
             machine_id: "robot_1".parse().unwrap(),
             store,
             store_id: store_id.into(),
@@ -219,7 +234,7 @@ impl Robot {
     }
 
     /// Moves wall time on too, as the recording's folder sees it.
-    pub fn age(&self, path: &std::path::Path, age: Duration) {
+    pub fn age(&self, path: &Path, age: Duration) {
         let time = std::time::SystemTime::now() - age;
         fs::File::open(path).unwrap().set_modified(time).unwrap();
     }

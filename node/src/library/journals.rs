@@ -122,8 +122,9 @@ impl Journals {
         let names: Vec<_> = lock(&self.used).keys().cloned().collect();
         for name in names {
             self.with(&name, |journal| {
-                let state = journal.idle();
-                if state.kept > 0 {
+                let state = lock(&journal.state);
+                // Who writes takes along what is kept, and may hang in a disk.
+                if state.kept > 0 && !state.is_being_written {
                     drop(self.write(&name, journal, state, None));
                 }
             });

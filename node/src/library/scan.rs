@@ -289,8 +289,12 @@ impl Recording {
     }
 
     /// Keeps what `known` has and the disk does not tell: marks of which the journal line could not be written
-    /// or was written after the journal was read, and announcements that came meanwhile.
-    pub fn keep_from(&mut self, known: &Self) {
+    /// or was written after the journal was read, and announcements that came meanwhile. `earlier` is what was known when
+    /// the reading began.
+    ///
+    /// Where a line was written meanwhile, it may have taken marks back that were read before.
+    pub fn keep_from(&mut self, known: &Self, earlier: Option<&Fingerprint>) {
+        self.fingerprint.keep_from(earlier, &known.fingerprint);
         if !matches!(self.manifest, ManifestFacts::Readable { .. }) {
             self.machine_id = known.machine_id.clone();
         }
@@ -313,6 +317,9 @@ impl Recording {
             chunk.facts.is_announced |= before.facts.is_announced;
             chunk.seen_in_pass = before.seen_in_pass;
             chunk.pinned_until_ns = chunk.pinned_until_ns.max(before.pinned_until_ns);
+            if self.fingerprint.is_overtaken() && before.marked_at_ns.is_none() {
+                (chunk.facts.proof, chunk.marked_at_ns, chunk.etag) = (before.facts.proof, None, None);
+            }
             let is_same = chunk.digest.is_none() || before.digest.is_none() || chunk.digest == before.digest;
             if is_same_place && is_same && chunk.marked_at_ns.is_none() && before.marked_at_ns.is_some() {
                 chunk.digest = before.digest;

@@ -136,7 +136,9 @@ pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Ou
     while node.run_once(stop.as_mut()).await? == Ended::Changed {
         tracing::info!("the settings changed and are taken up");
         // With other settings, a key's among them, everything is worth another try.
-        durable::remove(&node.home.join("storage/dead_letter.json")).map_err(|source| node.home_error(source))?;
+        if let Err(error) = durable::remove(&node.home.join("storage/dead_letter.json")) {
+            tracing::warn!(%error, "what was given up stays so");
+        }
     }
     node.leave().await;
     Ok(())
@@ -212,7 +214,7 @@ impl Node {
         presence: &mut Option<Presence>,
     ) -> Result<(), ServeError> {
         let Parted { settings, clock, facts, sync, service } = parted;
-        self.describe(identity, Vec::new())?;
+        self.describe(identity, Vec::new());
         if self.bus.as_ref().is_some_and(|bus| bus.settings != settings.zenoh) {
             self.leave().await;
         }
@@ -225,13 +227,16 @@ impl Node {
         *presence = Some(Presence::declare(session, service, sync, facts, clock).await?);
         let endpoints = session::endpoints(session).await;
         tracing::info!(endpoints = endpoints.join(" "), "on the bus");
-        self.describe(identity, endpoints)
+        self.describe(identity, endpoints);
+        Ok(())
     }
 
-    /// Writes down who runs here and where it listens.
-    fn describe(&mut self, identity: &Identity, endpoints: Vec<String>) -> Result<(), ServeError> {
+    /// Writes down who runs here and where it listens. A disk that does not take it stops no upload.
+    fn describe(&mut self, identity: &Identity, endpoints: Vec<String>) {
         let holder = Holder { pid: process::id(), machine_id: identity.machine_id.clone(), endpoints };
-        self.lock.describe(&holder).map_err(|source| self.home_error(source))
+        if let Err(error) = self.lock.describe(&holder) {
+            tracing::warn!(%error, "where this node listens can't be written down: its command line may not find it");
+        }
     }
 
     fn home_error(&self, source: io::Error) -> ServeError {

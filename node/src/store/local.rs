@@ -34,6 +34,7 @@ use bubbaloop_storage_schemas::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
+use uuid::Uuid;
 
 use super::{
     ACCESS_DENIED, Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored,
@@ -59,6 +60,8 @@ const STAGED_MAX: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone)]
 pub struct LocalStore {
     root: Arc<Path>,
+    /// Begins the names of what is staged: other writers to the folder may have the same process id.
+    staging: Arc<str>,
     staged: Arc<AtomicU64>,
     /// The mark of the store that this is, once it was opened: requests to another are refused.
     mark: Arc<OnceLock<String>>,
@@ -96,7 +99,8 @@ fn mtime_ns(metadata: &fs::Metadata) -> i128 {
 impl LocalStore {
     /// Names the folder; nothing is touched before [`LocalStore::open`].
     pub fn new(root: impl Into<Arc<Path>>) -> Self {
-        Self { root: root.into(), staged: Arc::default(), mark: Arc::default(), throttle: None }
+        let staging = Uuid::new_v4().simple().to_string().into();
+        Self { root: root.into(), staging, staged: Arc::default(), mark: Arc::default(), throttle: None }
     }
 
     /// Lets the bytes of uploads go no faster than `throttle` says.
@@ -245,11 +249,11 @@ impl LocalStore {
     fn stage(&self) -> io::Result<Staged> {
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
         let folder = self.root.join(".bubbaloop/staging");
-        let path = folder.join(format!("{}.{number}.tmp", std::process::id()));
-        match Staged::create(path.clone()) {
+        let path = folder.join(format!("{}.{number}.tmp", self.staging));
+        match Staged::create_new(path.clone()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.join(".bubbaloop").is_dir() => {
                 durable::create_folder_below(&self.root.join(".bubbaloop"), &folder)?;
-                Staged::create(path)
+                Staged::create_new(path)
             }
             staged => staged,
         }
@@ -469,6 +473,7 @@ impl ObjectStore for LocalStore {
     async fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let key = key.clone();
         self.blocking(move |store| {
+            store.ready()?;
             durable::remove(&store.object(&key))
                 .and_then(|()| durable::remove(&store.seal(&key)))
                 .map_err(|error| store.failed(&format!("remove {key}"), &error))

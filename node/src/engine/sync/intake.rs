@@ -71,7 +71,23 @@ pub struct Legacy {
     /// Where the library is, if it can have no mark.
     place_without_mark: Option<(u64, u64)>,
     /// Who writes the journals.
-    pub(super) journals: Option<Arc<Journals>>,
+    journals: Option<Arc<Journals>>,
+}
+
+impl Legacy {
+    /// Returns what of it holds for a folder of recordings: of another library nothing does but the counts.
+    fn of(self, recordings: &Path) -> Self {
+        match &self.journals {
+            Some(journals) if journals.are_of(recordings) => self,
+            Some(_) | None => Self { refused: self.refused, ..Self::default() },
+        }
+    }
+
+    /// Takes out who writes the journals of a folder of recordings, or finds somebody.
+    pub(super) fn journals(&self, recordings: &Path) -> Arc<Journals> {
+        let ours = self.journals.as_ref().filter(|journals| journals.are_of(recordings));
+        ours.map_or_else(|| Arc::new(Journals::new(recordings.to_owned())), Arc::clone)
+    }
 }
 
 /// A chunk that somebody asked for.
@@ -274,8 +290,7 @@ impl Sync {
         recording.fingerprint.note_reading(read_at_ns);
         let mut state = self.state();
         if let Some(known) = state.recordings.get(name) {
-            recording.keep_from(known);
-            recording.fingerprint.keep_from(earlier.as_ref(), &known.fingerprint);
+            recording.keep_from(known, earlier.as_ref());
         }
         let recording = Arc::new(recording);
         state.recordings.insert(name.clone(), Arc::clone(&recording));
@@ -512,6 +527,7 @@ impl Sync {
 
     /// Takes the place of another sync.
     pub(super) fn inherit(&self, legacy: Legacy) {
+        let legacy = legacy.of(&self.parts.recordings);
         let mut state = self.state();
         state.asked.extend(legacy.asked);
         state.refused = legacy.refused;

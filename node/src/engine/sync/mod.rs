@@ -6,6 +6,7 @@
 //! removal does; here is the state that they share and the loop that drives them.
 
 mod adopted;
+mod doubt;
 mod evict;
 mod heal;
 mod intake;
@@ -43,6 +44,7 @@ use tokio::{
     task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
 };
 
+use self::doubt::Doubt;
 pub use self::{
     heal::ManifestDue,
     intake::{Errand, Legacy, Standing},
@@ -105,9 +107,6 @@ pub struct Sync {
     journals: Arc<Journals>,
     is_scanned: AtomicBool,
     has_heard: AtomicBool,
-    /// A fact was met that may mean that what was proven is not there any more: nothing is safe until marks and store
-    /// were compared.
-    is_in_doubt: AtomicBool,
     /// Held while dead letters are written, so that no older ones replace newer ones.
     saving: Mutex<()>,
     /// Wakes the running sync when something was queued.
@@ -135,6 +134,7 @@ struct State {
     mark: Option<String>,
     /// Where it is, if it can have none.
     place_without_mark: Option<(u64, u64)>,
+    doubt: Doubt,
     /// The chunks that were given up, until they are proven.
     letters: BTreeMap<ChunkId, Letter>,
     are_letters_changed: bool,
@@ -221,6 +221,7 @@ impl Sync {
             away: None,
             mark: library::known_mark(&parts),
             place_without_mark: None,
+            doubt: Doubt::of(&parts),
             letters: BTreeMap::new(),
             are_letters_changed: false,
             paused: None,
@@ -239,15 +240,13 @@ impl Sync {
             held: BTreeSet::new(),
             disk_low_bytes: 0,
         };
-        let journals = legacy.journals.clone().filter(|journals| journals.are_of(&parts.recordings));
         let sync = Self {
             started_at_ns: parts.clock.wall(),
-            journals: journals.unwrap_or_else(|| Arc::new(Journals::new(parts.recordings.clone()))),
+            journals: legacy.journals(&parts.recordings),
             parts,
             state: Mutex::new(state),
             is_scanned: AtomicBool::new(false),
             has_heard: AtomicBool::new(false),
-            is_in_doubt: AtomicBool::new(false),
             saving: Mutex::new(()),
             changed: Notify::new(),
             published: Notify::new(),
@@ -259,11 +258,6 @@ impl Sync {
     /// A panic in another task leaves the state between two idempotent steps, so it is used on.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells whether marks and store must be compared before anything may be called safe.
-    pub fn is_in_doubt(&self) -> bool {
-        self.is_in_doubt.load(Ordering::Relaxed)
     }
 
     /// Tells whether a finalize event came in this run.
@@ -416,6 +410,7 @@ impl Sync {
                 room = Some(tokio::spawn(async move { sync.make_room().await }));
             }
             self.save_letters_later(&mut tasks);
+            self.save_doubt_later(&mut tasks);
             let next = self.start_all(&mut tasks);
             let wake = next.map_or(open_at, |next| next.min(open_at)).since(now).max(WAKE_MIN);
             tokio::select! {
@@ -468,7 +463,7 @@ impl Sync {
 
     /// Starts all that the queue names now, and returns until when it has nothing more, where it knows.
     fn start_all(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
-        if let Some(until) = self.pause_until() {
+        if let Some(until) = self.pause_until(tasks) {
             return Some(until);
         }
         let window_changes_at = self.apply_window();

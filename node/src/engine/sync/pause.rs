@@ -1,8 +1,9 @@
 //! A person's word that uploads stop: it outlives a restart, and ends by another word or at its time.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bubbaloop_storage_schemas::{event::Fact, reply::Paused};
+use tokio::task::JoinSet;
 
 use super::Sync;
 use crate::{library::state::NodeState, policy::Tick};
@@ -79,53 +80,71 @@ impl Sync {
     }
 
     /// Reckons anew at which wall time a pause ends, where the clock was set: so it is told, and so a restart knows it.
+    ///
+    /// It blocks.
     pub fn follow_clock(&self) {
+        if let Some((before, told)) = self.reckon() {
+            self.rewrite(&before, Some(told));
+        }
+    }
+
+    /// Reckons anew at which wall time a pause ends, and returns how it was told before and is now, where that changes.
+    fn reckon(&self) -> Option<(Paused, Paused)> {
         let (now, now_ns) = (self.parts.clock.tick(), self.parts.clock.wall());
-        let (before, told) = {
-            let mut state = self.state();
-            let Some(Pause { told, ends_at: Some(ends_at), is_unsure }) = &mut state.paused else { return };
-            let Some(until_ns) = told.until_ns else { return };
-            if *is_unsure {
-                if now_ns >= told.since_ns {
-                    *is_unsure = false;
-                    *ends_at = now.after(Duration::from_nanos(until_ns.saturating_sub(now_ns)));
-                }
-                return;
+        let mut state = self.state();
+        let Some(Pause { told, ends_at: Some(ends_at), is_unsure }) = &mut state.paused else { return None };
+        let until_ns = told.until_ns?;
+        if *is_unsure {
+            if now_ns >= told.since_ns {
+                *is_unsure = false;
+                *ends_at = now.after(Duration::from_nanos(until_ns.saturating_sub(now_ns)));
             }
-            let left_ns = u64::try_from(ends_at.since(now).as_nanos()).unwrap_or(u64::MAX);
-            let ends_at_ns = now_ns.saturating_add(left_ns);
-            if ends_at_ns.abs_diff(until_ns) <= DRIFT_MAX_NS {
-                return;
+            return None;
+        }
+        let left_ns = u64::try_from(ends_at.since(now).as_nanos()).unwrap_or(u64::MAX);
+        let ends_at_ns = now_ns.saturating_add(left_ns);
+        if ends_at_ns.abs_diff(until_ns) <= DRIFT_MAX_NS {
+            return None;
+        }
+        // It began as long ago as before.
+        let lasts_ns = until_ns.saturating_sub(told.since_ns);
+        let anew = Paused { since_ns: ends_at_ns.saturating_sub(lasts_ns), until_ns: Some(ends_at_ns) };
+        Some((std::mem::replace(told, anew.clone()), anew))
+    }
+
+    /// Writes down how a pause goes on, or that it has ended. Somebody may have resumed meanwhile, or paused anew: that word
+    /// stands.
+    fn rewrite(&self, before: &Paused, now: Option<Paused>) {
+        let change = |state: &mut NodeState| {
+            if state.paused.as_ref() == Some(before) {
+                state.paused = now;
             }
-            // It began as long ago as before.
-            let (before, lasts_ns) = (told.clone(), until_ns.saturating_sub(told.since_ns));
-            *told = Paused { since_ns: ends_at_ns.saturating_sub(lasts_ns), until_ns: Some(ends_at_ns) };
-            (before, told.clone())
         };
-        // Somebody may have resumed meanwhile, or paused anew: that word stands.
-        let follow = |state: &mut NodeState| {
-            if state.paused.as_ref() == Some(&before) {
-                state.paused = Some(told);
-            }
-        };
-        if let Err(error) = NodeState::update(&self.parts.state, follow) {
-            tracing::warn!(%error, "the new end of the pause can't be written down");
+        if let Err(error) = NodeState::update(&self.parts.state, change) {
+            tracing::warn!(%error, "when the pause ends can't be written down");
         }
     }
 
     /// Returns until when nothing is started; `None` where things are. A pause whose time is over ends here.
-    pub(super) fn pause_until(&self) -> Option<Tick> {
+    pub(super) fn pause_until(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
         // A pause without an end is looked at again when somebody resumes.
         const LONG: Duration = Duration::from_secs(3600);
-        self.follow_clock();
+        let mut rewrite = |before, told| {
+            let sync = Arc::clone(self);
+            tasks.spawn_blocking(move || sync.rewrite(&before, told));
+        };
+        if let Some((before, told)) = self.reckon() {
+            rewrite(before, Some(told));
+        }
         let now = self.parts.clock.tick();
-        let ends_at = self.state().paused.as_ref()?.ends_at;
-        if ends_at.is_some_and(|tick| tick <= now) {
-            if let Err(error) = self.resume() {
-                tracing::warn!(%error, "the end of the pause can't be written down");
-            }
+        let has_ended = |paused: &mut Pause| paused.ends_at.is_some_and(|tick| tick <= now);
+        let ended = self.state().paused.take_if(has_ended);
+        if let Some(Pause { told, .. }) = ended {
+            self.parts.facts.tell(Fact::Resumed {});
+            rewrite(told, None);
             return None;
         }
+        let ends_at = self.state().paused.as_ref()?.ends_at;
         let longest = now.after(LONG);
         Some(ends_at.map_or(longest, |tick| tick.min(longest)))
     }

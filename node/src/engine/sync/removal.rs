@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{
     reply::{ChunkLocal, Proof},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::{sync::OwnedRwLockWriteGuard, task::spawn_blocking};
 
 use super::{State, Sync};
 use crate::{
@@ -177,7 +177,8 @@ impl Sync {
         recording: &Recording,
     ) -> Result<BTreeMap<ChunkName, Option<String>>, StoreError> {
         let all = |reason: &str| Ok(recording.chunks.iter().map(|chunk| (chunk.name, Some(reason.into()))).collect());
-        match self.is_other_disk() {
+        let sync = Arc::clone(self);
+        match spawn_blocking(move || sync.is_other_disk()).await.unwrap_or(None) {
             Some(true) => {}
             Some(false) => return all("the store is on the library's own disk"),
             None => return all("the store is not there, so that it is not known whether it is another disk"),

@@ -1,9 +1,6 @@
 //! One chunk at a time: what the queue names is sent, marked and told.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use bubbaloop_storage_schemas::{
     ChunkName, Digest,
@@ -113,7 +110,7 @@ impl Sync {
             }
             if let Some(Block { reason, hint }) = now.clone() {
                 if DOUBTFUL.contains(&reason.as_str()) {
-                    self.is_in_doubt.store(true, Ordering::Relaxed);
+                    state.doubt.arises();
                 }
                 tracing::warn!(reason, hint, "uploads are blocked");
                 self.parts.facts.tell(Fact::Blocked { reason, hint });

@@ -1,10 +1,6 @@
 //! Whether the store still holds what the marks say: now and then all of it is listed and compared.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bubbaloop_storage_schemas::{
     Digest, MachineId, event::Fact, journal::JournalEntry, keys::ObjectKey, limits::PAGE_ROWS_MAX, reply::Proof,
@@ -59,16 +55,22 @@ impl Sync {
     /// Compares all marks with what the store lists; marks whose objects are gone or changed are taken back, and their
     /// chunks go up again. Returns how long to wait for the next pass.
     pub(super) async fn verify_and_note(self: &Arc<Self>, interval: Duration) -> Duration {
+        let doubt = self.doubt_count();
         match self.verify().await {
             Ok(taken_back) => {
-                self.is_in_doubt.store(false, Ordering::Relaxed);
+                self.settle_doubt(doubt);
                 if taken_back > 0 {
                     tracing::warn!(taken_back, "objects are gone from the store or changed: they are uploaded again");
                 }
                 let at_ns = self.parts.clock.wall();
                 let verified = Verified { store_id: self.parts.store_id.clone(), at_ns };
-                let path = self.parts.state.clone();
-                let saved = spawn_blocking(move || NodeState::update(&path, |state| state.verified = Some(verified)));
+                let sync = Arc::clone(self);
+                let saved = spawn_blocking(move || {
+                    NodeState::update(&sync.parts.state, |state| {
+                        state.verified = Some(verified);
+                        sync.note_doubt(state);
+                    })
+                });
                 if let Ok(Err(error)) = saved.await {
                     tracing::warn!(%error, "the time of the comparison can't be written");
                 }

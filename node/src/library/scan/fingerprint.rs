@@ -72,9 +72,14 @@ impl Fingerprint {
 
     /// Takes in what was told while the folder was read: `earlier` is the fingerprint from when that began, `known` the one
     /// that this takes the place of.
-    pub fn keep_from(&mut self, earlier: Option<&Self>, known: &Self) {
+    pub(super) fn keep_from(&mut self, earlier: Option<&Self>, known: &Self) {
         self.own_lines = known.own_lines;
         self.is_overtaken = earlier.is_none_or(|earlier| earlier.own_lines != known.own_lines);
+    }
+
+    /// Tells whether lines were told of while the folder was read, which must be read again.
+    pub(super) const fn is_overtaken(&self) -> bool {
+        self.is_overtaken
     }
 
     /// When chunks or manifest changed last. The journal is our own, and its first line changes the folder.

@@ -119,6 +119,38 @@ fn a_recorder_that_rewrites_its_manifest_loses_no_mark() {
 }
 
 #[test]
+fn a_mark_that_was_taken_back_while_the_journal_was_read_does_not_come_back() {
+    let disk = Disk::new();
+    disk.manifest("robot_1", &[disk.chunk(0)]);
+    let first = disk.load(None);
+    let (chunk, sha256) = (first.chunks[0].name, first.chunks[0].digest.unwrap());
+    let write = |entry| {
+        let line = journal::Line::of(&JournalLine { at_ns: 7, store_id: "s".into(), entry }).unwrap();
+        journal::append(&disk.folder().journal(), &[line]).unwrap();
+        OwnLine::look(disk.0.path(), &first.name)
+    };
+    let (proof, etag) = (Proof::Enforced, "e".to_owned());
+    write(JournalEntry::Uploaded { chunk, sha256, size_bytes: 9, proof, etag, key: None });
+    let mut known = disk.load(Some(&first));
+    let earlier = known.clone();
+    let mut read = disk.load(Some(&earlier));
+    assert_eq!(pending(&read), [0; 0]);
+    known.fingerprint.note_own_line(write(JournalEntry::Gone { chunk }));
+    (known.chunks[0].facts.proof, known.chunks[0].marked_at_ns, known.chunks[0].etag) = (None, None, None);
+    read.keep_from(&known, Some(&earlier.fingerprint));
+    assert_eq!(pending(&read), [0], "what was read is older than the line");
+    let mut again = disk.load(Some(&read));
+    again.keep_from(&read, Some(&read.fingerprint));
+    assert_eq!(pending(&again), [0]);
+    // The other way round: a mark whose line came meanwhile is not lost.
+    let mut marked = disk.load(Some(&again));
+    marked.fingerprint.note_own_line(OwnLine::look(disk.0.path(), &first.name));
+    (marked.chunks[0].facts.proof, marked.chunks[0].marked_at_ns) = (Some(proof), Some(9));
+    again.keep_from(&marked, Some(&earlier.fingerprint));
+    assert_eq!((pending(&again), again.chunks[0].marked_at_ns), (vec![], Some(9)));
+}
+
+#[test]
 fn a_manifest_that_says_uploaded_without_a_journal_is_a_claim() {
     let disk = Disk::new();
     let mut chunk = disk.chunk(0);
@@ -206,7 +238,7 @@ fn a_folder_is_read_again_when_the_node_wrote_to_its_journal_while_it_was_read()
     for lines in [0, 1] {
         let mut read = load_later(&disk, Some(&earlier));
         (0..lines).for_each(|_| own_line(&mut known));
-        read.fingerprint.keep_from(Some(&earlier.fingerprint), &known.fingerprint);
+        read.keep_from(&known, Some(&earlier.fingerprint));
         own_line(&mut read);
         assert_eq!(read.settled().is_some(), lines == 0, "what came meanwhile was not read");
     }
