@@ -4,11 +4,12 @@
 //! then with the request incomplete, so that no server makes an object of it. A file of one block is checked before a
 //! connection is opened at all: of an empty one no server waits for a last block.
 //!
-//! What is in the system's memory is read and hashed where it is sent, a block at a time and others in between: to hand
-//! each block from one thread to another costs a third of what hashing it does. What would wait for a disk is read on a
-//! thread that may.
+//! What is in the system's memory is read and hashed where it is sent, a block at a time and others in between: it costs
+//! less than to hand each block from one thread to another. What would wait for a disk is read on a thread that may, some
+//! blocks at a time.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -31,6 +32,9 @@ use crate::{
     content::{self, ContentError, VerifiedBlocks},
     store::{Body, FilePart, StoreError, StoreErrorKind, throttle::Throttle},
 };
+
+/// Blocks that are read at a time where a disk may be waited for.
+const BLOCKS_AT_ONCE: usize = 4;
 
 /// How far a body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,8 +193,17 @@ fn opened(
     let (told, stage) = watch::channel(begin);
     let rest = rest.map_or(Rest::Nothing, |reader| Rest::ToRead(Box::new(reader)));
     let (throttle, to) = (Arc::clone(throttle), Arc::clone(&report));
-    let blocks =
-        Blocks { left: size_bytes, next: first, rest, owes_turn: true, report: to, told, throttle, waits: None };
+    let blocks = Blocks {
+        left: size_bytes,
+        next: first,
+        read: VecDeque::new(),
+        rest,
+        owes_turn: true,
+        report: to,
+        told,
+        throttle,
+        waits: None,
+    };
     let stream = ByteStream::new(SdkBody::from_body_1_x(blocks));
     Opened { stream, sending: Sending { stage, report }, size_bytes }
 }
@@ -231,6 +244,20 @@ impl Reader {
         }
     }
 
+    /// Reads some blocks, or up to the end, which may be an error.
+    fn read_on(&mut self) -> VecDeque<Read> {
+        let mut reads = VecDeque::new();
+        while reads.len() < BLOCKS_AT_ONCE && !self.is_done() {
+            let read = self.next();
+            let is_end = !matches!(read, Ok(Some(_)));
+            reads.push_back(read);
+            if is_end {
+                break;
+            }
+        }
+        reads
+    }
+
     /// Takes in a block, and tells whether the file may still have the size that it had.
     fn takes(&mut self, block: Option<&Bytes>) -> bool {
         let Some(block) = block else { return true };
@@ -259,8 +286,8 @@ type Read = Result<Option<Bytes>, ContentError>;
 enum Rest {
     Nothing,
     ToRead(Box<Reader>),
-    /// A block is being waited for.
-    BeingRead(JoinHandle<(Box<Reader>, Read)>),
+    /// Some blocks are being waited for.
+    BeingRead(JoinHandle<(Box<Reader>, VecDeque<Read>)>),
 }
 
 /// The body as the connection takes it.
@@ -268,6 +295,8 @@ struct Blocks {
     left: u64,
     /// What goes next, in pieces where it is large or the link is limited.
     next: Option<Bytes>,
+    /// What was read and comes then.
+    read: VecDeque<Read>,
     rest: Rest,
     /// A block was read here: what else this thread has to do comes before the next one.
     owes_turn: bool,
@@ -285,6 +314,9 @@ impl Blocks {
             return Poll::Ready(Some(Ok(block)));
         }
         loop {
+            if let Some(read) = self.read.pop_front() {
+                return Poll::Ready(self.told(read));
+            }
             match std::mem::replace(&mut self.rest, Rest::Nothing) {
                 Rest::Nothing => return Poll::Ready(None),
                 Rest::ToRead(reader) if std::mem::take(&mut self.owes_turn) => {
@@ -292,44 +324,47 @@ impl Blocks {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Rest::ToRead(mut reader) => {
-                    if let Some(read) = reader.next_cached() {
+                Rest::ToRead(mut reader) => match reader.next_cached() {
+                    Some(read) => {
                         self.owes_turn = true;
-                        return Poll::Ready(self.take_in(reader, read));
+                        self.take_in(reader, VecDeque::from([read]));
                     }
-                    self.rest = Rest::BeingRead(spawn_blocking(move || {
-                        let read = reader.next();
-                        (reader, read)
-                    }));
-                }
+                    None => {
+                        self.rest = Rest::BeingRead(spawn_blocking(move || {
+                            let reads = reader.read_on();
+                            (reader, reads)
+                        }));
+                    }
+                },
                 Rest::BeingRead(mut reading) => match Pin::new(&mut reading).poll(context) {
                     Poll::Pending => {
                         self.rest = Rest::BeingRead(reading);
                         return Poll::Pending;
                     }
-                    Poll::Ready(Ok((reader, read))) => return Poll::Ready(self.take_in(reader, read)),
+                    Poll::Ready(Ok((reader, reads))) => self.take_in(reader, reads),
                     Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(io::Error::other(error)))),
                 },
             }
         }
     }
 
-    fn take_in(&mut self, mut reader: Box<Reader>, read: Read) -> Option<io::Result<Bytes>> {
-        match read {
-            Ok(block) => {
-                if reader.is_done() {
-                    report(&self.report).md5 = reader.md5();
-                } else {
-                    self.rest = Rest::ToRead(reader);
-                }
-                block.map(Ok)
-            }
-            Err(error) => {
-                let told = io::Error::other(error.to_string());
-                report(&self.report).failure = Some(error);
-                Some(Err(told))
-            }
+    fn take_in(&mut self, mut reader: Box<Reader>, reads: VecDeque<Read>) {
+        if reader.is_done() {
+            report(&self.report).md5 = reader.md5();
+        } else if reads.back().is_some_and(Result::is_ok) {
+            self.rest = Rest::ToRead(reader);
         }
+        self.read = reads;
+    }
+
+    /// Hands on what was read, and keeps the reason where that failed.
+    fn told(&self, read: Read) -> Option<io::Result<Bytes>> {
+        read.map_err(|error| {
+            let told = io::Error::other(error.to_string());
+            report(&self.report).failure = Some(error);
+            told
+        })
+        .transpose()
     }
 
     /// Cuts off what may go at a time. The watch sees what leaves, not what is still to be sent: so bytes in memory leave
@@ -413,11 +448,9 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_file_is_sent_whole_or_not_to_its_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("chunk");
-        for size in [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES] {
+    async fn a_file_is_sent_whole_or_not_to_its_end(folder: &std::path::Path) {
+        let path = folder.join("chunk");
+        for size in [0, 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES, 9 * BLOCK_BYTES + 7] {
             let content: Vec<u8> = (0..=250).cycle().take(size).collect();
             std::fs::write(&path, &content).unwrap();
             let right = Body::File { path: path.clone(), digest: Digest::of(&content) };
@@ -437,6 +470,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_on_a_disk_is_sent_whole_or_not_to_its_end() {
+        a_file_is_sent_whole_or_not_to_its_end(tempfile::tempdir().unwrap().path()).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_where_nobody_can_say_what_is_in_memory_is_sent_whole_or_not_to_its_end() {
+        let in_memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        a_file_is_sent_whole_or_not_to_its_end(in_memory.path()).await;
     }
 
     #[tokio::test]
