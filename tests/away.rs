@@ -178,7 +178,9 @@ fn a_library_that_is_not_there_at_a_start_is_told_and_comes_back_be_it_a_folder_
     machine.recorder("drive").finalize();
     let (root, away) = (machine.home().join("recordings"), machine.folder.path().join("away"));
     machine.start();
-    until("it has a mark", || root.join(".library.json").exists());
+    // Killed before it remembers the mark it would know of no library.
+    let remembered = || fs::read_to_string(machine.home().join("storage/state.json")).unwrap_or_default();
+    until("its mark is remembered", || remembered().contains(root.to_str().unwrap()));
     machine.kill();
     fs::rename(&root, &away).unwrap();
     machine.start();
