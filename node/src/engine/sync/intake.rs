@@ -83,7 +83,7 @@ impl Legacy {
         }
     }
 
-    /// Takes out who writes the journals of a folder of recordings, or finds somebody.
+    /// Returns who writes the journals of a folder of recordings: who did before, or somebody new.
     pub(super) fn journals(&self, recordings: &Path) -> Arc<Journals> {
         let ours = self.journals.as_ref().filter(|journals| journals.are_of(recordings));
         ours.map_or_else(|| Arc::new(Journals::new(recordings.to_owned())), Arc::clone)
