@@ -102,7 +102,10 @@ async fn doubt_outlives_a_change_of_settings_and_a_restart_until_marks_and_store
     let back = robot.started_after(&blocked, "s");
     let restarted = robot.started();
     assert!(back.is_in_doubt() && restarted.is_in_doubt(), "what was proven may not be there any more");
-    assert!(!robot.started_after(&blocked, "another bucket").is_in_doubt());
+    let other = robot.started_after(&blocked, "another bucket");
+    assert!(!other.is_in_doubt());
+    assert_eq!(other.verify().await.unwrap(), 0);
+    assert!(robot.started().is_in_doubt(), "another store's comparison answers nothing");
     let puts = robot.puts();
     run(&restarted, &|sync| !sync.is_in_doubt() && robot.puts() > puts).await;
     assert!(!robot.started().is_in_doubt(), "it was found out");

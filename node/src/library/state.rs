@@ -1,7 +1,7 @@
 //! `storage/state.json`: what the node must not forget over a restart and nobody else may write.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -26,9 +26,9 @@ pub struct NodeState {
     pub paused: Option<Paused>,
     /// The last pass that compared marks and store.
     pub verified: Option<Verified>,
-    /// A store of which a fact was met that may mean that what was proven is not there any more, until marks and store were
-    /// compared.
-    pub doubted: Option<StoreId>,
+    /// The stores of which a fact was met that may mean that what was proven is not there any more, until marks and store
+    /// were compared.
+    pub doubted: BTreeSet<StoreId>,
     /// The marks of the local stores that were used, by folder.
     pub local_stores: BTreeMap<PathBuf, String>,
     /// The marks of the folders of recordings, by folder.

@@ -22,7 +22,7 @@ pub(super) struct Doubt {
 impl Doubt {
     /// Returns what an earlier run left open.
     pub(super) fn of(parts: &Parts) -> Self {
-        let is_open = NodeState::load(&parts.state).doubted.as_ref() == Some(&parts.store_id);
+        let is_open = NodeState::load(&parts.state).doubted.contains(&parts.store_id);
         Self { count: is_open.into(), is_written: is_open }
     }
 
@@ -54,9 +54,9 @@ impl Sync {
     /// Takes into what is remembered whether there is doubt.
     pub(super) fn note_doubt(&self, remembered: &mut NodeState) {
         if self.is_in_doubt() {
-            remembered.doubted = Some(self.parts.store_id.clone());
+            remembered.doubted.insert(self.parts.store_id.clone());
         } else {
-            remembered.doubted.take_if(|store_id| *store_id == self.parts.store_id);
+            remembered.doubted.remove(&self.parts.store_id);
         }
     }
 

@@ -71,22 +71,16 @@ pub struct Legacy {
     /// Where the library is, if it can have no mark.
     place_without_mark: Option<(u64, u64)>,
     /// Who writes the journals.
-    journals: Option<Arc<Journals>>,
+    pub(super) journals: Option<Arc<Journals>>,
 }
 
 impl Legacy {
     /// Returns what of it holds for a folder of recordings: of another library nothing does but the counts.
-    fn of(self, recordings: &Path) -> Self {
+    pub(super) fn of(self, recordings: &Path) -> Self {
         match &self.journals {
             Some(journals) if journals.are_of(recordings) => self,
             Some(_) | None => Self { refused: self.refused, ..Self::default() },
         }
-    }
-
-    /// Returns who writes the journals of a folder of recordings: who did before, or somebody new.
-    pub(super) fn journals(&self, recordings: &Path) -> Arc<Journals> {
-        let ours = self.journals.as_ref().filter(|journals| journals.are_of(recordings));
-        ours.map_or_else(|| Arc::new(Journals::new(recordings.to_owned())), Arc::clone)
     }
 }
 
@@ -527,7 +521,6 @@ impl Sync {
 
     /// Takes the place of another sync.
     pub(super) fn inherit(&self, legacy: Legacy) {
-        let legacy = legacy.of(&self.parts.recordings);
         let mut state = self.state();
         state.asked.extend(legacy.asked);
         state.refused = legacy.refused;

@@ -80,8 +80,7 @@ impl Sync {
         }
         self.changed.notify_one();
         loop {
-            let is_alone = !self.state().queue.is_sending();
-            if !is_alone {
+            if self.state().queue.is_sending() {
                 tokio::time::sleep(GATHERING).await;
             }
             let (sync, of) = (Arc::clone(self), name.clone());

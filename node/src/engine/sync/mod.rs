@@ -240,9 +240,10 @@ impl Sync {
             held: BTreeSet::new(),
             disk_low_bytes: 0,
         };
+        let legacy = legacy.of(&parts.recordings);
         let sync = Self {
             started_at_ns: parts.clock.wall(),
-            journals: legacy.journals(&parts.recordings),
+            journals: legacy.journals.clone().unwrap_or_else(|| Arc::new(Journals::new(parts.recordings.clone()))),
             parts,
             state: Mutex::new(state),
             is_scanned: AtomicBool::new(false),

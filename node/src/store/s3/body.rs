@@ -247,15 +247,14 @@ impl Reader {
     /// Reads some blocks, or up to the end, which may be an error.
     fn read_on(&mut self) -> VecDeque<Read> {
         let mut reads = VecDeque::new();
-        while reads.len() < BLOCKS_AT_ONCE && !self.is_done() {
+        loop {
             let read = self.next();
-            let is_end = !matches!(read, Ok(Some(_)));
+            let is_end = self.is_done() || !matches!(read, Ok(Some(_)));
             reads.push_back(read);
-            if is_end {
-                break;
+            if is_end || reads.len() == BLOCKS_AT_ONCE {
+                return reads;
             }
         }
-        reads
     }
 
     /// Takes in a block, and tells whether the file may still have the size that it had.
@@ -481,6 +480,20 @@ mod tests {
     async fn a_file_where_nobody_can_say_what_is_in_memory_is_sent_whole_or_not_to_its_end() {
         let in_memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         a_file_is_sent_whole_or_not_to_its_end(in_memory.path()).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_opened_before_it_was_whole_is_told_to_have_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chunk");
+        let content = vec![7; 3 * BLOCK_BYTES];
+        std::fs::write(&path, &content[..5 * BLOCK_BYTES / 2]).unwrap();
+        let body = Body::File { path: path.clone(), digest: Digest::of(&content) };
+        let opened = open(&body, false, &throttle()).await.unwrap();
+        std::fs::write(&path, &content).unwrap();
+        let (bytes, sending, is_whole) = sent(opened).await;
+        assert!(bytes < 5 * BLOCK_BYTES / 2 && !is_whole, "{bytes} bytes were sent");
+        assert!(matches!(sending.failure(), Some(ContentError::Unreadable { .. })));
     }
 
     #[tokio::test]
