@@ -11,12 +11,12 @@ use std::{
 
 use bubbaloop_storage_schemas::{RecordingName, UnixNs};
 
-pub use self::told::{Block, ChunkId, DeadLetter, Item, Limits, Next, Offered, Order, Outcome, Stage, Still};
-use self::tries::{Place, Try};
+use self::entry::{Place, Try};
+pub use self::types::{Block, ChunkId, DeadLetter, Item, Limits, Next, Offered, Order, Outcome, ProbeFailure, Stage};
 use super::{Tick, backoff};
 
-mod told;
-mod tries;
+mod entry;
+mod types;
 
 /// How often a dead letter is tried again by itself.
 pub const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -196,7 +196,7 @@ impl Queue {
     }
 
     /// Lets the chunks of a recording (of all, without one) go first, its dead letters and those on their way too.
-    pub fn urge(&mut self, recording: Option<&RecordingName>) {
+    pub fn prioritize(&mut self, recording: Option<&RecordingName>) {
         let is_meant = |id: &ChunkId| recording.is_none_or(|recording| *recording == id.recording);
         let dead: Vec<_> = self.dead.keys().filter(|id| is_meant(id)).cloned().collect();
         for id in dead {
@@ -277,7 +277,7 @@ impl Queue {
         self.uncount_busy(&id.recording);
         match outcome {
             Outcome::Settled => self.succeeded(now),
-            Outcome::Dead(reason) => self.bury(entry, reason, now),
+            Outcome::Dead(reason) => self.give_up(entry, reason, now),
             Outcome::Blocked(block) => {
                 entry.was_read();
                 self.wait(entry);
@@ -303,7 +303,7 @@ impl Queue {
                 }
                 let since = *trouble.failing_since.get_or_insert(self.served);
                 if self.served.saturating_sub(since) > self.limits.give_up_after {
-                    self.bury(entry, message, now);
+                    self.give_up(entry, message, now);
                     return;
                 }
                 let is_its_own = trouble.failed_after.replace(self.successes).is_some_and(|then| then < self.successes);
@@ -368,7 +368,7 @@ impl Queue {
     }
 
     /// Tells what a probe found: nothing wrong, or what still stops uploads. Without an answer the fact is taken to last.
-    pub fn probed(&mut self, found: Result<(), Still>, now: Tick) {
+    pub fn probed(&mut self, found: Result<(), ProbeFailure>, now: Tick) {
         let Gate::Blocked { block, probes, probe_at: at, is_probing } = &mut self.gate else { return };
         match found {
             Ok(()) => {
@@ -377,11 +377,11 @@ impl Queue {
             }
             Err(still) => {
                 let after = match still {
-                    Still::Blocked(found) => {
+                    ProbeFailure::Blocked(found) => {
                         *block = found;
                         None
                     }
-                    Still::Unanswered { after } => after,
+                    ProbeFailure::Unanswered { after } => after,
                 };
                 *probes = probes.saturating_add(1);
                 *at = probe_at(*probes, now).max(now.after(after.unwrap_or_default()));
@@ -543,7 +543,7 @@ impl Queue {
     fn not_read(&mut self, mut entry: Try, message: String, now: Tick, jitter: f64) {
         let since = *entry.trouble().unreadable_since.get_or_insert(now);
         if now.since(since) > self.limits.give_up_after {
-            self.bury(entry, message, now);
+            self.give_up(entry, message, now);
             return;
         }
         entry.trouble().unreadable = Some(message);
@@ -555,7 +555,7 @@ impl Queue {
         }
     }
 
-    fn bury(&mut self, entry: Try, reason: String, now: Tick) {
+    fn give_up(&mut self, entry: Try, reason: String, now: Tick) {
         let retry_at = now.after(DEAD_LETTER_RETRY);
         let letter = DeadLetter { item: entry.item, reason, attempts: entry.attempts, retry_at };
         self.dead.insert(letter.item.id.clone(), letter);

@@ -92,7 +92,7 @@ pub enum Compared {
     /// It is another one.
     Other,
     /// The store tells neither a version nor a digest: nothing is for it, and nothing against it.
-    Untold,
+    Unverifiable,
 }
 
 impl ObjectMeta {
@@ -102,7 +102,7 @@ impl ObjectMeta {
         let is_same = match self.digest.zip(digest) {
             _ if !self.etag.is_empty() => self.etag == etag,
             Some((told, wanted)) => told == wanted,
-            None => return Compared::Untold,
+            None => return Compared::Unverifiable,
         };
         if is_same { Compared::Same } else { Compared::Other }
     }

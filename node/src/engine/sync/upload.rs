@@ -17,7 +17,7 @@ use crate::{
     library::scan::{Fingerprint, Folder},
     policy::{
         intake::Refused,
-        queue::{Block, ChunkId, Item, Outcome, Stage, Still},
+        queue::{Block, ChunkId, Item, Outcome, ProbeFailure, Stage},
     },
     store::{StoreError, StoreErrorKind},
 };
@@ -158,9 +158,9 @@ impl Sync {
     /// Looks whether the fact that stops uploads has ended.
     pub(super) async fn probe_again(&self) {
         let found = self.probe().await.map(drop).map_err(|error| match error.kind {
-            StoreErrorKind::Blocked(block) => Still::Blocked(block),
-            StoreErrorKind::Retry { after } => Still::Unanswered { after },
-            _ => Still::Unanswered { after: None },
+            StoreErrorKind::Blocked(block) => ProbeFailure::Blocked(block),
+            StoreErrorKind::Retry { after } => ProbeFailure::Unanswered { after },
+            _ => ProbeFailure::Unanswered { after: None },
         });
         let mut state = self.state();
         state.queue.probed(found, self.parts.clock.tick());

@@ -102,7 +102,7 @@ fn out_of_hours_only_what_a_person_asked_for_goes() {
     assert!(queue.admits_other(at(0)), "a manifest is small");
     let asked = Item { id: ChunkId { recording: "asked".parse().unwrap(), ..id(7) }, ..item(7) };
     queue.offer(asked);
-    queue.urge(Some(&"asked".parse().unwrap()));
+    queue.prioritize(Some(&"asked".parse().unwrap()));
     assert_eq!((start(&mut queue, at(0)), start(&mut queue, at(0))), (Some(7), None));
     queue.set_window(true);
     assert_eq!(start(&mut queue, at(0)), Some(0));
@@ -134,7 +134,7 @@ fn a_slow_link_carries_one_chunk_at_a_time_and_what_is_wanted_more_beside_it() {
     let urgent = Item { id: ChunkId { recording: "asked".parse().unwrap(), ..id(7) }, ..item(7) };
     assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(3), None));
     queue.offer(urgent);
-    queue.urge(Some(&"asked".parse().unwrap()));
+    queue.prioritize(Some(&"asked".parse().unwrap()));
     assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(7), None));
     queue.set_room(Some(3));
     assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(1), None), "three bytes at once");
@@ -239,7 +239,7 @@ fn a_block_ends_by_a_probe_and_by_nothing_else() {
     assert_eq!(queue.next(at(4)), Next::WaitUntil(at(5)));
     assert_eq!(queue.next(at(5)), Next::Probe);
     assert_eq!(queue.next(at(5)), Next::Idle, "one probe at a time");
-    queue.probed(Err(Still::Blocked(block("access_denied"))), at(6));
+    queue.probed(Err(ProbeFailure::Blocked(block("access_denied"))), at(6));
     assert_eq!(queue.blocked().unwrap().reason, "access_denied");
     assert_eq!(queue.next(at(16)), Next::Probe);
     queue.probed(Ok(()), at(16));
@@ -286,7 +286,7 @@ fn chunks_with_a_fault_of_their_own_hold_up_no_sound_one() {
     assert_eq!(queue.waiting(), 3);
     let Next::WaitUntil(until) = queue.next(now) else { panic!("they wait for times of their own") };
     assert!(until > now);
-    queue.urge(None);
+    queue.prioritize(None);
     assert!(start(&mut queue, now).is_some(), "a person's word lets them go at once");
 }
 
@@ -304,7 +304,7 @@ fn a_file_that_cant_be_read_waits_for_its_own_time_and_holds_up_no_other_and_no_
     assert_eq!(start(&mut queue, at(5)), Some(0));
     assert_eq!(queue.unreadable(&id(0)), None, "it is being tried");
     queue.finish(&id(0), unreadable(), at(5), 1.0);
-    queue.urge(None);
+    queue.prioritize(None);
     assert_eq!(queue.unreadable(&id(0)), None, "who asks wants another try");
 }
 
@@ -350,7 +350,7 @@ fn a_chunk_that_is_stopped_in_the_middle_did_not_fail() {
     assert_eq!(queue.next(at(0)), Next::Start { item: item(0), attempt: 1 });
     assert!(queue.may_go_on(&id(0)));
     queue.set_window(false);
-    queue.urge(None);
+    queue.prioritize(None);
     assert!(queue.may_go_on(&id(0)), "who asks means what is on its way too");
     queue.finish(&id(0), Outcome::Halted, at(0), 1.0);
     assert_eq!(start(&mut queue, at(0)), Some(0));
@@ -361,7 +361,7 @@ fn a_probe_without_an_answer_ends_no_block_and_comes_again_when_the_store_says()
     let mut queue = queue(1);
     queue.block(block("no_such_bucket"), at(0));
     assert_eq!(queue.next(at(5)), Next::Probe);
-    queue.probed(Err(Still::Unanswered { after: Some(Duration::from_secs(90)) }), at(5));
+    queue.probed(Err(ProbeFailure::Unanswered { after: Some(Duration::from_secs(90)) }), at(5));
     assert_eq!(queue.blocked().unwrap().reason, "no_such_bucket");
     assert_eq!(queue.next(at(94)), Next::WaitUntil(at(95)));
     assert_eq!(queue.next(at(95)), Next::Probe);
@@ -412,7 +412,7 @@ fn what_a_person_asks_for_goes_first_dead_letters_too() {
     queue.finish(&id(0), Outcome::Dead("damaged".into()), at(0), 0.0);
     let other = Item { id: ChunkId { recording: "other".parse().unwrap(), ..id(1) }, ..item(1) };
     queue.offer(other);
-    queue.urge(Some(&"r".parse().unwrap()));
+    queue.prioritize(Some(&"r".parse().unwrap()));
     assert_eq!(start(&mut queue, at(0)), Some(0));
 }
 
@@ -532,7 +532,7 @@ proptest! {
                     }
                 }
                 Action::Urge => {
-                    queue.urge(None);
+                    queue.prioritize(None);
                     model.waiting.append(&mut model.dead);
                 }
                 Action::Forget(number) => {
@@ -541,8 +541,8 @@ proptest! {
                     model.dead.remove(&number);
                 }
                 Action::Probed(0) => queue.probed(Ok(()), now),
-                Action::Probed(1) => queue.probed(Err(Still::Blocked(block("fact"))), now),
-                Action::Probed(_) => queue.probed(Err(Still::Unanswered { after: None }), now),
+                Action::Probed(1) => queue.probed(Err(ProbeFailure::Blocked(block("fact"))), now),
+                Action::Probed(_) => queue.probed(Err(ProbeFailure::Unanswered { after: None }), now),
                 Action::Pass(seconds) => now = now.after(Duration::from_secs(seconds)),
                 Action::Newest(is_newest) => {
                     let order = if is_newest { Order::Newest } else { Order::Oldest };

@@ -97,7 +97,7 @@ pub struct Block {
 
 /// Why a probe did not end a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Still {
+pub enum ProbeFailure {
     /// This fact stops uploads.
     Blocked(Block),
     /// No answer came: nothing is known of the fact. The store may have said when to ask again.

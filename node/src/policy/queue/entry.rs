@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bubbaloop_storage_schemas::UnixNs;
 
-use super::told::{ChunkId, Item};
+use super::types::{ChunkId, Item};
 use crate::policy::Tick;
 
 /// How a chunk has fared.
