@@ -41,7 +41,7 @@ fn retry() -> Outcome {
 }
 
 fn block(reason: &str) -> Block {
-    Block { reason: reason.into(), hint: "mend it".into() }
+    Block::new(reason.into(), "mend it")
 }
 
 #[test]

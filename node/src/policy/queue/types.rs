@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bubbaloop_storage_schemas::{ChunkName, RecordingName, UnixNs};
+use bubbaloop_storage_schemas::{BlockReason, ChunkName, RecordingName, UnixNs};
 
 use crate::policy::Tick;
 
@@ -90,9 +90,16 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Its class.
-    pub reason: String,
-    /// What a person can do.
+    pub reason: BlockReason,
+    /// What a person can do, with the names of this case.
     pub hint: String,
+}
+
+impl Block {
+    /// Makes a block with a hint of its own.
+    pub fn new(reason: BlockReason, hint: impl Into<String>) -> Self {
+        Self { reason, hint: hint.into() }
+    }
 }
 
 /// Why a probe did not end a block.
