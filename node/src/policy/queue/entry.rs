@@ -1,87 +1,114 @@
-//! What the queue remembers of a chunk, and where that puts it among the others.
+//! What the queue remembers of one chunk, and the position that follows from it.
 
 use std::time::Duration;
 
 use bubbaloop_storage_schemas::UnixNs;
 
-use super::types::{ChunkId, Item};
+use super::types::{ChunkId, Item, Order};
 use crate::policy::Tick;
 
-/// How a chunk has fared.
+/// A chunk that waits or is in flight.
 #[derive(Debug, Clone)]
-pub(super) struct Try {
+pub(super) struct Entry {
     pub item: Item,
     /// A person asked for it.
     pub is_urgent: bool,
+    /// Counts the tries that have begun.
     pub attempts: u32,
-    /// Parts of it arrived in the running try.
+    /// Parts of it arrived in the current try.
     pub has_progressed: bool,
-    /// All of it did in the running try, and only its mark is to be written.
+    /// All of it arrived in the current try, and only its mark is still to be written.
     pub has_arrived: bool,
-    /// The gate's era in which the running try began: an older try's failure says nothing of the gate now.
+    /// The gate's era in which the current try began: the failure of an older try says nothing about the gate.
     pub era: u64,
-    /// Apart, for few of many thousand chunks have any.
-    pub trouble: Option<Box<Trouble>>,
+    /// In a box, because few of many thousand chunks have any.
+    pub failures: Option<Box<Failures>>,
 }
 
 /// How a chunk has failed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trouble {
-    /// What [`Queue::served`](super::Queue::served) was at its first failure.
+pub(super) struct Failures {
+    /// The value of [`StoreRecord::served`](super::record::StoreRecord::served) at its first failure.
     pub failing_since: Option<Duration>,
-    /// How many chunks had gone up when it failed last.
+    /// How many chunks had been uploaded at its last failure.
     pub failed_after: Option<u64>,
-    /// How often it failed while others went up: that is its own fault and not the store's.
+    /// How often it failed while others were uploaded: that is its own fault and not the store's.
     pub strikes: u32,
-    /// Why its file could not be read at the last try.
+    /// Why its file could not be read in the last try.
     pub unreadable: Option<String>,
-    /// When that began.
+    /// Since when its file could not be read.
     pub unreadable_since: Option<Tick>,
+    /// It is not tried before this time, although others are.
+    pub delayed_until: Option<Tick>,
 }
 
-impl Try {
-    pub const fn first(item: Item) -> Self {
-        Self { item, is_urgent: false, attempts: 0, has_progressed: false, has_arrived: false, era: 0, trouble: None }
+impl Entry {
+    /// Makes the entry of a chunk that was never tried.
+    pub(super) const fn new(item: Item) -> Self {
+        Self { item, is_urgent: false, attempts: 0, has_progressed: false, has_arrived: false, era: 0, failures: None }
     }
 
     /// Begins the next try.
-    pub fn begin(&mut self, era: u64) {
+    pub(super) fn begin(&mut self, era: u64) {
         (self.era, self.has_progressed, self.has_arrived) = (era, false, false);
-        self.forget_reading();
+        self.clear_unreadable();
         self.attempts = self.attempts.saturating_add(1);
     }
 
-    pub fn trouble(&mut self) -> &mut Trouble {
-        self.trouble.get_or_insert_default()
+    /// Returns its failures, to be changed.
+    pub(super) fn failures_mut(&mut self) -> &mut Failures {
+        self.failures.get_or_insert_default()
     }
 
-    /// Returns why its file could not be read at the last try.
-    pub fn unreadable(&self) -> Option<&str> {
-        self.trouble.as_ref()?.unreadable.as_deref()
+    /// Returns why its file could not be read in the last try.
+    pub(super) fn unreadable(&self) -> Option<&str> {
+        self.failures.as_ref()?.unreadable.as_deref()
     }
 
-    /// Forgets why its file could not be read; it still counts how long that lasts.
-    pub fn forget_reading(&mut self) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.unreadable = None;
+    /// Forgets why its file could not be read, and keeps since when.
+    pub(super) fn clear_unreadable(&mut self) {
+        if let Some(failures) = &mut self.failures {
+            failures.unreadable = None;
         }
     }
 
-    /// Takes in that its file could be read.
-    pub fn was_read(&mut self) {
-        if let Some(trouble) = &mut self.trouble {
-            trouble.unreadable_since = None;
+    /// Notes that its file could be read.
+    pub(super) fn was_read(&mut self) {
+        if let Some(failures) = &mut self.failures {
+            failures.unreadable_since = None;
         }
+    }
+
+    /// Returns the time before which it is not tried.
+    pub(super) fn delayed_until(&self) -> Option<Tick> {
+        self.failures.as_ref()?.delayed_until
+    }
+
+    /// Ends its delay, if it has one.
+    pub(super) fn end_delay(&mut self) {
+        if let Some(failures) = &mut self.failures {
+            failures.delayed_until = None;
+        }
+    }
+
+    /// Returns its position among those that wait.
+    pub(super) fn position(&self, order: Order) -> Position {
+        let Item { finalized_at_ns, rank, .. } = self.item;
+        let age = match order {
+            Order::Oldest => finalized_at_ns,
+            Order::Newest => UnixNs::MAX - finalized_at_ns,
+        };
+        Position { is_not_urgent: !self.is_urgent, attempts: self.attempts, rank, age, id: self.item.id.clone() }
     }
 }
 
-/// The order of waiting: who was asked for by a person, then who failed least, then by rank, then by age.
+/// The order of waiting: urgent ones first, then those with fewer attempts, then by rank, then by age.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub is_not_urgent: bool,
     pub attempts: u32,
     pub rank: u32,
-    /// Since 1970, or counted down from the end of time where the newest goes first.
+    /// Nanoseconds since 1970, or counted down from the largest value if the newest chunk goes first.
     pub age: UnixNs,
     pub id: ChunkId,
 }

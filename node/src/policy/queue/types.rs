@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bubbaloop_storage_schemas::{BlockReason, ChunkName, RecordingName, UnixNs};
+use bubbaloop_storage_schemas::{BlockReason, ChunkName, Digest, RecordingName, UnixNs};
 
 use crate::policy::Tick;
 
@@ -13,6 +13,13 @@ pub struct ChunkId {
     pub recording: RecordingName,
     /// Its name.
     pub chunk: ChunkName,
+}
+
+impl ChunkId {
+    /// Returns the lowest id that a chunk of a recording can have.
+    pub(super) fn first_of(recording: &RecordingName) -> Self {
+        Self { recording: recording.clone(), chunk: ChunkName::new(0, &Digest::from_bytes([0; 32])) }
+    }
 }
 
 /// A chunk that is to be uploaded.
