@@ -16,14 +16,14 @@ use super::{
     table,
 };
 use crate::{
-    config::{Config, StoreSettings},
+    config::{Config, StoreChoice},
     engine::{
         download::{self, ChunkError, DownloadError, Downloaded, Fate, Order, Told},
         fetch::FetchError,
         holdings::{self, Holding},
     },
     policy::{fetch::Selection, listing},
-    serve::access,
+    serve,
     store::{ObjectStore, StoreError, StoreErrorKind},
 };
 
@@ -42,7 +42,7 @@ struct Reader {
 impl Reader {
     async fn open(home: &Path, global: &Global) -> Result<Self, Exit> {
         let config = Config::load(home, &global.set);
-        let own = access::own_machine(home, &config);
+        let own = serve::store::own_machine(home, &config);
         let machine = match &global.machine {
             Some(Asked::All) => None,
             Some(Asked::One(machine)) => Some(machine.clone()),
@@ -55,7 +55,7 @@ impl Reader {
         // Only a node writes under the name.
         let reader = own.or_else(|| machine.clone()).or_else(|| READER.parse().ok());
         let Some(reader) = reader else { return Err(Exit::Failed) };
-        let store = access::store(&config, &reader)
+        let store = serve::store::read(&config, &reader)
             .await
             .map_err(|block| failed(&format!("there is no store to read ({})", block.reason), Some(&block.hint)))?;
         Ok(Self { store, machine })
@@ -98,12 +98,12 @@ impl Reader {
 /// Why the store is not read.
 pub(super) async fn machines(home: &Path, set: &[(String, String)]) -> Result<Vec<MachineId>, String> {
     let config = Config::load(home, set);
-    if matches!(config.settings.store, StoreSettings::Unset) {
+    if matches!(config.settings.store, StoreChoice::Unset) {
         return Ok(Vec::new());
     }
-    let own = access::own_machine(home, &config).or_else(|| READER.parse().ok());
+    let own = serve::store::own_machine(home, &config).or_else(|| READER.parse().ok());
     let Some(reader) = own else { return Ok(Vec::new()) };
-    let store = access::store(&config, &reader).await.map_err(|block| block.reason.to_string())?;
+    let store = serve::store::read(&config, &reader).await.map_err(|block| block.reason.to_string())?;
     holdings::machines(&*store).await.map_err(|error| error.to_string())
 }
 

@@ -11,9 +11,12 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::{
-    Config, File, Files, environment,
-    keys::{KEYS, Key, Kind},
-    secrets,
+    definition::Definition,
+    environment::environment,
+    files::{File, Files},
+    kind::Kind,
+    load::Config,
+    settings::{definition, definitions},
 };
 use crate::durable;
 
@@ -36,12 +39,12 @@ pub enum EditError {
 
 /// Tells whether a setting is a secret, which is asked for without showing it.
 pub fn is_secret(key: &str) -> bool {
-    KEYS.iter().any(|known| known.name == key && known.kind == Kind::Secret)
+    definition(key).is_some_and(Definition::is_secret)
 }
 
 /// Tells whether there is a setting of this name.
 pub fn is_setting(key: &str) -> bool {
-    KEYS.iter().any(|known| known.name == key)
+    definition(key).is_some()
 }
 
 /// Changes that are not written yet, with the settings before and after them.
@@ -66,7 +69,7 @@ pub fn edit(home: &Path, changes: &[Change]) -> Result<Edit, EditError> {
     let (secret, plain): (Vec<_>, Vec<_>) = changes.iter().cloned().partition(|(key, _)| is_secret(key));
     let paths = (home.join("config.toml"), home.join("secrets.toml"));
     let config = edited(&paths.0, &File::read(&paths.0), &plain)?;
-    let hidden = edited(&paths.1, &secrets(&paths.1), &secret)?;
+    let hidden = edited(&paths.1, &File::read_secrets(&paths.1), &secret)?;
     let files = Files { config: File::Text(config.clone().into()), secrets: File::Text(hidden.clone().into()) };
     let (before, after) = (Config::load(home, &[]), Config::of(home, &files, &environment(), &[]));
     let written =
@@ -105,12 +108,12 @@ pub fn make_admin_token(home: &Path) -> Result<(), EditError> {
 }
 
 fn fault(home: &Path, (name, value): &Change) -> Option<String> {
-    let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-        let near = bubbaloop_storage_schemas::error::nearest(name, KEYS.iter().map(|key| key.name));
+    let Some(found) = definition(name) else {
+        let near = bubbaloop_storage_schemas::error::nearest(name, definitions().map(|found| found.name));
         let hint = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
         return Some(format!("there is no setting {name}{hint}"));
     };
-    let read = key.read(home, &Value::from(value.clone()?));
+    let read = found.read(home, &Value::from(value.clone()?));
     read.err().map(|message| format!("{name}: {message}"))
 }
 
@@ -152,8 +155,7 @@ fn set(table: &mut Table, name: &str, mut item: Item) {
 
 /// Writes a value as a person would: numbers and flags bare, lists as lists, all else as text.
 fn item(name: &str, text: &str) -> Item {
-    let kind = KEYS.iter().find(|key: &&Key| key.name == name).map(|key| key.kind);
-    match kind {
+    match definition(name).map(|found| found.kind) {
         Some(Kind::Flag) if text == "true" || text == "false" => toml_edit::value(text == "true"),
         Some(Kind::Number(..)) => match text.trim().parse::<i64>() {
             Ok(number) => toml_edit::value(number),
@@ -164,7 +166,22 @@ fn item(name: &str, text: &str) -> Item {
             let parts = list.split(',').map(|part| part.trim().trim_matches('"')).filter(|part| !part.is_empty());
             toml_edit::value(parts.collect::<Array>())
         }
-        _ => toml_edit::value(text),
+        Some(
+            Kind::Flag
+            | Kind::Text
+            | Kind::Secret
+            | Kind::Machine
+            | Kind::Path
+            | Kind::Duration(..)
+            | Kind::Size(..)
+            | Kind::Rate(_)
+            | Kind::Window
+            | Kind::Decimal
+            | Kind::Texts
+            | Kind::Choice(_)
+            | Kind::Backend,
+        )
+        | None => toml_edit::value(text),
     }
 }
 

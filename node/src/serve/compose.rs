@@ -1,264 +1,128 @@
-//! Making a node's parts from its settings.
+//! Builds the components of a node from its settings.
 
-use std::{path::Path, sync::Arc, time::Duration};
-
-use bubbaloop_storage_schemas::{
-    BlockReason, Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX, reply::Setting,
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::access;
+use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId};
+use tokio::sync::watch;
+
+use super::store::{Faults, NotOpened, open};
 use crate::{
     clock::{Clock, SystemClock},
-    config::{self, Config, ConfigProblem, RemoteSettings, Settings, StoreSettings},
+    config::{Config, ConfigProblem, CurrentSettings, Settings, StoreChoice, restart_settings},
     engine::{
-        facts::Facts,
+        facts::{Facts, Run},
         jobs::Jobs,
-        sync::{Legacy, Parts, Sync, Timers, Tuning},
+        sync::{Legacy, Parts, Sync, Tuning},
     },
     library::{identity::Identity, state::NodeState},
-    policy::queue::{Block, Limits, Order},
     service::{AdminToken, Service, Setup},
-    store::{
-        ObjectStore, StoreErrorKind,
-        local::LocalStore,
-        s3::{
-            S3Store,
-            settings::{Credentials, Patience, Problem, Provider, S3Settings},
-        },
-        throttle::Throttle,
-        unset::UnsetStore,
-    },
+    store::{self, ObjectStore, OpenRequest, Opened, Purpose, throttle::Throttle, unset::UnsetStore},
 };
 
-/// Which store the settings name.
-pub(super) struct Store {
-    pub(super) port: Arc<dyn ObjectStore>,
-    id: StoreId,
-    setup: Setup,
+/// The store of a node, and what `status` reports of it.
+struct NodeStore {
+    port: Arc<dyn ObjectStore>,
+    backend: Option<String>,
+    id: Option<StoreId>,
+    folder: Option<PathBuf>,
 }
 
-/// What a store is made with, beside its own settings.
-pub(super) struct Who<'a> {
-    /// The machine under whose name its objects stand.
-    pub(super) machine_id: &'a MachineId,
-    /// Every setting with its source.
-    pub(super) listed: &'a [Setting],
-    /// The time.
-    pub(super) clock: &'a Arc<dyn Clock>,
-    /// The limit of its bytes.
-    pub(super) throttle: &'a Arc<Throttle>,
-}
+/// The store id in the journal while there is no store.
+const NO_STORE_ID: &str = "none";
 
-/// Longest wait between looks at recordings that go on.
-const RESCAN_OPEN_MAX: Duration = Duration::from_secs(5);
-
-/// Returns what a sync takes up of settings as it runs.
-pub(super) fn tuning(settings: &Settings) -> Tuning {
-    Tuning {
-        limits: Limits {
-            concurrency: settings.concurrency,
-            chunks_max: QUEUE_CHUNKS_MAX,
-            give_up_after: settings.give_up_after,
-            order: if settings.is_newest_first { Order::Newest } else { Order::Oldest },
-        },
-        timers: Timers {
-            rescan_open: settings.rescan_interval.min(RESCAN_OPEN_MAX),
-            rescan_all: settings.rescan_interval,
-            verify: settings.verify_interval,
-            shutdown_grace: settings.shutdown_grace,
-        },
-        auto_upload: settings.auto_upload,
-        priority_tags: settings.priority_tags.clone(),
-        bandwidth_limit_bytes_per_s: settings.bandwidth_limit_bytes_per_s,
-        window: settings.upload_window,
-        parts: settings.parts,
-        retention: settings.retention,
-    }
-}
-
-/// Digits of a mark in a store's id: enough that two stores never share one.
-const STORE_ID_DIGITS: usize = 16;
-
-/// Opens the store in a folder. Its id is that of its mark: another disk in its place is another store. One that was
-/// used before and is away is waited for; of one that was not, nothing is known yet.
-fn local_store(home: &Path, path: &Path, throttle: &Arc<Throttle>) -> Result<Store, Block> {
+/// Opens the store that the settings name; a missing one is a null object. The store's mark is remembered, so that another
+/// disk at its place is noticed.
+async fn open_store(home: &Path, config: &Config, parts: StoreParts<'_>, faults: &mut Faults) -> NodeStore {
+    let settings = match &config.settings.store {
+        StoreChoice::Set(settings) => Some(settings),
+        StoreChoice::Unset | StoreChoice::Invalid(_) => None,
+    };
+    let folder = settings.and_then(|settings| store::backend(settings.backend())?.folder(settings));
     let state = home.join("storage/state.json");
-    let known = NodeState::load(&state).local_stores.remove(path);
-    let store = LocalStore::new(path).throttled(Arc::clone(throttle));
-    let mark = match (store.open(known.as_deref()), known.clone()) {
-        (Ok(mark), _) => mark,
-        (Err(_), Some(mark)) => {
-            store.expect(&mark);
-            mark
-        }
-        (Err(error), None) => {
-            return Err(match error.kind {
-                StoreErrorKind::Blocked(block) => block,
-                _ => Block::new(BlockReason::Unreachable, error.message),
-            });
-        }
-    };
-    if known.as_ref() != Some(&mark) {
-        let remember = |state: &mut NodeState| drop(state.local_stores.insert(path.to_owned(), mark.clone()));
-        if let Err(error) = NodeState::update(&state, remember) {
-            tracing::warn!(%error, "the store's mark can't be remembered");
-        }
-    }
-    let digits: String = mark.chars().take(STORE_ID_DIGITS).collect();
-    let id = format!("local-{digits}");
-    let setup = Setup {
-        backend: Some("local".into()),
-        store_id: Some(id.clone()),
-        store_folder: Some(path.to_owned()),
-        ..Setup::default()
-    };
-    Ok(Store { port: Arc::new(store), id, setup })
-}
-
-/// Makes the store that the settings name. What is wrong with them is told, and then no store is there.
-async fn store(home: &Path, settings: &StoreSettings, who: &Who<'_>, faults: &mut Faults) -> Store {
-    let unset = |reason, hint: String| Arc::new(UnsetStore(Block::new(reason, hint)));
-    match settings {
-        StoreSettings::Local { path } => match local_store(home, path, who.throttle) {
-            Ok(store) => store,
-            // It is looked for again, and then the parts are made anew.
-            Err(block) => {
-                let setup =
-                    Setup { backend: Some("local".into()), store_folder: Some(path.clone()), ..Setup::default() };
-                Store { port: Arc::new(UnsetStore(block)), id: "none".into(), setup }
+    let known_mark = folder.as_ref().and_then(|folder| NodeState::load(&state).local_stores.remove(folder));
+    let StoreParts { machine_id, clock, throttle } = parts;
+    let purpose = Purpose::Upload { known_mark: known_mark.clone() };
+    let backend = settings.map(|settings| settings.backend().to_owned());
+    match open(config, &OpenRequest { machine_id, clock, throttle, purpose }, faults).await {
+        Ok(Opened { store, id, mark }) => {
+            if let (Some(folder), Some(mark)) = (&folder, mark.filter(|mark| known_mark.as_ref() != Some(mark))) {
+                let remember = |state: &mut NodeState| drop(state.local_stores.insert(folder.clone(), mark));
+                if let Err(error) = NodeState::update(&state, remember) {
+                    tracing::warn!(%error, "the store's mark can't be remembered");
+                }
             }
-        },
-        StoreSettings::Unset => {
-            let hint = "set backend in [storage] of config.toml; until then nothing is uploaded and nothing is safe";
-            Store { port: unset(BlockReason::NoStore, hint.into()), id: "none".into(), setup: Setup::default() }
+            NodeStore { port: store, backend, id: Some(id), folder }
         }
-        StoreSettings::Invalid(block) => {
-            Store { port: Arc::new(UnsetStore(block.clone())), id: "none".into(), setup: Setup::default() }
+        // Its place is watched, and the components are rebuilt when it appears.
+        Err(NotOpened { block, may_appear: true }) => {
+            NodeStore { port: Arc::new(UnsetStore(block)), backend, id: None, folder }
         }
-        StoreSettings::Remote(remote) => match remote_store(remote, who, faults).await {
-            Ok(store) => store,
-            Err(reason) => {
-                let hint = format!("{reason}: mend the store's settings");
-                Store { port: unset(BlockReason::Config, hint), id: "none".into(), setup: Setup::default() }
-            }
-        },
-    }
-}
-
-/// Makes a store of an S3-compatible service.
-///
-/// # Errors
-/// The first thing that is wrong with the settings; all of them are in `faults`.
-pub(super) async fn remote_store(remote: &RemoteSettings, who: &Who<'_>, faults: &mut Faults) -> Result<Store, String> {
-    let unknown = || format!("{} is no kind of store", remote.backend);
-    let provider = Provider::of_backend(&remote.backend, remote.endpoint.as_deref()).ok_or_else(unknown)?;
-    let settings = S3Settings {
-        provider,
-        endpoint: remote.endpoint.clone(),
-        region: remote.region.clone(),
-        bucket: remote.bucket.clone(),
-        prefix: remote.prefix.clone(),
-        ca_file: remote.ca_file.clone(),
-        credentials: match remote.is_ambient {
-            true => Credentials::Ambient,
-            false => Credentials::Static {
-                access_key_id: remote.access_key_id.clone(),
-                secret_access_key: remote.secret_access_key.clone(),
-                session_token: remote.session_token.clone(),
-            },
-        },
-        machine_id: who.machine_id.clone(),
-        patience: Patience::default(),
-    };
-    let told = |Problem { key, message, hint }| ConfigProblem {
-        key: key.into(),
-        source: source_of(who.listed, key),
-        message,
-        hint,
-    };
-    let backend = remote.backend.clone();
-    faults.warnings.extend(settings.check().warnings.into_iter().map(told));
-    match S3Store::open(&settings, Arc::clone(who.clock)).await {
-        Ok(store) => {
-            let id = settings.store_id();
-            let setup = Setup { backend: Some(backend), store_id: Some(id.clone()), ..Setup::default() };
-            Ok(Store { port: Arc::new(store.throttled(Arc::clone(who.throttle))), id, setup })
-        }
-        Err(found) => {
-            let reason = found.first().map(|problem| format!("{}; {}", problem.message, problem.hint));
-            faults.problems.extend(found.into_iter().map(told));
-            Err(reason.unwrap_or_else(|| "the store's settings are wrong".into()))
+        Err(NotOpened { block, may_appear: false }) => {
+            NodeStore { port: Arc::new(UnsetStore(block)), backend: None, id: None, folder: None }
         }
     }
 }
 
-/// Returns where a setting of the store comes from. One that is missing is missing because of the `backend`.
-fn source_of(listed: &[Setting], key: &str) -> String {
-    let setting = |key: &str| listed.iter().find(|setting| setting.key == key && !setting.value.is_null());
-    setting(key).or_else(|| setting("backend")).map(|setting| setting.source.clone()).unwrap_or_default()
+/// What a node opens its store with.
+struct StoreParts<'a> {
+    machine_id: &'a MachineId,
+    clock: &'a Arc<dyn Clock>,
+    throttle: &'a Arc<Throttle>,
 }
 
-/// What is wrong with the settings of a home, by themselves and as a store's.
-#[derive(Debug, Default)]
-pub struct Faults {
-    /// What keeps a setting or the store from being used.
-    pub problems: Vec<ConfigProblem>,
-    /// What works and should not be so.
-    pub warnings: Vec<ConfigProblem>,
-}
-
-/// Tells everything that is wrong with the settings of a home. Asks no store.
-pub async fn faults(home: &Path, config: &Config) -> Faults {
-    let mut faults = Faults { problems: config.problems.clone(), warnings: Vec::new() };
-    let machine_id = access::own_machine(home, config).or_else(|| MachineId::of_host(&config::host_name()).ok());
-    if let (StoreSettings::Remote(remote), Some(machine_id)) = (&config.settings.store, machine_id) {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let throttle = Arc::new(Throttle::new(Arc::clone(&clock)));
-        let who = Who { machine_id: &machine_id, listed: &config.listed, clock: &clock, throttle: &throttle };
-        // Only what it tells is wanted.
-        remote_store(remote, &who, &mut faults).await.ok();
-    }
-    faults
-}
-
-/// The parts of a node that know nothing of each other's makers.
-pub(super) struct Parted {
+/// The components of a node.
+pub(super) struct Components {
     pub(super) settings: Settings,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) facts: Arc<Facts>,
     pub(super) sync: Arc<Sync>,
     pub(super) service: Arc<Service>,
+    /// The one channel by which live settings reach their readers.
+    pub(super) current: watch::Sender<CurrentSettings>,
 }
 
-/// Makes the parts of a node.
+/// Builds the components of a node.
 pub(super) async fn compose(
     home: &Path,
     config: Config,
     admin_token: AdminToken,
+    run: &Arc<Run>,
     identity: &Identity,
     legacy: Legacy,
-) -> Parted {
-    let Config { settings, listed, problems, .. } = config;
+) -> Components {
     let mut faults = Faults::default();
-    let lasting: Vec<_> = config::lasting(&listed).collect();
-    let settings_digest = Digest::of(&serde_json::to_vec(&lasting).unwrap_or_default());
+    let restart: Vec<_> = restart_settings(&config.listed).collect();
+    let settings_digest = Digest::of(&serde_json::to_vec(&restart).unwrap_or_default());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
     let throttle = Arc::new(Throttle::new(Arc::clone(&clock)));
-    let who = Who { machine_id: &identity.machine_id, listed: &listed, clock: &clock, throttle: &throttle };
-    let Store { port, id, setup } = store(home, &settings.store, &who, &mut faults).await;
+    let parts = StoreParts { machine_id: &identity.machine_id, clock: &clock, throttle: &throttle };
+    let NodeStore { port, backend, id, folder } = open_store(home, &config, parts, &mut faults).await;
     let store_problems = [faults.problems, faults.warnings].concat();
-    for ConfigProblem { key, source, message, hint } in problems.iter().chain(&store_problems) {
+    for ConfigProblem { key, source, message, hint } in config.problems.iter().chain(&store_problems) {
         tracing::warn!(key, source, hint, "wrong setting: {message}");
     }
-    let (recordings, commands_act) = (settings.recordings_dir.clone(), settings.commands_act);
-    let setup = Setup { recordings, commands_act, admin_token, settings: listed, problems, store_problems, ..setup };
-    let facts = Arc::new(Facts::new(identity.clone(), Arc::clone(&clock)));
+    let (current, followed) = watch::channel(CurrentSettings::from(&config));
+    let settings = config.settings;
+    let setup = Setup {
+        recordings: settings.recordings_dir.clone(),
+        backend,
+        store_id: id.clone(),
+        store_folder: folder.clone(),
+        commands_act: settings.commands_act,
+        admin_token,
+        current: followed,
+        store_problems,
+    };
+    let facts = Arc::new(Facts::new(Arc::clone(run), identity.clone(), Arc::clone(&clock)));
     let parts = Parts {
         recordings: settings.recordings_dir.clone(),
         machine_id: identity.machine_id.clone(),
         store: port,
-        store_id: id,
-        store_folder: setup.store_folder.clone(),
+        store_id: id.unwrap_or_else(|| NO_STORE_ID.into()),
+        store_folder: folder,
         clock: Arc::clone(&clock),
         facts: Arc::clone(&facts),
         dead_letters: home.join("storage/dead_letter.json"),
@@ -266,9 +130,9 @@ pub(super) async fn compose(
         settings: settings_digest,
         throttle,
     };
-    let sync = Arc::new(Sync::new(parts, tuning(&settings), legacy));
+    let sync = Arc::new(Sync::new(parts, Tuning::from(settings.live.clone()), legacy));
     let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
     let service =
-        Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&facts), Arc::clone(&clock), setup);
-    Parted { settings, clock, facts, sync, service: Arc::new(service) }
+        Arc::new(Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&facts), Arc::clone(&clock), setup));
+    Components { settings, clock, facts, sync, service, current }
 }

@@ -1,10 +1,11 @@
-//! The node: put together from its settings, run, and put together anew when they change.
+//! The node: built from its settings, run, and rebuilt when settings change that running components can't follow.
 
-pub mod access;
 mod admin;
+mod auto_adopt;
 mod compose;
 pub mod external;
 pub mod offline;
+pub mod store;
 
 use std::{
     future::pending,
@@ -19,19 +20,24 @@ use std::{
 use bubbaloop_storage_schemas::MachineId;
 use tokio::{sync::watch, task::spawn_blocking};
 
-pub use self::compose::{Faults, faults};
-use self::compose::{Parted, compose, tuning};
+pub use self::store::{Faults, faults};
+use self::{
+    compose::{Components, compose},
+    store::StorePlace,
+};
 use crate::{
     bus::{
         BusError, Presence,
         session::{self, Session},
     },
-    config::{self, Config, Settings, StoreSettings, ZenohSettings},
+    clock::SystemClock,
+    config::{self, Config, CurrentSettings, ZenohSettings},
     durable,
-    engine::sync::{Legacy, Sync},
+    engine::{
+        facts::Run,
+        sync::{Legacy, Sync, Tuning},
+    },
     library::identity::{Holder, HomeLock, Identity, IdentityError},
-    service::{Service, Tried},
-    store::local::LocalStore,
 };
 
 /// Closing a session on a dead link takes Zenoh up to ten seconds, and nothing is lost without it.
@@ -111,15 +117,17 @@ struct Bus {
     session: Session,
 }
 
-/// What stays while the parts are made anew.
+/// What stays while the components are rebuilt.
 struct Node {
     home: PathBuf,
     flags: Vec<(String, String)>,
     lock: HomeLock,
+    /// The run of this process.
+    run: Arc<Run>,
     bus: Option<Bus>,
-    /// What the parts before left behind.
+    /// What the components before left behind.
     legacy: Legacy,
-    /// The settings of the parts before.
+    /// The settings of the components before.
     last: Option<Config>,
 }
 
@@ -131,7 +139,8 @@ struct Node {
 /// The home is taken, broken or not writable. A wrong setting is none: the node starts and tells it.
 pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Output = ()>) -> Result<(), ServeError> {
     let lock = locked(&home)?;
-    let mut node = Node { home, flags: flags.to_vec(), lock, bus: None, legacy: Legacy::default(), last: None };
+    let run = Arc::new(Run::begin(&SystemClock::start()));
+    let mut node = Node { home, flags: flags.to_vec(), lock, run, bus: None, legacy: Legacy::default(), last: None };
     let mut stop = pin!(stop);
     while node.run_once(stop.as_mut()).await? == Ended::Changed {
         tracing::info!("the settings changed and are taken up");
@@ -162,21 +171,24 @@ impl Node {
         if recordings.starts_with(&self.home) && !recordings.is_symlink() {
             durable::create_folder(recordings).map_err(|source| self.home_error(source))?;
         }
-        let place = Place::of(&config.settings.store);
+        let place = StorePlace::of(&config.settings.store);
         let legacy = std::mem::take(&mut self.legacy);
-        let parted = compose(&self.home, config, admin_token, &identity, legacy).await;
-        let look = place.as_ref().map(Place::look);
+        let components = compose(&self.home, config, admin_token, &self.run, &identity, legacy).await;
+        let look = place.look();
         let (stopping, stopped) = watch::channel(false);
-        let running = tokio::spawn(run_sync(Arc::clone(&parted.sync), stopped));
-        let Settings { auto_adopt, rescan_interval, .. } = parted.settings;
-        let adopting = auto_adopt.then(|| tokio::spawn(adopt_by_itself(Arc::clone(&parted.service), rescan_interval)));
+        let current = components.current.subscribe();
+        let running = tokio::spawn(run_sync(Arc::clone(&components.sync), stopped, current.clone()));
+        let adopting = components
+            .settings
+            .auto_adopt
+            .then(|| tokio::spawn(auto_adopt::run(Arc::clone(&components.service), current)));
         let home = self.home.display();
         tracing::info!(machine_id = %identity.machine_id, library_id = identity.library_id, %home, "started");
         let (home, flags, last) = (self.home.clone(), self.flags.clone(), self.last.clone());
-        let changed = follow_settings(home, flags, last, (place, look), &parted);
+        let changed = follow_settings(home, flags, last, (place, look), &components.current);
         let mut presence = None;
         let ended = tokio::select! {
-            error = self.be_present(&parted, &identity, &mut presence) => Err(error),
+            error = self.be_present(&components, &identity, &mut presence) => Err(error),
             () = stop => Ok(Ended::Stopped),
             () = changed => Ok(Ended::Changed),
         };
@@ -184,24 +196,24 @@ impl Node {
         if let Some(adopting) = adopting {
             adopting.abort();
         }
-        parted.service.stop_jobs();
+        components.service.stop_jobs();
         stopping.send_replace(true);
         if let Err(error) = running.await {
             tracing::error!(%error, "the sync ended abnormally");
         }
         drop(presence);
-        self.legacy = parted.sync.legacy();
+        self.legacy = components.sync.legacy();
         ended
     }
 
     /// Joins the bus, however long that takes, and stays. Returns only if that is not possible.
     async fn be_present(
         &mut self,
-        parted: &Parted,
+        components: &Components,
         identity: &Identity,
         presence: &mut Option<Presence>,
     ) -> ServeError {
-        if let Err(error) = self.join(parted, identity, presence).await {
+        if let Err(error) = self.join(components, identity, presence).await {
             return error;
         }
         pending().await
@@ -209,11 +221,11 @@ impl Node {
 
     async fn join(
         &mut self,
-        parted: &Parted,
+        components: &Components,
         identity: &Identity,
         presence: &mut Option<Presence>,
     ) -> Result<(), ServeError> {
-        let Parted { settings, clock, facts, sync, service } = parted;
+        let Components { settings, clock, facts, sync, service, .. } = components;
         self.describe(identity, Vec::new());
         if self.bus.as_ref().is_some_and(|bus| bus.settings != settings.zenoh) {
             self.leave().await;
@@ -250,27 +262,6 @@ impl Node {
     }
 }
 
-/// The folder of a local store: a disk that is mounted, unmounted or changed there makes it another store.
-#[derive(Clone)]
-struct Place(PathBuf);
-
-impl Place {
-    fn of(settings: &StoreSettings) -> Option<Self> {
-        match settings {
-            StoreSettings::Local { path } => Some(Self(path.clone())),
-            StoreSettings::Unset | StoreSettings::Invalid(_) | StoreSettings::Remote(_) => None,
-        }
-    }
-
-    /// What stands there: the store's mark, or what else matters of the place.
-    fn look(&self) -> String {
-        LocalStore::new(self.0.as_path()).read_mark().unwrap_or_else(|| {
-            let (is_begun, has_above) = (self.0.join(".bubbaloop").is_dir(), self.0.parent().is_some_and(Path::is_dir));
-            format!("unmarked {is_begun} {has_above}")
-        })
-    }
-}
-
 /// Reads the settings. Saved half, or with a slip, they change nothing in a node that runs, which tells it.
 fn load(home: &Path, flags: &[(String, String)], last: Option<&Config>) -> Config {
     let config = Config::load(home, flags);
@@ -280,21 +271,22 @@ fn load(home: &Path, flags: &[(String, String)], last: Option<&Config>) -> Confi
     }
 }
 
-/// Takes up changed settings as long as the parts can; returns when they must be made anew, for other settings or for
-/// another store in the place of the one of `at`.
+/// Passes changed settings to their readers as long as running components can follow them. Returns when the components
+/// must be rebuilt: for other settings, or because another store is at the place of the one that `place` names.
 async fn follow_settings(
     home: PathBuf,
     flags: Vec<(String, String)>,
     mut last: Option<Config>,
-    at: (Option<Place>, Option<String>),
-    parted: &Parted,
+    (place, look): (StorePlace, Option<String>),
+    current: &watch::Sender<CurrentSettings>,
 ) {
     loop {
         tokio::time::sleep(SETTINGS_LOOK).await;
-        let (home, flags, (place, look), before) = (home.clone(), flags.clone(), at.clone(), last.clone());
+        let (home, flags, place, look, before) =
+            (home.clone(), flags.clone(), place.clone(), look.clone(), last.clone());
         let looked = spawn_blocking(move || {
-            let is_other_place = place.as_ref().map(Place::look) != look;
-            (!is_other_place).then(|| load(&home, &flags, before.as_ref()))
+            let is_other_store = place.look() != look;
+            (!is_other_store).then(|| load(&home, &flags, before.as_ref()))
         });
         let Ok(looked) = looked.await else { continue };
         let Some(config) = looked else { return };
@@ -302,34 +294,28 @@ async fn follow_settings(
         if config.digest == before.digest {
             continue;
         }
-        if config.parts_digest != before.parts_digest {
+        if config.restart_digest != before.restart_digest {
             return;
         }
-        tracing::info!("changed settings are taken up");
-        parted.sync.tune(tuning(&config.settings));
-        parted.service.tell_settings(config.listed.clone(), config.problems.clone());
+        tracing::info!("changed settings are applied");
+        current.send_replace(CurrentSettings::from(&config));
         last = Some(config);
     }
 }
 
-/// Adopts what is laid out in another way as scans find it.
-async fn adopt_by_itself(service: Arc<Service>, every: Duration) {
-    let mut tried = Tried::new();
-    loop {
-        tokio::time::sleep(every).await;
-        let service = Arc::clone(&service);
-        let runtime = tokio::runtime::Handle::current();
-        let mut known = std::mem::take(&mut tried);
-        let adopting = spawn_blocking(move || {
-            let _runtime = runtime.enter();
-            service.auto_adopt(&mut known);
-            known
-        });
-        tried = adopting.await.unwrap_or_default();
+/// Runs the engine until it is stopped, with the live settings as they are.
+async fn run_sync(sync: Arc<Sync>, mut stopped: watch::Receiver<bool>, mut current: watch::Receiver<CurrentSettings>) {
+    let follow = async {
+        while current.changed().await.is_ok() {
+            let live = current.borrow_and_update().live.clone();
+            sync.tune(Tuning::from(live));
+        }
+        pending::<()>().await;
+    };
+    // A dropped sender means that the node ends, too.
+    let stop = async move { stopped.wait_for(|is_stopping| *is_stopping).await.map(drop).unwrap_or_default() };
+    tokio::select! {
+        () = sync.run(stop) => {}
+        () = follow => {}
     }
-}
-
-async fn run_sync(sync: Arc<Sync>, mut stopped: watch::Receiver<bool>) {
-    // That the sender is gone means the same: the node ends.
-    sync.run(async move { stopped.wait_for(|is_stopping| *is_stopping).await.map(drop).unwrap_or_default() }).await;
 }

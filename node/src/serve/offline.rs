@@ -11,8 +11,14 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{Parted, ServeError, admin, compose, identity, locked, run_sync};
-use crate::{config::Config, engine::sync::Legacy, secret::Secret, service::Answer};
+use super::{Components, ServeError, admin, compose, identity, locked, run_sync};
+use crate::{
+    clock::SystemClock,
+    config::Config,
+    engine::{facts::Run, sync::Legacy},
+    secret::Secret,
+    service::Answer,
+};
 
 /// Answers one request in this process. For a verb that takes long the library is worked on until it has ended or the
 /// request waits no longer.
@@ -30,14 +36,15 @@ pub async fn ask(
     let mut config = Config::load(home, flags);
     let admin_token = admin::ensure(home, &mut config, || Config::load(home, flags));
     let identity = identity(home, &mut config)?;
-    let parted = compose(home, config, admin_token, &identity, Legacy::default()).await;
-    let Parted { sync, service, .. } = &parted;
+    let run = Arc::new(Run::begin(&SystemClock::start()));
+    let components = compose(home, config, admin_token, &run, &identity, Legacy::default()).await;
+    let Components { sync, service, current, .. } = &components;
     let (stopping, stopped) = watch::channel(false);
     let scanned = Arc::clone(sync);
     // Why it can't be read is part of the answer.
     spawn_blocking(move || scanned.scan().ok()).await.ok();
     let running =
-        matches!(verb, Verb::Upload | Verb::Reconcile).then(|| tokio::spawn(run_sync(Arc::clone(sync), stopped)));
+        matches!(verb, Verb::Upload | Verb::Reconcile).then(|| tokio::spawn(run_sync(Arc::clone(sync), stopped, current.subscribe())));
     let asked = Arc::clone(service);
     let runtime = tokio::runtime::Handle::current();
     let answer = spawn_blocking(move || {

@@ -18,7 +18,7 @@ const INSTANCE: &str = "storage";
 impl Service {
     /// Returns the dataflow manifest, version 2: what the node takes in and tells.
     pub fn node_manifest(&self) -> Value {
-        let started_at_ns = self.sync.started_at_ns();
+        let started_at_ns = self.facts.started_at_ns();
         let flow = |topic: String, ever_fired: bool| json!({"topic": topic, "ever_fired": ever_fired, "still_live": true, "declared_at_ns": started_at_ns});
         let outputs: Vec<_> =
             Fact::KINDS.iter().map(|kind| flow(format!("storage/events/{kind}"), self.facts.has_told(kind))).collect();

@@ -9,10 +9,7 @@ mod removal;
 mod status;
 mod upload;
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use bubbaloop_storage_schemas::{
     Role, Verb, digest,
@@ -20,21 +17,23 @@ use bubbaloop_storage_schemas::{
     journal::StoreId,
     keys::{self, Space},
     params::Params,
-    reply::{ConfigProblem, ConfigReply, HelpReply, ParameterHelp, Reply, ReplyHead, Setting, VerbHelp},
+    reply::{ConfigProblem, ConfigReply, HelpReply, ParameterHelp, Reply, ReplyHead, VerbHelp},
     verb::Param,
 };
 use serde_json::Value;
+use tokio::sync::watch;
 
 pub use self::{adopt::Tried, removal::AdminToken, upload::Pending};
 use crate::{
     clock::Clock,
+    config::CurrentSettings,
     engine::{facts::Facts, jobs::Jobs, sync::Sync},
     library::identity::Identity,
     secret::Secret,
 };
 
 /// What a node was started with.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Setup {
     /// The folder of recordings.
     pub recordings: PathBuf,
@@ -48,19 +47,10 @@ pub struct Setup {
     pub commands_act: bool,
     /// What tells who may ask for what an admin may.
     pub admin_token: AdminToken,
-    /// Every setting with its source.
-    pub settings: Vec<Setting>,
-    /// What is wrong with them.
-    pub problems: Vec<ConfigProblem>,
+    /// The settings as they are now: some change while the node runs.
+    pub current: watch::Receiver<CurrentSettings>,
     /// What is wrong with the store that they name.
     pub store_problems: Vec<ConfigProblem>,
-}
-
-/// The settings as they are told: some change while the node runs.
-#[derive(Debug)]
-struct Told {
-    settings: Vec<Setting>,
-    problems: Vec<ConfigProblem>,
 }
 
 /// Answers for one library.
@@ -72,7 +62,6 @@ pub struct Service {
     facts: Arc<Facts>,
     clock: Arc<dyn Clock>,
     setup: Setup,
-    told: RwLock<Told>,
 }
 
 /// The answer to a request.
@@ -86,7 +75,7 @@ pub enum Answer {
 
 impl Service {
     /// Makes the service of one library.
-    pub fn new(
+    pub const fn new(
         identity: Identity,
         sync: Arc<Sync>,
         jobs: Jobs,
@@ -94,17 +83,7 @@ impl Service {
         clock: Arc<dyn Clock>,
         setup: Setup,
     ) -> Self {
-        let told = RwLock::new(Told { settings: setup.settings.clone(), problems: setup.problems.clone() });
-        Self { identity, sync, jobs, facts, clock, setup, told }
-    }
-
-    fn told(&self) -> RwLockReadGuard<'_, Told> {
-        self.told.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes in other settings and what is wrong with them; the store that they name is the same.
-    pub fn tell_settings(&self, settings: Vec<Setting>, problems: Vec<ConfigProblem>) {
-        *self.told.write().unwrap_or_else(PoisonError::into_inner) = Told { settings, problems };
+        Self { identity, sync, jobs, facts, clock, setup }
     }
 
     /// Ends the jobs: the node, or this putting together of it, is ending. Whoever waits for one is told its state.
@@ -194,6 +173,6 @@ impl Service {
     /// A parameter is unknown.
     pub fn config(&self, params: &Params) -> Result<Reply, Refusal> {
         params.check_names(Verb::Config)?;
-        Ok(Reply::Config(ConfigReply { head: self.head(Verb::Config), settings: self.told().settings.clone() }))
+        Ok(Reply::Config(ConfigReply { head: self.head(Verb::Config), settings: self.setup.current.borrow().listed.clone() }))
     }
 }

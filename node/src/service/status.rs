@@ -128,10 +128,10 @@ impl Service {
                 probe,
             },
             library,
-            config_problems: [self.told().problems.as_slice(), &self.setup.store_problems].concat(),
+            config_problems: [self.setup.current.borrow().problems.as_slice(), &self.setup.store_problems].concat(),
             version: env!("CARGO_PKG_VERSION").into(),
-            started_at: Timestamp(self.sync.started_at_ns()).to_rfc3339(),
-            started_at_ns: self.sync.started_at_ns(),
+            started_at: Timestamp(self.facts.started_at_ns()).to_rfc3339(),
+            started_at_ns: self.facts.started_at_ns(),
         })))
     }
 

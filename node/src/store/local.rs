@@ -26,7 +26,7 @@ use std::{
 
 use async_trait::async_trait;
 use bubbaloop_storage_schemas::{
-    BlockReason, Digest,
+    BlockReason, Digest, MachineId,
     keys::ObjectKey,
     limits::{BLOCK_BYTES, STORE_FOLDERS_MAX},
     reply::{Probe, Rights},
@@ -37,7 +37,9 @@ use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
 
 use super::{
-    Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored, throttle::Throttle,
+    backend::{Backend, Checked, OpenError, OpenRequest, Opened, Purpose, StoreSettings},
+    port::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored},
+    throttle::Throttle,
 };
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
@@ -65,6 +67,75 @@ pub struct LocalStore {
     /// The mark of the store that this is, once it was opened: requests to another are refused.
     mark: Arc<OnceLock<String>>,
     throttle: Option<Arc<Throttle>>,
+}
+
+/// The backend `local`.
+#[derive(Debug)]
+pub struct LocalBackend;
+
+/// Digits of the mark in the store's id: enough that two stores never share one.
+const STORE_ID_DIGITS: usize = 16;
+
+impl LocalBackend {
+    fn root(settings: &StoreSettings) -> PathBuf {
+        settings.path("local_path").unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Backend for LocalBackend {
+    fn names(&self) -> &'static [&'static str] {
+        &["local"]
+    }
+
+    fn required(&self) -> &'static [(&'static str, &'static str)] {
+        &[("local_path", "set local_path to a folder")]
+    }
+
+    fn check(&self, _: &StoreSettings, _: &MachineId) -> Checked {
+        Checked::default()
+    }
+
+    /// Opens the store in the folder. Its id comes from its mark: another disk at the same place is another store. A store
+    /// that was used before and is missing is waited for; nothing is known about one that was not.
+    async fn open(&self, settings: &StoreSettings, request: &OpenRequest<'_>) -> Result<Opened, OpenError> {
+        let root = Self::root(settings);
+        let store = LocalStore::new(root.as_path()).throttled(Arc::clone(request.throttle));
+        let mark = match &request.purpose {
+            Purpose::Read => store.read_mark().ok_or_else(|| {
+                let hint = format!("{} holds no store: is its disk mounted?", root.display());
+                OpenError::Blocked(Block::new(BlockReason::LocalPathMissing, hint))
+            })?,
+            Purpose::Upload { known_mark } => match (store.open(known_mark.as_deref()), known_mark) {
+                (Ok(mark), _) => mark,
+                (Err(_), Some(mark)) => {
+                    store.expect(mark);
+                    mark.clone()
+                }
+                (Err(error), None) => {
+                    return Err(OpenError::Blocked(match error.kind {
+                        StoreErrorKind::Blocked(block) => block,
+                        _ => Block::new(BlockReason::Unreachable, error.message),
+                    }));
+                }
+            },
+        };
+        let digits: String = mark.chars().take(STORE_ID_DIGITS).collect();
+        Ok(Opened { store: Arc::new(store), id: format!("local-{digits}"), mark: Some(mark) })
+    }
+
+    fn folder(&self, settings: &StoreSettings) -> Option<PathBuf> {
+        Some(Self::root(settings))
+    }
+
+    fn place(&self, settings: &StoreSettings) -> Option<String> {
+        let root = Self::root(settings);
+        let mark = LocalStore::new(root.as_path()).read_mark();
+        Some(mark.unwrap_or_else(|| {
+            let (is_begun, has_parent) = (root.join(".bubbaloop").is_dir(), root.parent().is_some_and(Path::is_dir));
+            format!("unmarked {is_begun} {has_parent}")
+        }))
+    }
 }
 
 /// What is kept beside an object.

@@ -1,15 +1,17 @@
-//! The store that is not there: none is configured, or what is configured can't be used. Every request meets the
-//! same block, so the rest of the node needs no second way.
+//! A missing store is a null object.
+//!
+//! No store is configured, or the configured one can't be used. Every request fails with the same block, so that the rest
+//! of the node needs no second code path.
 
 use std::ops::Range;
 
 use async_trait::async_trait;
 use bubbaloop_storage_schemas::{keys::ObjectKey, reply::Probe};
 
-use super::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored};
+use super::port::{Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored};
 use crate::policy::queue::Block;
 
-/// No store, for this reason.
+/// The null object. It holds the block that every request fails with.
 #[derive(Debug, Clone)]
 pub struct UnsetStore(pub Block);
 

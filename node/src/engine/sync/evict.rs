@@ -83,7 +83,7 @@ impl Sync {
     ///
     /// Nothing goes while anything is in doubt: the store's time, its marks, or whether it is another disk.
     pub async fn make_room(self: &Arc<Self>) {
-        if !self.state().tuning.retention.is_set() || !self.is_scanned() || self.away().is_some() {
+        if !self.state().tuning.settings.retention().is_set() || !self.is_scanned() || self.away().is_some() {
             return;
         }
         let sync = Arc::clone(self);
@@ -124,7 +124,7 @@ impl Sync {
             };
             let recordings: u64 = state.recordings.values().map(of).sum();
             let unmanaged: u64 = state.unmanaged.values().map(|found| found.size_bytes - found.linked_bytes).sum();
-            (state.tuning.retention, recordings + unmanaged)
+            (state.tuning.settings.retention(), recordings + unmanaged)
         };
         let free_bytes = disk::free_bytes(&self.parts.recordings).ok();
         loop {

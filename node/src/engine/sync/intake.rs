@@ -301,7 +301,7 @@ impl Sync {
     /// Offers what is pending of a recording, where uploads go by themselves or somebody asked for it.
     pub(super) fn offer_pending(&self, state: &mut State, name: &RecordingName) {
         let may_be_read = !state.held.contains(name) && !state.unreadable.contains_key(name.as_str());
-        if !may_be_read || (!state.tuning.auto_upload && !state.asked.contains(name)) {
+        if !may_be_read || (!state.tuning.settings.auto_upload && !state.asked.contains(name)) {
             return;
         }
         let Some(recording) = state.recordings.get(name).cloned() else { return };
@@ -389,7 +389,7 @@ impl Sync {
         entry.log_time_last_ns = entry.log_time_last_ns.or(chunk.log_time_last_ns);
         let is_kept_back = recording.is_withdrawn() || state.held.contains(name);
         let entry = recording.chunk(chunk.name).filter(|entry| recording::is_pending(&entry.facts) && !is_kept_back);
-        if let Some(entry) = entry.filter(|_| state.tuning.auto_upload) {
+        if let Some(entry) = entry.filter(|_| state.tuning.settings.auto_upload) {
             let rank = state.tuning.rank(Some(recording));
             let item = self.item(name, entry, rank);
             state.queue.offer(item);
@@ -557,10 +557,5 @@ impl Sync {
             (None, ChunkLocal::Damaged) => failed("its file is damaged", true),
             (None, ChunkLocal::Evicted) => failed("it was evicted and is not proven in this store", true),
         }
-    }
-
-    /// Returns when the run began.
-    pub const fn started_at_ns(&self) -> UnixNs {
-        self.started_at_ns
     }
 }

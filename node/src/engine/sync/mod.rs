@@ -49,7 +49,7 @@ pub use self::{
     heal::ManifestDue,
     intake::{Errand, Legacy, Standing},
     library::Away,
-    tuning::{Timers, Tuning},
+    tuning::Tuning,
 };
 use super::facts::Facts;
 use crate::{
@@ -206,9 +206,9 @@ fn note_end(ended: Result<(), JoinError>) {
 impl Sync {
     /// Makes a sync that knows nothing yet but what the one before left behind.
     pub fn new(parts: Parts, tuning: Tuning, legacy: Legacy) -> Self {
-        parts.throttle.set(tuning.bandwidth_limit_bytes_per_s);
+        parts.throttle.set(tuning.settings.bandwidth_limit.map(|limit| limit.0));
         let pace = Pace::default();
-        let mut queue = Queue::new(tuning.limits);
+        let mut queue = Queue::new(tuning.limits());
         queue.set_room(Some(pace.room_bytes()));
         let state = State {
             queue,

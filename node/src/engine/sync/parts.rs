@@ -98,7 +98,7 @@ impl Sync {
         let state = self.state();
         let recording = state.recordings.get(&id.recording);
         let begun = recording.and_then(|recording| recording.begun.get(&id.chunk).cloned());
-        let limits = state.pace.part_limits(size_bytes, state.tuning.parts);
+        let limits = state.pace.part_limits(size_bytes, state.tuning.settings.part_limits());
         let parts = Parts::of(size_bytes, limits);
         // One that was begun is gone on with, or given up, whatever the settings say by now.
         let parts = parts.or_else(|| Parts::of_begun(size_bytes, begun.as_ref()?.part_bytes))?;

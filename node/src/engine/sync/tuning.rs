@@ -7,25 +7,41 @@ use tokio::sync::Semaphore;
 
 use super::{State, Sync};
 use crate::{
+    config::LiveSettings,
     library::scan::Recording,
-    policy::{
-        Tick,
-        parts::PartLimits,
-        queue::{Limits, Order},
-        retention::Retention,
-        window::Window,
-    },
+    policy::{Tick, queue::Limits},
 };
 
 /// Parts of large chunks on their way at once, over all of them: R2 refuses more.
 const PARTS_AT_ONCE: usize = 4;
 
-/// How uploads go. All of it may change while they do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The longest time between two scans of recordings that are still being recorded.
+const RESCAN_OPEN_MAX: Duration = Duration::from_secs(5);
+
+/// The live settings as the engine follows them, and two limits that are no settings.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tuning {
-    /// How many at once, in which order, and for how long.
-    pub limits: Limits,
-    /// How often the running sync looks.
+    /// The live settings.
+    pub settings: LiveSettings,
+    /// Chunks that the queue holds; the others are offered again later.
+    pub queue_chunks_max: usize,
+    /// The longest time between two scans of recordings that are still being recorded.
+    pub rescan_open_max: Duration,
+}
+
+impl From<LiveSettings> for Tuning {
+    fn from(settings: LiveSettings) -> Self {
+        Self { settings, queue_chunks_max: QUEUE_CHUNKS_MAX, rescan_open_max: RESCAN_OPEN_MAX }
+    }
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self::from(LiveSettings::default())
+    }
+}
+
+/// How often the running sync looks.
     pub timers: Timers,
     /// Chunks go up by themselves; otherwise only those that somebody asks for.
     pub auto_upload: bool,
@@ -70,7 +86,7 @@ impl Default for Tuning {
 
 /// How often the running sync looks, and how long it may take to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timers {
+pub(super) struct Timers {
     /// Between looks at recordings that go on.
     pub rescan_open: Duration,
     /// Between looks at the whole library.
@@ -82,16 +98,33 @@ pub struct Timers {
 }
 
 impl Tuning {
+    /// Returns the limits of the upload queue.
+    pub(super) const fn limits(&self) -> Limits {
+        let LiveSettings { concurrency, give_up_after, order, .. } = self.settings;
+        Limits { concurrency, chunks_max: self.queue_chunks_max, give_up_after, order }
+    }
+
+    /// Returns how often the running engine does what it repeats.
+    pub(super) fn timers(&self) -> Timers {
+        let settings = &self.settings;
+        Timers {
+            rescan_open: settings.rescan_interval.min(self.rescan_open_max),
+            rescan_all: settings.rescan_interval,
+            verify: settings.verify_interval,
+            shutdown_grace: settings.shutdown_grace,
+        }
+    }
+
     /// Returns how many parts may be on their way at once.
     pub(super) fn places(&self) -> usize {
-        self.limits.concurrency.clamp(1, PARTS_AT_ONCE)
+        self.settings.concurrency.clamp(1, PARTS_AT_ONCE)
     }
 
     /// Returns how a recording's tags rank it: a lower one goes first.
     pub(super) fn rank(&self, recording: Option<&Recording>) -> u32 {
         let tags = recording.map(|recording| recording.tags.as_slice()).unwrap_or_default();
-        let place = self.priority_tags.iter().position(|tag| tags.contains(tag));
-        u32::try_from(place.unwrap_or(self.priority_tags.len())).unwrap_or(u32::MAX)
+        let place = self.settings.priority_tags.iter().position(|tag| tags.contains(tag));
+        u32::try_from(place.unwrap_or(self.settings.priority_tags.len())).unwrap_or(u32::MAX)
     }
 }
 
@@ -119,14 +152,14 @@ impl State {
 impl Sync {
     /// Takes up other settings at once. What is on its way goes on.
     pub fn tune(&self, tuning: Tuning) {
-        self.parts.throttle.set(tuning.bandwidth_limit_bytes_per_s);
+        self.parts.throttle.set(tuning.settings.bandwidth_limit.map(|limit| limit.0));
         let mut guard = self.state();
         let state = &mut *guard;
         if state.tuning.places() != tuning.places() {
             // Parts that have a place keep it; the next ones are counted anew.
             state.places = Arc::new(Semaphore::new(tuning.places()));
         }
-        state.queue.set_limits(tuning.limits);
+        state.queue.set_limits(tuning.limits());
         state.tuning = tuning;
         state.rank();
         let names: Vec<RecordingName> = state.recordings.keys().cloned().collect();
@@ -146,12 +179,12 @@ impl Sync {
     }
 
     pub(super) fn timers(&self) -> Timers {
-        self.state().tuning.timers
+        self.state().tuning.timers()
     }
 
     /// Returns how the hours stand in which uploads go by themselves; `None` where they go at all hours.
     pub fn window(&self) -> Option<UploadWindow> {
-        let window = self.state().tuning.window?;
+        let window = self.state().tuning.settings.upload_window?;
         let second = self.parts.clock.second_of_day();
         let (is_open, changes_in_s) = (window.holds(second), window.changes_in(second).as_secs());
         Some(UploadWindow { hours: window.to_string(), is_open, changes_in_s })

@@ -30,7 +30,10 @@ use tokio::{
 use super::settings::Patience;
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
-    store::{Body, FilePart, StoreError, StoreErrorKind, throttle::Throttle},
+    store::{
+        port::{Body, FilePart, StoreError, StoreErrorKind},
+        throttle::Throttle,
+    },
 };
 
 /// Blocks that are read at a time where a disk may be waited for.

@@ -21,10 +21,10 @@ use rustls::{
 
 use super::{
     errors::date_s,
-    settings::{Patience, Problem},
+    settings::Patience,
     time::StoreTime,
 };
-use crate::content;
+use crate::{content, store::backend::Problem};
 
 /// Largest `ca_file` that is read.
 const CA_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;

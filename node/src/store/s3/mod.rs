@@ -7,6 +7,7 @@
 use std::{
     fmt,
     ops::Range,
+    path::PathBuf,
     str::FromStr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -25,7 +26,7 @@ use aws_sdk_s3::{
     operation::get_object::GetObjectOutput,
     primitives::ByteStream,
 };
-use bubbaloop_storage_schemas::{keys::ObjectKey, limits::CHUNK_BYTES_MAX, reply::Probe};
+use bubbaloop_storage_schemas::{MachineId, keys::ObjectKey, limits::CHUNK_BYTES_MAX, reply::Probe};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -33,12 +34,16 @@ use self::{
     errors::StoreNames,
     http::Http,
     requests::{Condition, ObjectInfo, etag},
-    settings::{Credentials, Patience, Problem, S3Settings},
+    settings::{Credentials, Patience, S3Settings},
     time::StoreTime,
 };
 use super::{
-    Body, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, PROBE_FOLDER, Page, PartSupport, PutMode, StoreError,
-    StoreErrorKind, Stored, throttle::Throttle,
+    backend::{Backend, Checked, OpenError, OpenRequest, Opened, Problem, StoreSettings},
+    port::{
+        Body, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, PROBE_FOLDER, Page, PartSupport, PutMode, StoreError,
+        StoreErrorKind, Stored,
+    },
+    throttle::Throttle,
 };
 use crate::clock::Clock;
 
@@ -56,6 +61,41 @@ pub const QUIET: &str = "aws_smithy_runtime=off";
 
 /// Blocks of an object that are read ahead of whoever takes them.
 const BLOCKS_AHEAD: usize = 2;
+
+/// The backends that speak S3.
+#[derive(Debug)]
+pub struct S3Backend;
+
+#[async_trait]
+impl Backend for S3Backend {
+    fn names(&self) -> &'static [&'static str] {
+        &["s3", "r2", "gcs", "minio"]
+    }
+
+    fn required(&self) -> &'static [(&'static str, &'static str)] {
+        // It depends on the provider: `check` decides.
+        &[]
+    }
+
+    fn check(&self, settings: &StoreSettings, machine_id: &MachineId) -> Checked {
+        S3Settings::of(settings, machine_id).check()
+    }
+
+    async fn open(&self, settings: &StoreSettings, request: &OpenRequest<'_>) -> Result<Opened, OpenError> {
+        let settings = S3Settings::of(settings, request.machine_id);
+        let store = S3Store::open(&settings, Arc::clone(request.clock)).await.map_err(OpenError::Settings)?;
+        let store = store.throttled(Arc::clone(request.throttle));
+        Ok(Opened { store: Arc::new(store), id: settings.store_id(), mark: None })
+    }
+
+    fn folder(&self, _: &StoreSettings) -> Option<PathBuf> {
+        None
+    }
+
+    fn place(&self, _: &StoreSettings) -> Option<String> {
+        None
+    }
+}
 
 /// The store in a bucket.
 pub struct S3Store {

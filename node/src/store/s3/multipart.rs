@@ -18,7 +18,7 @@ use super::{
 use crate::{
     content,
     policy::parts::{ListedPart, SentPart, composite},
-    store::{FilePart, MultipartStore, PartSupport, StoreError, StoreErrorKind, Stored},
+    store::port::{FilePart, MultipartStore, PartSupport, StoreError, StoreErrorKind, Stored},
 };
 
 /// A part of the probe, and the bytes whose digest it is sent with.

@@ -22,7 +22,7 @@ use super::{
     errors::{self, Failure},
     requests::{Condition, Failed},
 };
-use crate::store::{Body, StoreError, StoreErrorKind};
+use crate::store::port::{Body, StoreError, StoreErrorKind};
 
 const CONTENT: &[u8] = b"bubbaloop-storage probe\n";
 const OTHER_CONTENT: &[u8] = b"bubbaloop-storage probe, other bytes\n";

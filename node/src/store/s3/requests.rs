@@ -15,7 +15,7 @@ use super::{
     S3Store, body,
     errors::{self, Failure, Request},
 };
-use crate::store::{Body, PartsDigest, StoreError, StoreErrorKind, Stored};
+use crate::store::port::{Body, PartsDigest, StoreError, StoreErrorKind, Stored};
 
 /// The name of our digest in an object's metadata: for people, and never believed.
 pub(super) const METADATA_SHA256: &str = "sha256";

@@ -4,7 +4,10 @@ use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId};
 
-use crate::secret::Secret;
+use crate::{
+    secret::Secret,
+    store::backend::{Checked, Problem, StoreSettings},
+};
 
 /// Hexadecimal digits of a store's id: enough that two stores of one fleet never share one.
 const STORE_ID_DIGITS: usize = 16;
@@ -190,34 +193,34 @@ pub struct S3Settings {
     pub patience: Patience,
 }
 
-/// One thing about the settings that a person should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The setting.
-    pub key: &'static str,
-    /// What is wrong.
-    pub message: String,
-    /// What to do.
-    pub hint: String,
-}
-
-impl Problem {
-    pub(super) fn new(key: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { key, message: message.into(), hint: hint.into() }
-    }
-}
-
-/// What a look at the settings found.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Checked {
-    /// What keeps the store from being used.
-    pub problems: Vec<Problem>,
-    /// What works and should not be so.
-    pub warnings: Vec<Problem>,
-}
-
 impl S3Settings {
-    /// Looks at all settings and tells everything at once. Touches neither disk nor network.
+    /// Reads the settings of a store. An unknown backend is taken for S3-compatible.
+    pub fn of(settings: &StoreSettings, machine_id: &MachineId) -> Self {
+        let text = |name: &str| settings.text(name).map(str::to_owned);
+        let secret = |name: &str| settings.secret(name).cloned();
+        let endpoint = text("endpoint");
+        Self {
+            provider: Provider::of_backend(settings.backend(), endpoint.as_deref()).unwrap_or(Provider::S3),
+            endpoint,
+            region: text("region"),
+            bucket: text("bucket").unwrap_or_default(),
+            prefix: text("prefix").unwrap_or_default(),
+            ca_file: settings.path("ca_file"),
+            credentials: if settings.text("credentials") == Some("ambient") {
+                Credentials::Ambient
+            } else {
+                Credentials::Static {
+                    access_key_id: secret("access_key_id").map(|id| id.expose().to_owned()).unwrap_or_default(),
+                    secret_access_key: secret("secret_access_key").unwrap_or_else(|| Secret::new(String::new())),
+                    session_token: secret("session_token"),
+                }
+            },
+            machine_id: machine_id.clone(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Checks all settings and reports everything at once. Touches neither disk nor network.
     pub fn check(&self) -> Checked {
         let mut checked = Checked::default();
         self.check_endpoint(&mut checked);

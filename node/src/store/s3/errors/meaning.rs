@@ -8,7 +8,7 @@ use super::{
     codes::{Fault, fault_of, has_code},
     failure::{Failure, Transport},
 };
-use crate::{policy::queue::Block, store::StoreErrorKind};
+use crate::{policy::queue::Block, store::port::StoreErrorKind};
 
 /// The kind of a request, as far as the meaning of a failure depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,22 +1,27 @@
-//! The settings: one table of what may stand in `[storage]`, with kinds and defaults.
+//! The kinds of settings, and how a value of each is read.
+//!
+//! Reading normalizes: a value is listed, compared and converted in one spelling, however it was written.
 
 use std::{path::Path, time::Duration};
 
-use bubbaloop_storage_schemas::{MachineId, limits::CONCURRENCY_MAX};
+use bubbaloop_storage_schemas::MachineId;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 
-use crate::policy::{
-    parts::{PART_BYTES_MAX, PART_BYTES_MIN, PUT_BYTES_MAX},
-    window::{NotAWindow, Window},
+use crate::{
+    policy::window::{NotAWindow, Window},
+    store,
 };
 
-/// What a setting's value looks like.
+/// Largest decimal number: more gigabytes or days than anybody has.
+const DECIMAL_MAX: f64 = 1e6;
+
+/// The kind of a setting's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Any text, all digits too.
+    /// Any text, digits only included.
     Text,
-    /// As a text, and told only as set or not.
+    /// A text that is never shown: `config` lists only whether it is set.
     Secret,
     /// The id of a machine.
     Machine,
@@ -24,157 +29,85 @@ pub(super) enum Kind {
     Path,
     /// `true` or `false`.
     Flag,
-    /// A whole number within bounds.
+    /// A whole number from the first to the second.
     Number(u64, u64),
-    /// `2s`, `12h`; a bare number counts seconds. At least the first, at most the second.
+    /// `2s` or `12h`, from the first to the second; a bare number counts seconds.
     Duration(Duration, Duration),
-    /// `8 MiB`; a bare number counts bytes. At least the first, at most the second.
+    /// `8 MiB`, from the first to the second; a bare number counts bytes.
     Size(u64, u64),
     /// `2 MB/s` or `2 Mbit/s`, at least so many bytes per second.
     Rate(u64),
     /// `22:00-06:00`.
     Window,
-    /// A number that is not negative, with a fraction or not.
+    /// A number from 0 to a million, with a fraction or without.
     Decimal,
     /// A list of texts.
     Texts,
-    /// Zenoh endpoints.
+    /// A list of Zenoh endpoints.
     Endpoints,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// The name of a registered store backend.
+    Backend,
 }
 
-/// One setting.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Key {
-    /// Its name in `[storage]`, dotted where it is in a table of it.
-    pub name: &'static str,
-    /// What its value looks like.
-    pub kind: Kind,
-    /// Its default as it would be written; `None` without one.
-    pub default: Option<&'static str>,
-    /// It is taken up by the parts as they run; others are made anew for it.
-    pub is_live: bool,
-}
-
-const fn key(name: &'static str, kind: Kind, default: Option<&'static str>) -> Key {
-    Key { name, kind, default, is_live: false }
-}
-
-const fn live(name: &'static str, kind: Kind, default: Option<&'static str>) -> Key {
-    Key { name, kind, default, is_live: true }
-}
-
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
-/// Largest decimal: more gigabytes or days than anybody has.
-const DECIMAL_MAX: f64 = 1e6;
-/// Slowest limit: below it a block would wait longer than a connection is kept.
-const RATE_MIN: u64 = 1024;
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// All settings, in the order in which `config` tells them.
-pub(super) const KEYS: &[Key] = &[
-    key("machine_id", Kind::Machine, None),
-    key("recordings_dir", Kind::Path, Some("recordings")),
-    key("backend", Kind::Choice(&["local", "s3", "r2", "gcs", "minio"]), None),
-    key("local_path", Kind::Path, None),
-    key("endpoint", Kind::Text, None),
-    key("region", Kind::Text, None),
-    key("bucket", Kind::Text, None),
-    key("prefix", Kind::Text, None),
-    key("ca_file", Kind::Path, None),
-    key("credentials", Kind::Choice(&["static", "ambient"]), Some("static")),
-    live("auto_upload", Kind::Flag, Some("true")),
-    key("auto_adopt", Kind::Flag, Some("false")),
-    live("concurrency", Kind::Number(1, CONCURRENCY_MAX as u64), Some("4")),
-    live("order", Kind::Choice(&["oldest", "newest"]), Some("oldest")),
-    live("priority_tags", Kind::Texts, Some("[]")),
-    live("bandwidth_limit", Kind::Rate(RATE_MIN), None),
-    live("upload_window", Kind::Window, None),
-    live("multipart_threshold", Kind::Size(PART_BYTES_MIN, PUT_BYTES_MAX), Some("16 MiB")),
-    live("part_size", Kind::Size(PART_BYTES_MIN, PART_BYTES_MAX), Some("8 MiB")),
-    live("retention_days_local", Kind::Decimal, None),
-    live("disk_quota_gb", Kind::Decimal, None),
-    live("min_free_gb", Kind::Decimal, None),
-    live("give_up_after", Kind::Duration(SECOND, YEAR), Some("12h")),
-    live("rescan_interval", Kind::Duration(SECOND, HOUR), Some("60s")),
-    live("verify_interval", Kind::Duration(SECOND, YEAR), Some("7d")),
-    live("shutdown_grace", Kind::Duration(Duration::ZERO, HOUR), Some("10s")),
-    key("command_verbs", Kind::Choice(&["viewer", "operator"]), Some("viewer")),
-    key("zenoh.mode", Kind::Choice(&["peer", "client"]), Some("peer")),
-    key("zenoh.connect", Kind::Endpoints, Some("[\"tcp/127.0.0.1:7447\"]")),
-    key("zenoh.listen", Kind::Endpoints, Some("[\"tcp/127.0.0.1:7448\"]")),
-    key("zenoh.multicast", Kind::Flag, Some("true")),
-    key("zenoh.config_file", Kind::Path, None),
-    key("access_key_id", Kind::Secret, None),
-    key("secret_access_key", Kind::Secret, None),
-    key("session_token", Kind::Secret, None),
-    key("admin_token", Kind::Secret, None),
-];
-
-impl Key {
-    /// Reads a value in any of the spellings of a file, an environment variable or a flag.
+impl Kind {
+    /// Reads a value in any spelling of a file, an environment variable or a flag, and normalizes it.
     ///
     /// # Errors
-    /// It is none: what it should look like.
-    pub(super) fn read(&self, home: &Path, value: &Value) -> Result<Value, String> {
+    /// The value is not of this kind: what a value should look like.
+    pub(super) fn read(self, home: &Path, value: &Value) -> Result<Value, String> {
         let text = value.as_str();
-        // An empty text sets an optional setting to nothing, over what another source says.
-        if text == Some("") && self.default.is_none() && matches!(self.kind, Kind::Text | Kind::Secret | Kind::Path) {
-            return Ok(Value::Null);
-        }
-        match self.kind {
-            Kind::Text | Kind::Secret => spelled(value).map(Value::from).ok_or_else(|| "not text".into()),
-            Kind::Machine => match spelled(value).map(|text| MachineId::of_host(&text)) {
+        match self {
+            Self::Text | Self::Secret => spelled(value).map(Value::from).ok_or_else(|| "not text".into()),
+            Self::Machine => match spelled(value).map(|text| MachineId::of_host(&text)) {
                 Some(Ok(id)) => Ok(json!(id)),
                 Some(Err(error)) => Err(error.to_string()),
                 None => Err("not a name".into()),
             },
-            Kind::Path => match text {
+            Self::Path => match text {
                 Some(text) if !text.is_empty() => Ok(json!(home.join(text))),
                 Some(_) | None => Err("not a path".into()),
             },
-            Kind::Flag => match (value.as_bool(), text) {
+            Self::Flag => match (value.as_bool(), text) {
                 (Some(flag), _) => Ok(json!(flag)),
                 (None, Some("true")) => Ok(json!(true)),
                 (None, Some("false")) => Ok(json!(false)),
                 (None, _) => Err("neither true nor false".into()),
             },
-            Kind::Number(min, max) => {
+            Self::Number(min, max) => {
                 let number = value.as_u64().or_else(|| text?.trim().parse().ok());
                 let wanted = || format!("not a whole number from {min} to {max}");
                 number.filter(|number| (min..=max).contains(number)).map(Value::from).ok_or_else(wanted)
             }
-            Kind::Duration(min, max) => read_duration(value, min, max),
-            Kind::Size(min, max) => read_size(value, min, max),
-            Kind::Rate(min) => read_rate(value, min),
-            Kind::Window => {
+            Self::Duration(min, max) => read_duration(value, min, max),
+            Self::Size(min, max) => read_size(value, min, max),
+            Self::Rate(min) => read_rate(value, min),
+            Self::Window => {
                 let window = text.and_then(|text| text.parse::<Window>().ok());
                 window.map(|window| json!(window.to_string())).ok_or_else(|| NotAWindow.to_string())
             }
-            Kind::Decimal => {
+            Self::Decimal => {
                 let number = value.as_f64().or_else(|| text?.trim().parse().ok());
                 let number = number.filter(|number| number.is_finite() && (0.0..=DECIMAL_MAX).contains(number));
                 number.map(Value::from).ok_or_else(|| "not a number such as 7 or 0.5".into())
             }
-            Kind::Texts => read_texts(value).map(Value::from).ok_or_else(|| "not a list such as [\"a\", \"b\"]".into()),
-            Kind::Endpoints => read_endpoints(value),
-            Kind::Choice(words) => match text {
-                Some(text) if words.contains(&text) => Ok(json!(text)),
-                Some(_) | None => Err(format!("not one of {}", words.join(", "))),
-            },
+            Self::Texts => read_texts(value).map(Value::from).ok_or_else(|| "not a list such as [\"a\", \"b\"]".into()),
+            Self::Endpoints => read_endpoints(value),
+            Self::Choice(words) => read_choice(text, words),
+            Self::Backend => read_choice(text, &store::backend_names()),
         }
-    }
-
-    /// Returns the default as it is read.
-    pub(super) fn default_value(&self, home: &Path) -> Value {
-        let read = |text: &str| self.read(home, &json!(text)).unwrap_or_default();
-        self.default.map(read).unwrap_or_default()
     }
 }
 
-/// Names may be all digits, and TOML reads those as numbers.
+fn read_choice(text: Option<&str>, words: &[&str]) -> Result<Value, String> {
+    match text {
+        Some(text) if words.contains(&text) => Ok(json!(text)),
+        Some(_) | None => Err(format!("not one of {}", words.join(", "))),
+    }
+}
+
+/// Returns the text of a value. A name may consist of digits only, which TOML reads as a number.
 fn spelled(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -197,7 +130,7 @@ fn read_duration(value: &Value, min: Duration, max: Duration) -> Result<Value, S
     Ok(json!(humantime::format_duration(duration).to_string()))
 }
 
-/// Reads so many bytes: a number, or one with a unit.
+/// Reads a number of bytes, with a unit or without.
 fn bytes_of(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| Some(value.as_str()?.trim().parse::<ByteSize>().ok()?.as_u64()))
 }
@@ -213,7 +146,7 @@ fn read_size(value: &Value, min: u64, max: u64) -> Result<Value, String> {
 fn read_rate(value: &Value, min: u64) -> Result<Value, String> {
     let text = value.as_str().map(|text| text.trim().to_ascii_lowercase());
     let text = text.map(|text| ["/s", "ps"].iter().find_map(|end| text.strip_suffix(end)).unwrap_or(&text).to_owned());
-    // Links are sold in bits.
+    // Link providers count in bits.
     let bits = text.as_ref().and_then(|text| text.strip_suffix("bit").or_else(|| text.strip_suffix("bits")));
     let rate = match (bits, &text) {
         (Some(bits), _) => bytes_of(&json!(format!("{bits}b"))).map(|bits| bits / 8),
@@ -227,7 +160,7 @@ fn read_rate(value: &Value, min: u64) -> Result<Value, String> {
     Ok(json!(format!("{}/s", spelled_size(rate))))
 }
 
-/// Writes a size so that it is read as the same one.
+/// Spells a size so that it reads back as the same one.
 fn spelled_size(bytes: u64) -> String {
     const UNITS: [(&str, u64); 6] =
         [("GiB", 1 << 30), ("GB", 1_000_000_000), ("MiB", 1 << 20), ("MB", 1_000_000), ("KiB", 1 << 10), ("kB", 1000)];
@@ -235,7 +168,7 @@ fn spelled_size(bytes: u64) -> String {
     unit.map_or_else(|| format!("{bytes} B"), |(name, size)| format!("{} {name}", bytes / size))
 }
 
-/// Reads a list of texts, one of TOML's in a text too.
+/// Reads a list of texts: a list, or a text that holds one in TOML's spelling or with commas.
 fn read_texts(value: &Value) -> Option<Vec<String>> {
     #[derive(serde::Deserialize)]
     struct Written {
@@ -266,7 +199,7 @@ fn read_endpoints(value: &Value) -> Result<Value, String> {
     }
 }
 
-/// Returns how many bytes a setting of a size or a rate stands for, as it was read.
+/// Returns the number of bytes, or of bytes per second, of a normalized size or rate.
 pub(super) fn bytes(value: &Value) -> Option<u64> {
     bytes_of(&json!(value.as_str()?.trim_end_matches("/s")))
 }
