@@ -24,6 +24,7 @@ mod main_job;
 mod manifests;
 mod manners;
 mod multipart;
+mod older_versions;
 mod readme;
 mod real_files;
 mod reconcile;
