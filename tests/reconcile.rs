@@ -19,12 +19,11 @@ use bubbaloop_storage::{
     library::scan::Recording,
     policy::queue::Block,
     store::{
-        ACCESS_DENIED, Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored,
-        local::LocalStore,
+        Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored, local::LocalStore,
     },
 };
 use bubbaloop_storage_schemas::{
-    RecordingName,
+    BlockReason, RecordingName,
     keys::ObjectKey,
     reconcile::{ActionKind, FindingKind, ReconcileResult},
     reply::{ChunkLocal, Probe, Progress, Proof},
@@ -88,7 +87,7 @@ impl Watched {
 
     fn refused(&self, by: &[Fault]) -> Result<(), StoreError> {
         let fault = self.fault.lock().unwrap().filter(|fault| by.contains(fault));
-        let denied = || StoreErrorKind::Blocked(Block { reason: ACCESS_DENIED.into(), hint: "grant it".into() });
+        let denied = || StoreErrorKind::Blocked(Block::new(BlockReason::AccessDenied, "grant it"));
         match fault {
             None => Ok(()),
             Some(Fault::Panics) => panic!("this is what a fault of ours does"),

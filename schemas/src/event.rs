@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    block::BlockReason,
     codec::{self, DecodeError, Format},
     digest::shorten_message,
     manifest::ManifestChunk,
@@ -118,7 +119,7 @@ pub enum Fact {
     /// A fact stops all uploads.
     Blocked {
         /// The class of the fact.
-        reason: String,
+        reason: BlockReason,
         /// What a person can do.
         hint: String,
     },
@@ -166,7 +167,7 @@ pub enum Fact {
     /// That fact has ended.
     Unblocked {
         /// The class of the fact that ended.
-        reason: String,
+        reason: BlockReason,
     },
 }
 

@@ -6,6 +6,7 @@
 //! JSON Schemas of these types are generated into `schemas/json` and checked for drift by a test.
 
 pub mod adopt;
+pub mod block;
 pub mod codec;
 pub mod digest;
 pub mod error;
@@ -24,6 +25,7 @@ pub mod reply;
 pub mod time;
 pub mod verb;
 
+pub use block::BlockReason;
 pub use digest::Digest;
 pub use error::{ErrorCode, ErrorReply};
 pub use names::{ChunkName, MachineId, RecordingName};

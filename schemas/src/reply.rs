@@ -15,6 +15,7 @@ pub use crate::removal::{
     RemovalAction, RemovalActionKind, RemovalCounts, RemovalFinding, RemovalFindingKind, RemovalResult, RemoveFrom,
 };
 use crate::{
+    block::BlockReason,
     error::Refusal,
     names::{ChunkName, MachineId, RecordingName},
     time::UnixNs,
@@ -385,7 +386,7 @@ pub struct UploadWindow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Blocked {
     /// The class of the fact.
-    pub reason: String,
+    pub reason: BlockReason,
     /// Since when.
     pub since_ns: UnixNs,
     /// What a person can do.

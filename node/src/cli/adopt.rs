@@ -23,7 +23,7 @@ use crate::{
     clock::{Clock, SystemClock},
     engine::adopt::{Options, Source},
     library::unmanaged::SALVAGE,
-    serve::outside,
+    serve::external,
 };
 
 /// Tells whether what is to be adopted are paths: several things, or something that is written as a path or a file.
@@ -44,7 +44,7 @@ pub(super) async fn run(home: &Path, global: &Global, sources: &[String], option
         return Exit::Usage;
     }
     let source = Source::Paths(sources.iter().map(PathBuf::from).collect());
-    let adopted = outside::adopt(home, &global.set, source, options, progress(global.json)).await;
+    let adopted = external::adopt(home, &global.set, source, options, progress(global.json)).await;
     let reply = match adopted {
         Ok(reply) => reply,
         Err(error) => return failed(&error.to_string(), None),
@@ -71,7 +71,7 @@ pub(super) async fn run(home: &Path, global: &Global, sources: &[String], option
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Shows how far it is: as a bar on a terminal, in lines elsewhere.
-fn progress(is_quiet: bool) -> outside::OnProgress {
+fn progress(is_quiet: bool) -> external::OnProgress {
     if let Some(bar) = Bar::begin() {
         return Box::new(move |progress| bar.show("adopt", progress.bytes_done, progress.bytes_total));
     }

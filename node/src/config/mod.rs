@@ -16,7 +16,7 @@ use std::{
 };
 
 pub use bubbaloop_storage_schemas::reply::ConfigProblem;
-use bubbaloop_storage_schemas::{Digest, MachineId, error::nearest, reply::Setting};
+use bubbaloop_storage_schemas::{BlockReason, Digest, MachineId, error::nearest, reply::Setting};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -216,9 +216,10 @@ impl Config {
         for (path, file) in paths.iter().zip([&files.config, &files.secrets]) {
             problems.extend(file.fault().map(|reason| file_problem(path, &reason)));
         }
-        let unusable = problems.first().map(|problem| Block {
-            reason: if matches!(files.secrets, File::Exposed(_)) { "secrets_readable" } else { "config" }.into(),
-            hint: format!("{}: {}", problem.source, problem.message),
+        let unusable = problems.first().map(|problem| {
+            let is_exposed = matches!(files.secrets, File::Exposed(_));
+            let reason = if is_exposed { BlockReason::SecretsReadable } else { BlockReason::Config };
+            Block::new(reason, format!("{}: {}", problem.source, problem.message))
         });
         problems.extend(merged.keys().into_iter().filter_map(|(key, source)| unknown(key, source)));
         let mut values = Values::default();
@@ -451,7 +452,7 @@ impl Values {
             "secret_access_key",
             "session_token",
         ];
-        let invalid = |hint: String| StoreSettings::Invalid(Block { reason: "config".into(), hint });
+        let invalid = |hint: String| StoreSettings::Invalid(Block::new(BlockReason::Config, hint));
         if let Some(key) = STORE.into_iter().find(|key| self.wrong.contains(key)) {
             return invalid(format!("the setting {key} is wrong: mend it"));
         }

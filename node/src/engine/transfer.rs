@@ -104,7 +104,7 @@ impl From<TransferError> for Outcome {
 /// The object may be there: the next try finds it.
 pub async fn send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
     match try_send(store, probe, parcel).await {
-        Err(TransferError::Store(error)) if error.may_be_of_one_object() => {
+        Err(TransferError::Store(error)) if error.may_concern_one_object() => {
             store.probe().await?;
             Err(of_this_object(parcel, error).into())
         }
@@ -258,12 +258,12 @@ async fn put(store: &dyn ObjectStore, parcel: &Parcel) -> Result<Stored, StoreEr
     if matches!(error.kind, StoreErrorKind::BadDigest) {
         return store.put(&parcel.key, &body, PutMode::Create).await;
     }
-    if !error.may_be_of_one_object() {
+    if !error.may_concern_one_object() {
         return Err(error);
     }
     store.probe().await?;
     match store.put(&parcel.key, &body, PutMode::Create).await {
-        Err(error) if error.may_be_of_one_object() => Err(of_this_object(parcel, error)),
+        Err(error) if error.may_concern_one_object() => Err(of_this_object(parcel, error)),
         other => other,
     }
 }

@@ -1,76 +1,60 @@
-//! The upload queue: told what happened and the tick, it answers what to do next.
+//! The upload queue: it receives what happened and the time, and answers what to do next.
 //!
 //! It is a cache of what the library knows and is never persisted: after a crash a scan fills it again.
 //! One gate stands before all uploads. While the store fails, it lets one try at a time through, each
-//! with another chunk; while a fact blocks it, it asks for a probe of the store and lets nothing through.
+//! with another chunk. While a fact blocks it, it asks for probes of the store and lets nothing through.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
-use bubbaloop_storage_schemas::{RecordingName, UnixNs};
+use bubbaloop_storage_schemas::RecordingName;
 
-pub use self::told::{Block, ChunkId, DeadLetter, Item, Limits, Next, Offered, Order, Outcome, Stage, Still};
-use self::tries::{Place, Try};
+pub use self::types::{Block, ChunkId, DeadLetter, Item, Limits, Next, Offered, Order, Outcome, ProbeFailure, Stage};
+use self::{
+    dead::DeadLetters,
+    entry::{Entry, Position},
+    gate::Gate,
+    record::StoreRecord,
+    waiting::Waiting,
+};
 use super::{Tick, backoff};
 
-mod told;
-mod tries;
+mod dead;
+mod entry;
+mod gate;
+mod record;
+mod types;
+mod waiting;
 
-/// How often a dead letter is tried again by itself.
+/// After how long a dead letter is tried again by itself.
 pub const DEAD_LETTER_RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much one success adds at most to the time in which the store is known to take chunks.
-const SERVED_STEP_MAX: Duration = Duration::from_secs(60);
-
-/// Local files that can't be read one after the other, after which it is taken for the machine's fault and not theirs:
-/// one at a time is tried then, as where the store fails.
-const UNREADABLE_MAX: u32 = 8;
-
-/// Chunks that are in the store and wait for their marks, of all recordings: after a crash each of them is asked for again.
+/// Chunks of all recordings that may be in the store and wait for their marks: after a crash each of them is looked up
+/// again.
 pub const ARRIVED_MAX: usize = 64;
 
-/// What a chunk counts at most of the link's room: of a larger one only some parts are on their way.
+/// The most that one chunk counts against the link's capacity: of a larger one only some parts are sent at once.
 const WEIGHT_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// Whether uploads go out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Gate {
-    /// They do.
-    Open,
-    /// The store fails: one try at a time, not before `until`.
-    Waiting { failures: u32, until: Tick },
-    /// A fact stops them: a probe at a time, not before `probe_at`.
-    Blocked { block: Block, probes: u32, probe_at: Tick, is_probing: bool },
-}
 
 /// The state machine. Each chunk is in at most one of waiting, in flight and dead.
 #[derive(Debug)]
 pub struct Queue {
     limits: Limits,
     gate: Gate,
-    /// The hours in which uploads may go are over: only what a person asked for is started.
-    is_window_closed: bool,
-    /// A chunk was turned away for want of room.
-    has_turned_away: bool,
-    /// Bytes that may be on their way at once; `None` while the link is not known.
-    room_bytes: Option<u64>,
-    era: u64,
-    order: BTreeMap<Place, ()>,
-    /// Chunks that fail while others go up, each until its own time.
-    later: BTreeMap<(Tick, ChunkId), ()>,
-    successes: u64,
-    waiting: HashMap<ChunkId, Try>,
-    in_flight: HashMap<ChunkId, Try>,
-    /// Of each recording how many chunks are on their way, or wait and can be read as far as is known.
+    record: StoreRecord,
+    waiting: Waiting,
+    in_flight: BTreeMap<ChunkId, Entry>,
+    dead: DeadLetters,
+    /// For each recording the number of chunks that are in flight, or wait and are not known to be unreadable.
     busy: HashMap<RecordingName, usize>,
-    dead: BTreeMap<ChunkId, DeadLetter>,
-    /// For how long the store was seen to take chunks: an outage does not count.
-    served: Duration,
-    last_success: Option<Tick>,
-    /// Tries since the last success that ended at a file that can't be read.
-    unreadable_in_a_row: u32,
+    /// It is outside the upload window: only what a person asked for is started.
+    is_window_closed: bool,
+    /// A chunk was rejected because the queue was full.
+    has_turned_away: bool,
+    /// Bytes that may be in flight at once; `None` while the link is not known.
+    room_bytes: Option<u64>,
 }
 
 impl Queue {
@@ -78,339 +62,285 @@ impl Queue {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            gate: Gate::Open,
+            gate: Gate::open(),
+            record: StoreRecord::default(),
+            waiting: Waiting::new(limits.order),
+            in_flight: BTreeMap::new(),
+            dead: DeadLetters::default(),
+            busy: HashMap::new(),
             is_window_closed: false,
             has_turned_away: false,
             room_bytes: None,
-            era: 0,
-            order: BTreeMap::new(),
-            later: BTreeMap::new(),
-            successes: 0,
-            waiting: HashMap::new(),
-            in_flight: HashMap::new(),
-            busy: HashMap::new(),
-            dead: BTreeMap::new(),
-            served: Duration::ZERO,
-            last_success: None,
-            unreadable_in_a_row: 0,
         }
     }
 
-    /// Returns how many chunks may be on their way at once.
+    /// Returns how many chunks may be in flight at once.
     pub const fn concurrency(&self) -> usize {
         self.limits.concurrency
     }
 
-    /// Takes a chunk in, unless it is here already. Idempotent. A full queue keeps those that go first.
+    /// Adds a chunk, unless it is here already. Idempotent. A full queue keeps the chunks that go first.
     pub fn offer(&mut self, item: Item) -> Offered {
         if self.stage(&item.id).is_some() {
             return Offered::Known;
         }
-        let entry = Try::first(item);
+        let entry = Entry::new(item);
         if self.waiting.len() >= self.limits.chunks_max {
-            let place = self.place(&entry);
             self.has_turned_away = true;
-            let Some((last, ())) = self.order.pop_last() else { return Offered::Full };
-            if last <= place {
-                self.order.insert(last, ());
+            let position = self.waiting.position_of(&entry);
+            let Some(last) = self.waiting.positions().next_back().filter(|last| **last > position) else {
                 return Offered::Full;
-            }
-            self.take(&last.id);
+            };
+            let last = last.id.clone();
+            self.take(&last);
         }
         self.wait(entry);
         Offered::Queued
     }
 
-    /// Tells, once, that what a full queue turned away may be offered again: half of it has drained.
+    /// Returns true, once, when what a full queue rejected may be offered again: half of the queue is free.
     pub fn wants_offers(&mut self) -> bool {
         let wants = self.has_turned_away && self.waiting.len() <= self.limits.chunks_max / 2;
         self.has_turned_away &= !wants;
         wants
     }
 
-    /// Takes in other settings. What waits is put into its new order; what is on its way stays so.
+    /// Changes the limits. Waiting chunks are put into the new order; those in flight are not affected.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
-        self.rearrange(|_| {});
+        self.waiting.rearrange(limits.order, |_| {});
     }
 
     /// Gives each waiting chunk a new rank.
     pub fn rank(&mut self, rank: impl Fn(&ChunkId) -> u32) {
-        self.rearrange(|item| item.rank = rank(&item.id));
+        self.waiting.rearrange(self.limits.order, |item| item.rank = rank(&item.id));
     }
 
-    fn rearrange(&mut self, change: impl Fn(&mut Item)) {
-        self.waiting.values_mut().for_each(|entry| change(&mut entry.item));
-        let is_later: HashSet<_> = self.later.keys().map(|(_, id)| id).collect();
-        let in_order = self.waiting.values().filter(|entry| !is_later.contains(&entry.item.id));
-        self.order = in_order.map(|entry| (self.place(entry), ())).collect();
-    }
-
-    /// Tells whether these are hours in which uploads may go; outside of them only what a person asked for is started.
-    pub fn set_window(&mut self, is_open: bool) {
+    /// Sets whether the upload window is open. Outside of it only what a person asked for is started.
+    pub const fn set_window(&mut self, is_open: bool) {
         self.is_window_closed = !is_open;
     }
 
-    /// Tells how many bytes the link takes at once. One chunk may always go, and so may one that goes before all that are
-    /// on their way, so that a large one holds up nothing that is wanted more.
-    pub fn set_room(&mut self, room_bytes: Option<u64>) {
+    /// Sets how many bytes the link carries at once. One chunk may always start, and so may one that precedes all that are
+    /// in flight, so that a large one does not delay a more wanted one.
+    pub const fn set_room(&mut self, room_bytes: Option<u64>) {
         self.room_bytes = room_bytes;
     }
 
     fn has_room(&self) -> bool {
-        let (Some(room), Some((place, ()))) = (self.room_bytes, self.order.first_key_value()) else { return true };
+        let (Some(room), Some(first)) = (self.room_bytes, self.waiting.positions().next()) else { return true };
         let weight = |item: &Item| item.size_bytes.min(WEIGHT_BYTES_MAX);
-        let size_bytes = self.waiting.get(&place.id).map_or(0, |entry| weight(&entry.item));
-        let on_its_way: u64 = self.on_their_way().map(|entry| weight(&entry.item)).sum();
-        let goes_before = |entry: &Try| (place.is_not_urgent, place.rank) < (!entry.is_urgent, entry.item.rank);
-        on_its_way + size_bytes <= room || self.on_their_way().all(goes_before)
+        let size_bytes = self.waiting.get(&first.id).map_or(0, |entry| weight(&entry.item));
+        let sending: u64 = self.sending().map(|entry| weight(&entry.item)).sum();
+        let precedes = |entry: &Entry| (first.is_not_urgent, first.rank) < (!entry.is_urgent, entry.item.rank);
+        sending + size_bytes <= room || self.sending().all(precedes)
     }
 
-    /// Those of which something is still to be sent.
-    fn on_their_way(&self) -> impl Iterator<Item = &Try> {
+    /// Returns the chunks in flight of which bytes are still to be sent.
+    fn sending(&self) -> impl Iterator<Item = &Entry> {
         self.in_flight.values().filter(|entry| !entry.has_arrived)
     }
 
-    /// Tells whether so many are on their way already that no further one may be. Where the store fails, one counts until
-    /// all is done with it.
+    /// Returns whether no further chunk may start. While the store fails, one counts until its mark is written.
     fn is_full(&self) -> bool {
-        match self.gate {
-            Gate::Waiting { .. } => !self.in_flight.is_empty(),
-            Gate::Open | Gate::Blocked { .. } => {
-                self.on_their_way().count() >= self.limits.concurrency
-                    || self.in_flight.len() >= self.limits.concurrency + ARRIVED_MAX
-            }
+        if self.gate.is_waiting() {
+            return !self.in_flight.is_empty();
         }
+        self.sending().count() >= self.limits.concurrency
+            || self.in_flight.len() >= self.limits.concurrency + ARRIVED_MAX
     }
 
-    /// Tells whether anything waits that may be started in these hours.
+    /// Returns whether any waiting chunk may be started at this hour.
     fn has_startable(&self) -> bool {
-        self.order.first_key_value().is_some_and(|(place, ())| !self.is_window_closed || !place.is_not_urgent)
+        self.waiting.positions().next().is_some_and(|first| !self.is_window_closed || !first.is_not_urgent)
     }
 
-    /// Takes in a chunk that an earlier run gave up, unless it is here already.
+    /// Adds a chunk that an earlier run gave up, unless it is here already.
     pub fn restore(&mut self, letter: DeadLetter) {
         if self.stage(&letter.item.id).is_none() {
-            self.dead.insert(letter.item.id.clone(), letter);
+            self.dead.insert(letter);
         }
     }
 
-    /// Lets the chunks of a recording (of all, without one) go first, its dead letters and those on their way too.
-    pub fn urge(&mut self, recording: Option<&RecordingName>) {
-        let is_meant = |id: &ChunkId| recording.is_none_or(|recording| *recording == id.recording);
-        let dead: Vec<_> = self.dead.keys().filter(|id| is_meant(id)).cloned().collect();
-        for id in dead {
+    /// Lets the chunks of a recording go first, its dead letters and those in flight included.
+    pub fn prioritize(&mut self, recording: &RecordingName) {
+        for id in self.dead.ids_of(recording) {
             if let Some(letter) = self.dead.remove(&id) {
-                self.wait(Try { is_urgent: true, ..Try::first(letter.item) });
+                self.wait(Entry { is_urgent: true, ..Entry::new(letter.item) });
             }
         }
-        let waiting: Vec<_> = self.waiting.keys().filter(|id| is_meant(id)).cloned().collect();
-        for id in waiting {
+        for id in self.waiting.ids_of(recording) {
             if let Some(mut entry) = self.take(&id) {
-                self.order.remove(&self.place(&entry));
-                self.later.retain(|(_, later), ()| *later != entry.item.id);
-                // Why it failed before is no answer to who asks now.
-                entry.forget_reading();
-                self.wait(Try { is_urgent: true, ..entry });
+                // A person who asks wants another try, not the reason of the last failure.
+                entry.clear_unreadable();
+                self.wait(Entry { is_urgent: true, ..entry });
             }
         }
-        // What is on its way goes on then, whatever the hour.
-        self.in_flight.values_mut().filter(|entry| is_meant(&entry.item.id)).for_each(|entry| entry.is_urgent = true);
+        // Those in flight may continue at any hour.
+        let in_flight = self.in_flight.values_mut().filter(|entry| entry.item.id.recording == *recording);
+        in_flight.for_each(|entry| entry.is_urgent = true);
     }
 
-    /// Forgets a chunk that waits or was given up; one that is on its way is settled by its outcome.
+    /// Removes a chunk that waits or was given up. One in flight stays until its outcome is reported.
     pub fn forget(&mut self, id: &ChunkId) {
-        if let Some(entry) = self.take(id) {
-            self.order.remove(&self.place(&entry));
-            self.later.retain(|(_, later), ()| later != id);
-        }
+        self.take(id);
         self.dead.remove(id);
     }
 
-    /// Returns what to do next. Asked again at the same tick it may name further chunks, until
-    /// `concurrency` are on their way. Never blocks and never reads a clock.
+    /// Returns what to do next. Called again with the same time it may name further chunks, until
+    /// `concurrency` are in flight. Never blocks and never reads a clock.
     pub fn next(&mut self, now: Tick) -> Next {
         self.revive(now);
-        match &mut self.gate {
-            Gate::Blocked { is_probing: true, .. } => return Next::Idle,
-            Gate::Blocked { probe_at, .. } if now < *probe_at => return Next::WaitUntil(*probe_at),
-            Gate::Blocked { is_probing, .. } => {
-                *is_probing = true;
-                return Next::Probe;
-            }
-            Gate::Waiting { until, .. } if now < *until && !self.order.is_empty() => return Next::WaitUntil(*until),
-            Gate::Open | Gate::Waiting { .. } => {}
+        if let Some(demand) = self.gate.demand(self.waiting.positions().next().is_some(), now) {
+            return demand;
         }
         if self.is_full() || !self.has_room() {
             return Next::Idle;
         }
-        let Some(place) = self.pop() else { return self.idle() };
-        let Some(mut entry) = self.take(&place.id) else { return self.idle() };
-        entry.begin(self.era);
+        let chosen = self.choose().map(|position| position.id.clone());
+        let Some(mut entry) = chosen.and_then(|id| self.take(&id)) else { return self.idle() };
+        entry.begin(self.gate.era());
         let next = Next::Start { item: entry.item.clone(), attempt: entry.attempts };
-        self.count_busy(&place.id.recording);
-        self.in_flight.insert(place.id, entry);
+        self.count_busy(&entry.item.id.recording);
+        self.in_flight.insert(entry.item.id.clone(), entry);
         next
     }
 
-    /// Takes in that the store has all of a chunk that is on its way: the next one may go while its mark is written. An id
-    /// that is not on its way is passed over.
+    /// Notes that the store has all of a chunk in flight: the next one may start while its mark is written. Ignores an id
+    /// that is not in flight.
     pub fn arrived(&mut self, id: &ChunkId) {
         if let Some(entry) = self.in_flight.get_mut(id) {
             entry.has_arrived = true;
         }
     }
 
-    /// Returns the chunks of which only the marks are to be written.
+    /// Returns the chunks of which only the marks are still to be written.
     pub fn arrivals(&self) -> impl Iterator<Item = &ChunkId> {
         self.in_flight.values().filter(|entry| entry.has_arrived).map(|entry| &entry.item.id)
     }
 
-    /// Tells whether anything is on its way of which more than the mark is to be waited for.
+    /// Returns whether bytes of any chunk are still to be sent.
     pub fn is_sending(&self) -> bool {
-        self.in_flight.values().any(|entry| !entry.has_arrived)
+        self.sending().next().is_some()
     }
 
-    /// Tells how a started try ended. `jitter` is from 0 to 1. An id that is not on its way is passed over.
+    /// Notes how a try ended. `jitter` is from 0 to 1. Ignores an id that is not in flight.
     pub fn finish(&mut self, id: &ChunkId, outcome: Outcome, now: Tick, jitter: f64) {
         let Some(mut entry) = self.in_flight.remove(id) else { return };
         self.uncount_busy(&id.recording);
         match outcome {
             Outcome::Settled => self.succeeded(now),
-            Outcome::Dead(reason) => self.bury(entry, reason, now),
+            Outcome::Dead(reason) => self.give_up(entry, reason, now),
             Outcome::Blocked(block) => {
                 entry.was_read();
                 self.wait(entry);
-                self.block(block, now);
+                self.gate.block(block, now);
             }
             Outcome::Halted => {
                 entry.was_read();
                 entry.attempts = entry.attempts.saturating_sub(1);
                 self.wait(entry);
             }
-            Outcome::Unreadable(message) => self.not_read(entry, message, now, jitter),
-            Outcome::Retry { after, message } => {
-                let is_of_this_era = entry.era == self.era;
-                entry.was_read();
-                let has_progressed = entry.has_progressed;
-                let trouble = entry.trouble();
-                if has_progressed {
-                    // The link carries something, and what it carried stays: it is worth another try at once.
-                    (trouble.failing_since, trouble.strikes) = (None, 0);
-                    if let (true, Gate::Waiting { failures, .. }) = (is_of_this_era, &mut self.gate) {
-                        *failures = 0;
-                    }
-                }
-                let since = *trouble.failing_since.get_or_insert(self.served);
-                if self.served.saturating_sub(since) > self.limits.give_up_after {
-                    self.bury(entry, message, now);
-                    return;
-                }
-                let is_its_own = trouble.failed_after.replace(self.successes).is_some_and(|then| then < self.successes);
-                if is_its_own {
-                    self.strike(entry, after, now, jitter);
-                    return;
-                }
-                self.wait(entry);
-                if is_of_this_era {
-                    self.failed(after, now, jitter);
-                }
-            }
+            Outcome::Unreadable(message) => self.could_not_read(entry, message, now, jitter),
+            Outcome::Retry { after, message } => self.retry(entry, after, message, now, jitter),
         }
     }
 
-    /// Takes in that a part of a chunk that is on its way arrived. An id that is not on its way is passed over.
+    /// Handles a try that failed and may succeed later.
+    fn retry(&mut self, mut entry: Entry, after: Option<Duration>, message: String, now: Tick, jitter: f64) {
+        let is_of_this_era = entry.era == self.gate.era();
+        entry.was_read();
+        let has_progressed = entry.has_progressed;
+        let (served, successes) = (self.record.served(), self.record.successes());
+        let failures = entry.failures_mut();
+        if has_progressed {
+            // The link carries something, and what arrived is kept: another try at once is worth it.
+            (failures.failing_since, failures.strikes) = (None, 0);
+            if is_of_this_era {
+                self.gate.reset_failures();
+            }
+        }
+        let since = *failures.failing_since.get_or_insert(served);
+        if served.saturating_sub(since) > self.limits.give_up_after {
+            self.give_up(entry, message, now);
+            return;
+        }
+        let is_its_own = failures.failed_after.replace(successes).is_some_and(|then| then < successes);
+        if is_its_own {
+            self.strike(entry, after, now, jitter);
+            return;
+        }
+        self.wait(entry);
+        if is_of_this_era {
+            self.gate.failed(after, now, jitter);
+        }
+    }
+
+    /// Notes that a part of a chunk in flight arrived. Ignores an id that is not in flight.
     pub fn progressed(&mut self, id: &ChunkId) {
         if let Some(entry) = self.in_flight.get_mut(id) {
             entry.has_progressed = true;
         }
     }
 
-    /// Tells whether a request that is no chunk's may go out: the one gate stands before it too, and chunks go first.
+    /// Returns whether a request that is not for a chunk may go out: the same gate stands before it, and chunks go first.
     pub fn admits_other(&self, now: Tick) -> bool {
-        match &self.gate {
-            Gate::Open => true,
-            Gate::Waiting { until, .. } => now >= *until && self.in_flight.is_empty() && !self.has_startable(),
-            Gate::Blocked { .. } => false,
+        if self.gate.is_waiting() {
+            return self.opens_at().is_some_and(|until| now >= until)
+                && self.in_flight.is_empty()
+                && !self.has_startable();
         }
+        self.gate.is_open()
     }
 
-    /// Returns from when on requests may go out; `None` while a fact stops them.
+    /// Returns the earliest time of a request; `None` while a fact stops them.
     pub fn opens_at(&self) -> Option<Tick> {
-        match &self.gate {
-            Gate::Open => Some(Tick::default()),
-            Gate::Waiting { until, .. } => Some(*until),
-            Gate::Blocked { .. } => None,
-        }
+        self.gate.opens_at()
     }
 
-    /// Tells how a request that is no chunk's ended, so that the gate learns from it as from a chunk's.
+    /// Notes how a request that is not for a chunk ended, so that the gate learns from it as from a chunk's.
     pub fn finish_other(&mut self, outcome: &Outcome, now: Tick, jitter: f64) {
         match outcome {
             Outcome::Settled => self.succeeded(now),
             Outcome::Dead(_) | Outcome::Unreadable(_) | Outcome::Halted => {}
             Outcome::Blocked(block) => {
-                self.block(block.clone(), now);
+                self.gate.block(block.clone(), now);
             }
-            Outcome::Retry { after, .. } => self.failed(*after, now, jitter),
+            Outcome::Retry { after, .. } => self.gate.failed(*after, now, jitter),
         }
     }
 
-    /// Stops all uploads because of a fact, until a probe finds it ended. Returns whether the reason is new.
+    /// Stops all uploads because of a fact, until a probe finds that it has ended. Returns whether the fact is new.
     pub fn block(&mut self, block: Block, now: Tick) -> bool {
-        let probes = match &self.gate {
-            Gate::Blocked { block: earlier, .. } if *earlier == block => return false,
-            Gate::Blocked { .. } | Gate::Open | Gate::Waiting { .. } => 0,
-        };
-        self.era += 1;
-        self.gate = Gate::Blocked { block, probes, probe_at: probe_at(probes, now), is_probing: false };
-        true
+        self.gate.block(block, now)
     }
 
-    /// Tells what a probe found: nothing wrong, or what still stops uploads. Without an answer the fact is taken to last.
-    pub fn probed(&mut self, found: Result<(), Still>, now: Tick) {
-        let Gate::Blocked { block, probes, probe_at: at, is_probing } = &mut self.gate else { return };
-        match found {
-            Ok(()) => {
-                self.era += 1;
-                self.gate = Gate::Open;
-            }
-            Err(still) => {
-                let after = match still {
-                    Still::Blocked(found) => {
-                        *block = found;
-                        None
-                    }
-                    Still::Unanswered { after } => after,
-                };
-                *probes = probes.saturating_add(1);
-                *at = probe_at(*probes, now).max(now.after(after.unwrap_or_default()));
-                *is_probing = false;
-            }
-        }
+    /// Notes the result of a probe: nothing is wrong, or what still stops uploads. Without an answer the fact is assumed to
+    /// last.
+    pub fn probed(&mut self, found: Result<(), ProbeFailure>, now: Tick) {
+        self.gate.probed(found, now);
     }
 
     /// Returns the fact that stops uploads, if one does.
-    pub fn blocked(&self) -> Option<&Block> {
-        match &self.gate {
-            Gate::Blocked { block, .. } => Some(block),
-            Gate::Open | Gate::Waiting { .. } => None,
-        }
+    pub const fn blocked(&self) -> Option<&Block> {
+        self.gate.blocked()
     }
 
-    /// Returns when the next try or probe is due, where one waits for a time.
+    /// Returns when the next try or probe is due, if one waits for a time.
     pub fn next_try_at(&self) -> Option<Tick> {
-        match &self.gate {
-            Gate::Open if self.order.is_empty() => self.later.first_key_value().map(|((until, _), ())| *until),
-            Gate::Open => None,
-            Gate::Waiting { until, .. } => (!self.waiting.is_empty()).then_some(*until),
-            Gate::Blocked { probe_at, .. } => Some(*probe_at),
+        if self.gate.blocked().is_some() {
+            return self.gate.probe_at();
         }
+        if self.gate.is_waiting() {
+            return self.opens_at().filter(|_| self.waiting.len() > 0);
+        }
+        let is_any_in_order = self.waiting.positions().next().is_some();
+        if is_any_in_order { None } else { self.waiting.next_delay_end() }
     }
 
-    /// Returns where a chunk is.
+    /// Returns where a chunk is; `None` if it is not here.
     pub fn stage(&self, id: &ChunkId) -> Option<Stage<'_>> {
-        if self.waiting.contains_key(id) {
+        if self.waiting.get(id).is_some() {
             Some(Stage::Waiting)
         } else if self.in_flight.contains_key(id) {
             Some(Stage::InFlight)
@@ -419,24 +349,24 @@ impl Queue {
         }
     }
 
-    /// Returns why the file of a chunk that waits could not be read, where its last try ended so.
+    /// Returns why the file of a waiting chunk could not be read in its last try.
     pub fn unreadable(&self, id: &ChunkId) -> Option<&str> {
         self.waiting.get(id)?.unreadable()
     }
 
-    /// Tells whether chunks of a recording are on their way, or wait and can be read as far as is known.
+    /// Returns whether chunks of a recording are in flight, or wait and are not known to be unreadable.
     pub fn is_busy(&self, recording: &RecordingName) -> bool {
         self.busy.contains_key(recording)
     }
 
-    /// Tells whether a chunk that is on its way would be started in these hours.
+    /// Returns whether a chunk in flight may send further parts at this hour.
     pub fn may_go_on(&self, id: &ChunkId) -> bool {
         !self.is_window_closed || self.in_flight.get(id).is_some_and(|entry| entry.is_urgent)
     }
 
-    /// Tells whether nothing waits and nothing is on its way.
+    /// Returns whether nothing waits and nothing is in flight.
     pub fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
+        self.waiting.len() == 0 && self.in_flight.is_empty()
     }
 
     /// Returns how many chunks wait.
@@ -444,50 +374,32 @@ impl Queue {
         self.waiting.len()
     }
 
-    /// Returns the chunks that are on their way, or of which the mark is being written.
+    /// Returns the chunks that are being sent, and those of which the mark is being written.
     pub fn in_flight(&self) -> impl ExactSizeIterator<Item = &Item> {
         self.in_flight.values().map(|entry| &entry.item)
     }
 
-    /// Returns what became of a chunk that was given up.
+    /// Returns a chunk that was given up.
     pub fn dead_letter(&self, id: &ChunkId) -> Option<&DeadLetter> {
         self.dead.get(id)
     }
 
     /// Returns the chunks that were given up.
     pub fn dead_letters(&self) -> impl ExactSizeIterator<Item = &DeadLetter> {
-        self.dead.values()
+        self.dead.iter()
     }
 
-    fn place(&self, entry: &Try) -> Place {
-        let Item { finalized_at_ns, rank, .. } = entry.item;
-        let age = match self.limits.order {
-            Order::Oldest => finalized_at_ns,
-            Order::Newest => UnixNs::MAX - finalized_at_ns,
-        };
-        Place { is_not_urgent: !entry.is_urgent, attempts: entry.attempts, rank, age, id: entry.item.id.clone() }
-    }
-
-    fn wait(&mut self, entry: Try) {
-        self.order.insert(self.place(&entry), ());
-        self.keep(entry);
-    }
-
-    /// Keeps a chunk among those that wait.
-    fn keep(&mut self, entry: Try) {
+    /// Puts a chunk among those that wait.
+    fn wait(&mut self, entry: Entry) {
         if entry.unreadable().is_none() {
             self.count_busy(&entry.item.id.recording);
         }
-        self.waiting.insert(entry.item.id.clone(), entry);
+        self.waiting.insert(entry);
     }
 
     /// Takes a chunk from those that wait.
-    fn take(&mut self, id: &ChunkId) -> Option<Try> {
+    fn take(&mut self, id: &ChunkId) -> Option<Entry> {
         let entry = self.waiting.remove(id)?;
-        // A backlog of many thousand chunks leaves no empty room behind.
-        if self.waiting.len() < self.waiting.capacity() / 8 {
-            self.waiting.shrink_to(2 * self.waiting.len());
-        }
         if entry.unreadable().is_none() {
             self.uncount_busy(&id.recording);
         }
@@ -509,115 +421,65 @@ impl Queue {
         }
     }
 
-    /// Takes the next chunk: the first of those that failed least. While the store fails, every other try is the newest
-    /// of them, so that chunks with a fault of their own hold up no sound one.
-    fn pop(&mut self) -> Option<Place> {
-        let (first, ()) = self.order.first_key_value().filter(|_| self.has_startable())?;
-        let place = match &self.gate {
-            Gate::Waiting { failures, .. } if failures % 2 == 0 => {
-                let is_alike =
-                    |place: &&Place| (place.is_not_urgent, place.attempts) == (first.is_not_urgent, first.attempts);
-                self.order.keys().take_while(is_alike).last().unwrap_or(first).clone()
-            }
-            Gate::Open | Gate::Waiting { .. } | Gate::Blocked { .. } => first.clone(),
-        };
-        self.order.remove(&place);
-        Some(place)
+    /// Chooses the next chunk: the first of those that failed least. While the store fails, every other try is the last of
+    /// them, so that chunks with a fault of their own delay no sound one.
+    fn choose(&self) -> Option<&Position> {
+        let first = self.waiting.positions().next().filter(|_| self.has_startable())?;
+        if !self.gate.is_waiting() || !self.gate.failures().is_multiple_of(2) {
+            return Some(first);
+        }
+        let is_alike =
+            |other: &&Position| (other.is_not_urgent, other.attempts) == (first.is_not_urgent, first.attempts);
+        self.waiting.positions().take_while(is_alike).last()
     }
 
-    /// Lets a chunk wait for a time of its own. It counts as waiting.
-    fn put_off(&mut self, entry: Try, until: Tick) {
-        self.later.insert((until, entry.item.id.clone()), ());
-        self.keep(entry);
+    /// Delays a chunk that has a fault of its own.
+    fn strike(&mut self, mut entry: Entry, after: Option<Duration>, now: Tick, jitter: f64) {
+        let failures = entry.failures_mut();
+        failures.strikes = failures.strikes.saturating_add(1);
+        let wait = backoff::delay(failures.strikes.saturating_add(1), jitter).max(after.unwrap_or_default());
+        failures.delayed_until = Some(now.after(wait));
+        self.wait(entry);
     }
 
-    /// Puts a chunk off that has a fault of its own.
-    fn strike(&mut self, mut entry: Try, after: Option<Duration>, now: Tick, jitter: f64) {
-        let trouble = entry.trouble();
-        trouble.strikes = trouble.strikes.saturating_add(1);
-        let wait = backoff::delay(trouble.strikes.saturating_add(1), jitter).max(after.unwrap_or_default());
-        self.put_off(entry, now.after(wait));
-    }
-
-    /// Takes in that a chunk's file could not be read: it is put off, and given up only when that lasts.
-    fn not_read(&mut self, mut entry: Try, message: String, now: Tick, jitter: f64) {
-        let since = *entry.trouble().unreadable_since.get_or_insert(now);
+    /// Handles a chunk whose file could not be read: it is delayed, and given up only when that lasts.
+    fn could_not_read(&mut self, mut entry: Entry, message: String, now: Tick, jitter: f64) {
+        let failures = entry.failures_mut();
+        let since = *failures.unreadable_since.get_or_insert(now);
         if now.since(since) > self.limits.give_up_after {
-            self.bury(entry, message, now);
+            self.give_up(entry, message, now);
             return;
         }
-        entry.trouble().unreadable = Some(message);
-        let is_of_this_era = entry.era == self.era;
+        failures.unreadable = Some(message);
+        let is_of_this_era = entry.era == self.gate.era();
         self.strike(entry, None, now, jitter);
-        self.unreadable_in_a_row = self.unreadable_in_a_row.saturating_add(1);
-        if is_of_this_era && self.unreadable_in_a_row > UNREADABLE_MAX {
-            self.failed(None, now, jitter);
+        if self.record.could_not_read() && is_of_this_era {
+            self.gate.failed(None, now, jitter);
         }
     }
 
-    fn bury(&mut self, entry: Try, reason: String, now: Tick) {
+    fn give_up(&mut self, entry: Entry, reason: String, now: Tick) {
         let retry_at = now.after(DEAD_LETTER_RETRY);
-        let letter = DeadLetter { item: entry.item, reason, attempts: entry.attempts, retry_at };
-        self.dead.insert(letter.item.id.clone(), letter);
+        self.dead.insert(DeadLetter { item: entry.item, reason, attempts: entry.attempts, retry_at });
     }
 
-    /// Lets dead letters wait again a day after their last try, and chunks whose own time has come.
+    /// Puts chunks in order whose delay has ended, and dead letters a day after their last try.
     fn revive(&mut self, now: Tick) {
-        while let Some(((until, id), ())) = self.later.first_key_value() {
-            if *until > now {
-                break;
-            }
-            let id = id.clone();
-            self.later.pop_first();
-            if let Some(entry) = self.waiting.get(&id) {
-                self.order.insert(self.place(entry), ());
-            }
-        }
-        let is_due = |letter: &DeadLetter| now >= letter.retry_at;
-        let due: Vec<_> =
-            self.dead.values().filter(|letter| is_due(letter)).map(|letter| letter.item.id.clone()).collect();
-        for id in due {
-            if let Some(letter) = self.dead.remove(&id) {
-                self.wait(Try { attempts: letter.attempts, ..Try::first(letter.item) });
-            }
+        self.waiting.end_delays(now);
+        while let Some(letter) = self.dead.pop_due(now) {
+            self.wait(Entry { attempts: letter.attempts, ..Entry::new(letter.item) });
         }
     }
 
     fn succeeded(&mut self, now: Tick) {
-        self.successes += 1;
-        self.unreadable_in_a_row = 0;
-        if let Some(last) = self.last_success.replace(now) {
-            self.served += now.since(last).min(SERVED_STEP_MAX);
-        }
-        if matches!(self.gate, Gate::Waiting { .. }) {
-            self.era += 1;
-            self.gate = Gate::Open;
-        }
-    }
-
-    fn failed(&mut self, after: Option<Duration>, now: Tick, jitter: f64) {
-        let failures = match &self.gate {
-            Gate::Open => 1,
-            Gate::Waiting { failures, .. } => failures.saturating_add(1),
-            Gate::Blocked { .. } => return,
-        };
-        let wait = backoff::delay(failures, jitter).max(after.unwrap_or_default());
-        self.era += 1;
-        self.gate = Gate::Waiting { failures, until: now.after(wait) };
+        self.record.succeeded(now);
+        self.gate.succeeded();
     }
 
     fn idle(&self) -> Next {
-        let later = self.later.first_key_value().map(|((until, _), ())| *until);
-        match self.dead.values().map(|letter| letter.retry_at).chain(later).min() {
-            Some(tick) => Next::WaitUntil(tick),
-            None => Next::Idle,
-        }
+        let next = self.waiting.next_delay_end().into_iter().chain(self.dead.next_retry_at()).min();
+        next.map_or(Next::Idle, Next::WaitUntil)
     }
-}
-
-/// A probe costs little, so the first ones come sooner than the 60 seconds of a fact that lasts.
-fn probe_at(probes: u32, now: Tick) -> Tick {
-    now.after(backoff::delay(probes.saturating_add(2), 1.0))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use bubbaloop_storage_schemas::MachineId;
+use bubbaloop_storage_schemas::{BlockReason, MachineId};
 
 use super::compose::{Faults, Who, remote_store};
 use crate::{
@@ -24,15 +24,20 @@ pub fn own_machine(home: &Path, config: &Config) -> Option<MachineId> {
 /// # Errors
 /// There is none, or its settings are wrong.
 pub async fn store(config: &Config, machine: &MachineId) -> Result<Arc<dyn ObjectStore>, Block> {
-    let block = |reason: &str, hint: String| Block { reason: reason.into(), hint };
+    let block = |reason, hint: String| Block::new(reason, hint);
     match &config.settings.store {
-        StoreSettings::Unset => Err(block("no_store", "set backend in [storage] of config.toml, or with --set".into())),
+        StoreSettings::Unset => {
+            Err(block(BlockReason::NoStore, "set backend in [storage] of config.toml, or with --set".into()))
+        }
         StoreSettings::Invalid(invalid) => Err(invalid.clone()),
         StoreSettings::Local { path } => {
             let store = LocalStore::new(&**path);
             match store.read_mark() {
                 Some(_) => Ok(Arc::new(store)),
-                None => Err(block("local_path_missing", format!("{} holds no store: is it mounted?", path.display()))),
+                None => Err(block(
+                    BlockReason::LocalPathMissing,
+                    format!("{} holds no store: is it mounted?", path.display()),
+                )),
             }
         }
         StoreSettings::Remote(remote) => {
@@ -41,7 +46,7 @@ pub async fn store(config: &Config, machine: &MachineId) -> Result<Arc<dyn Objec
             let who = Who { machine_id: machine, listed: &config.listed, clock: &clock, throttle: &throttle };
             match remote_store(remote, &who, &mut Faults::default()).await {
                 Ok(store) => Ok(store.port),
-                Err(reason) => Err(block("config", format!("{reason}: mend the store's settings"))),
+                Err(reason) => Err(block(BlockReason::Config, format!("{reason}: mend the store's settings"))),
             }
         }
     }

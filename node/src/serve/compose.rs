@@ -2,7 +2,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use bubbaloop_storage_schemas::{Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX, reply::Setting};
+use bubbaloop_storage_schemas::{
+    BlockReason, Digest, MachineId, journal::StoreId, limits::QUEUE_CHUNKS_MAX, reply::Setting,
+};
 
 use super::access;
 use crate::{
@@ -92,7 +94,7 @@ fn local_store(home: &Path, path: &Path, throttle: &Arc<Throttle>) -> Result<Sto
         (Err(error), None) => {
             return Err(match error.kind {
                 StoreErrorKind::Blocked(block) => block,
-                _ => Block { reason: "unreachable".into(), hint: error.message },
+                _ => Block::new(BlockReason::Unreachable, error.message),
             });
         }
     };
@@ -115,7 +117,7 @@ fn local_store(home: &Path, path: &Path, throttle: &Arc<Throttle>) -> Result<Sto
 
 /// Makes the store that the settings name. What is wrong with them is told, and then no store is there.
 async fn store(home: &Path, settings: &StoreSettings, who: &Who<'_>, faults: &mut Faults) -> Store {
-    let unset = |reason: &str, hint: String| Arc::new(UnsetStore(Block { reason: reason.into(), hint }));
+    let unset = |reason, hint: String| Arc::new(UnsetStore(Block::new(reason, hint)));
     match settings {
         StoreSettings::Local { path } => match local_store(home, path, who.throttle) {
             Ok(store) => store,
@@ -128,7 +130,7 @@ async fn store(home: &Path, settings: &StoreSettings, who: &Who<'_>, faults: &mu
         },
         StoreSettings::Unset => {
             let hint = "set backend in [storage] of config.toml; until then nothing is uploaded and nothing is safe";
-            Store { port: unset("no_store", hint.into()), id: "none".into(), setup: Setup::default() }
+            Store { port: unset(BlockReason::NoStore, hint.into()), id: "none".into(), setup: Setup::default() }
         }
         StoreSettings::Invalid(block) => {
             Store { port: Arc::new(UnsetStore(block.clone())), id: "none".into(), setup: Setup::default() }
@@ -137,7 +139,7 @@ async fn store(home: &Path, settings: &StoreSettings, who: &Who<'_>, faults: &mu
             Ok(store) => store,
             Err(reason) => {
                 let hint = format!("{reason}: mend the store's settings");
-                Store { port: unset("config", hint), id: "none".into(), setup: Setup::default() }
+                Store { port: unset(BlockReason::Config, hint), id: "none".into(), setup: Setup::default() }
             }
         },
     }

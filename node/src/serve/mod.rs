@@ -3,8 +3,8 @@
 pub mod access;
 mod admin;
 mod compose;
+pub mod external;
 pub mod offline;
-pub mod outside;
 
 use std::{
     future::pending,

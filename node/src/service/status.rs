@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bubbaloop_storage_schemas::{
-    Timestamp, UnixNs, Verb,
+    BlockReason, Timestamp, UnixNs, Verb,
     error::Refusal,
     params::Params,
     reply::{Blocked, ChunkLocal, LibraryStatus, Proof, QueueStatus, Reply, StatusReply, StoreStatus},
@@ -149,20 +149,20 @@ impl Service {
         let folder = self.setup.recordings.display();
         let (reason, hint) = match away {
             Away::Unreadable(error) => (
-                "recordings_unreadable",
+                BlockReason::RecordingsUnreadable,
                 format!(
                     "the folder of recordings {folder} can't be read: {error}; mount or make it, or set recordings_dir"
                 ),
             ),
             Away::Changed => (
-                "recordings_changed",
+                BlockReason::RecordingsChanged,
                 format!(
                     "another folder stands at {folder} than the one that held the recordings: mount its disk; if this one \
                      is to take its place, make the empty file {folder}/{MARK_FILE}; what is there goes up meanwhile"
                 ),
             ),
         };
-        Blocked { reason: reason.into(), since_ns, hint }
+        Blocked { reason, since_ns, hint }
     }
 
     /// Tells whether the store is on the library's own disk; `None` while that is not known.

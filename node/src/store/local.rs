@@ -26,7 +26,7 @@ use std::{
 
 use async_trait::async_trait;
 use bubbaloop_storage_schemas::{
-    Digest,
+    BlockReason, Digest,
     keys::ObjectKey,
     limits::{BLOCK_BYTES, STORE_FOLDERS_MAX},
     reply::{Probe, Rights},
@@ -37,8 +37,7 @@ use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
 
 use super::{
-    ACCESS_DENIED, Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored,
-    throttle::Throttle,
+    Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored, throttle::Throttle,
 };
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
@@ -192,7 +191,7 @@ impl LocalStore {
             "mount the disk that belongs at {root}; if what is there now is to be a new store, make the folder \
              {root}/.bubbaloop"
         );
-        StoreError::new(StoreErrorKind::Blocked(Block { reason: "local_path_changed".into(), hint }), message)
+        StoreError::new(StoreErrorKind::Blocked(Block::new(BlockReason::LocalPathChanged, hint)), message)
     }
 
     /// Returns the file system that the folder is on; `None` while it is not there.
@@ -211,20 +210,22 @@ impl LocalStore {
     fn missing(&self) -> StoreError {
         let message = format!("the store's folder {} is not there", self.root.display());
         let hint = format!("mount or make {}, or set local_path to another folder", self.root.display());
-        StoreError::new(StoreErrorKind::Blocked(Block { reason: "local_path_missing".into(), hint }), message)
+        StoreError::new(StoreErrorKind::Blocked(Block::new(BlockReason::LocalPathMissing, hint)), message)
     }
 
     /// The one table from the system's errors to what they mean.
     fn failed(&self, doing: &str, error: &io::Error) -> StoreError {
         let message = format!("can't {doing}: {error}");
-        let block = |reason: &str, hint: String| StoreErrorKind::Blocked(Block { reason: reason.into(), hint });
+        let block = |reason, hint: String| StoreErrorKind::Blocked(Block::new(reason, hint));
         let root = self.root.display();
         let kind = match error.kind() {
             io::ErrorKind::NotFound if !self.root.is_dir() => return self.missing(),
-            io::ErrorKind::PermissionDenied => block(ACCESS_DENIED, format!("make {root} writable for the node")),
-            io::ErrorKind::ReadOnlyFilesystem => block(ACCESS_DENIED, format!("mount {root} for writing")),
+            io::ErrorKind::PermissionDenied => {
+                block(BlockReason::AccessDenied, format!("make {root} writable for the node"))
+            }
+            io::ErrorKind::ReadOnlyFilesystem => block(BlockReason::AccessDenied, format!("mount {root} for writing")),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                block("store_full", format!("make room on the disk of {root}"))
+                block(BlockReason::StoreFull, format!("make room on the disk of {root}"))
             }
             io::ErrorKind::AlreadyExists => StoreErrorKind::AlreadyExists,
             io::ErrorKind::NotADirectory

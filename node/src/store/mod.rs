@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, ops::Range, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-use bubbaloop_storage_schemas::{Digest, keys::ObjectKey, reply::Probe};
+use bubbaloop_storage_schemas::{BlockReason, Digest, keys::ObjectKey, reply::Probe};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -26,13 +26,6 @@ pub mod unset;
 
 /// The folder of a machine where a store is found out about: the name of no recording.
 pub const PROBE_FOLDER: &str = ".probe";
-
-/// The reason of a block: the key may not do what was asked. It may hold for one object only.
-pub const ACCESS_DENIED: &str = "access_denied";
-
-/// The reason of a block: what answers is no store. It may hold for one object only, as of a proxy that takes no large
-/// bodies.
-pub const NOT_AN_OBJECT_STORE: &str = "not_an_object_store";
 
 /// What is stored under a key.
 #[derive(Debug, Clone)]
@@ -92,7 +85,7 @@ pub enum Compared {
     /// It is another one.
     Other,
     /// The store tells neither a version nor a digest: nothing is for it, and nothing against it.
-    Untold,
+    Unverifiable,
 }
 
 impl ObjectMeta {
@@ -102,7 +95,7 @@ impl ObjectMeta {
         let is_same = match self.digest.zip(digest) {
             _ if !self.etag.is_empty() => self.etag == etag,
             Some((told, wanted)) => told == wanted,
-            None => return Compared::Untold,
+            None => return Compared::Unverifiable,
         };
         if is_same { Compared::Same } else { Compared::Other }
     }
@@ -245,16 +238,12 @@ impl StoreError {
 
     /// Tells whether the key may not do what was asked, at least with this object.
     pub fn is_denied(&self) -> bool {
-        self.is_blocked_by(ACCESS_DENIED)
+        matches!(&self.kind, StoreErrorKind::Blocked(block) if block.reason == BlockReason::AccessDenied)
     }
 
     /// Tells whether what blocks may hold for this object only. A probe tells.
-    pub fn may_be_of_one_object(&self) -> bool {
-        self.is_denied() || self.is_blocked_by(NOT_AN_OBJECT_STORE)
-    }
-
-    fn is_blocked_by(&self, reason: &str) -> bool {
-        matches!(&self.kind, StoreErrorKind::Blocked(block) if block.reason == reason)
+    pub fn may_concern_one_object(&self) -> bool {
+        matches!(&self.kind, StoreErrorKind::Blocked(block) if block.reason.may_concern_one_object())
     }
 }
 

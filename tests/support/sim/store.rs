@@ -20,8 +20,8 @@ use bubbaloop_storage::{
         queue::{Block, ChunkId, Stage},
     },
     store::{
-        ACCESS_DENIED, Body, FilePart, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, Page, PartSupport, PutMode,
-        StoreError, StoreErrorKind, Stored,
+        Body, FilePart, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, Page, PartSupport, PutMode, StoreError,
+        StoreErrorKind, Stored,
     },
 };
 use bubbaloop_storage_schemas::{Digest, keys::ObjectKey, reply::Probe};
@@ -60,7 +60,7 @@ fn retry<T>(message: &str) -> Result<T, StoreError> {
 }
 
 fn blocked<T>(reason: &str) -> Result<T, StoreError> {
-    error(StoreErrorKind::Blocked(Block { reason: reason.into(), hint: "mend it".into() }), reason)
+    error(StoreErrorKind::Blocked(Block::new(reason.into(), "mend it")), reason)
 }
 
 /// Reads the bytes that an adapter would have sent: none of the last block of a file that is not as it should be.
@@ -194,8 +194,8 @@ impl Port {
                 self.pass(PATIENCE).await;
                 retry("nothing moves")
             }
-            Some(Fault::Denied) => blocked(ACCESS_DENIED),
-            Some(Fault::DeniedOne) if verb == "put" && key.contains("/chunks/") => blocked(ACCESS_DENIED),
+            Some(Fault::Denied) => blocked("access_denied"),
+            Some(Fault::DeniedOne) if verb == "put" && key.contains("/chunks/") => blocked("access_denied"),
             Some(Fault::BucketGone) => blocked("no_such_bucket"),
             fault => act(&mut self.bucket(), fault),
         };

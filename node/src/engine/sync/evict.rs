@@ -194,7 +194,7 @@ impl Sync {
         let meta =
             self.parts.store.head(&found.key).await?.filter(|meta| meta.size_bytes == found.candidate.size_bytes);
         let compared = meta.map(|meta| meta.compare(&found.etag, found.digest));
-        if compared == Some(Compared::Untold) {
+        if compared == Some(Compared::Unverifiable) {
             return Ok(Went::Untold);
         }
         let (sync, found) = (Arc::clone(self), found.clone());

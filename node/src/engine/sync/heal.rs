@@ -129,7 +129,7 @@ impl Sync {
             }
         }
         if is_new {
-            queue.urge(Some(recording));
+            queue.prioritize(recording);
             self.changed.notify_one();
         }
     }

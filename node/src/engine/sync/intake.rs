@@ -484,7 +484,7 @@ impl Sync {
             }));
             state.asked.insert(name.clone());
             self.offer_pending(state, name);
-            state.queue.urge(Some(name));
+            state.queue.prioritize(name);
         }
         self.changed.notify_one();
         errands

@@ -169,7 +169,7 @@ impl Sync {
             Err(error) => {
                 tracing::warn!(recording = %name, %error, "a remote manifest can't be written");
                 // A key may not read or overwrite manifests and still send chunks: that stops no upload.
-                let is_its_own = matches!(&error, TransferError::Store(error) if error.may_be_of_one_object());
+                let is_its_own = matches!(&error, TransferError::Store(error) if error.may_concern_one_object());
                 let outcome = if is_its_own { Outcome::Dead(error.to_string()) } else { Outcome::from(error) };
                 (false, Some(outcome))
             }

@@ -206,7 +206,7 @@ impl Sync {
         let meta = self.parts.store.head(&key).await?;
         match meta.filter(|meta| meta.size_bytes == chunk.size_bytes).map(|meta| meta.compare(etag, chunk.digest)) {
             Some(Compared::Same) => return Ok(None),
-            Some(Compared::Untold) => {
+            Some(Compared::Unverifiable) => {
                 return Ok(Some("the store does not tell whether it still holds what was proven".into()));
             }
             Some(Compared::Other) | None => {}

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use bubbaloop_storage_schemas::{
-    ChunkName, Digest,
+    BlockReason, ChunkName, Digest,
     event::Fact,
     keys::ObjectKey,
     reply::{ChunkLocal, Probe, Proof},
@@ -17,7 +17,7 @@ use crate::{
     library::scan::{Fingerprint, Folder},
     policy::{
         intake::Refused,
-        queue::{Block, ChunkId, Item, Outcome, Stage, Still},
+        queue::{Block, ChunkId, Item, Outcome, ProbeFailure, Stage},
     },
     store::{StoreError, StoreErrorKind},
 };
@@ -28,9 +28,6 @@ enum Misled {
     ByEvent,
     ByManifest,
 }
-
-/// Blocks after which the store may be another one, or an empty one, under the old name.
-const DOUBTFUL: [&str; 3] = ["no_such_bucket", "local_path_missing", "local_path_changed"];
 
 impl Sync {
     pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
@@ -105,14 +102,14 @@ impl Sync {
         }
         if before.as_ref().map(reason) != now.as_ref().map(reason) {
             if let Some(Block { reason, .. }) = before {
-                tracing::info!(reason, "uploads are not blocked by this any more");
+                tracing::info!(%reason, "uploads are not blocked by this any more");
                 self.parts.facts.tell(Fact::Unblocked { reason });
             }
             if let Some(Block { reason, hint }) = now.clone() {
-                if DOUBTFUL.contains(&reason.as_str()) {
+                if reason.leaves_marks_unproven() {
                     state.doubt.arises();
                 }
-                tracing::warn!(reason, hint, "uploads are blocked");
+                tracing::warn!(%reason, hint, "uploads are blocked");
                 self.parts.facts.tell(Fact::Blocked { reason, hint });
             }
             state.block = now.map(|block| (block, self.parts.clock.wall()));
@@ -139,7 +136,7 @@ impl Sync {
             StoreErrorKind::Blocked(_) | StoreErrorKind::Retry { .. } => error,
             _ => {
                 let hint = format!("it refuses the node's own test objects: {}", error.message);
-                StoreError::new(StoreErrorKind::Blocked(Block { reason: "probe_refused".into(), hint }), error.message)
+                StoreError::new(StoreErrorKind::Blocked(Block::new(BlockReason::ProbeRefused, hint)), error.message)
             }
         })?;
         self.state().probe = Some(probe);
@@ -158,9 +155,9 @@ impl Sync {
     /// Looks whether the fact that stops uploads has ended.
     pub(super) async fn probe_again(&self) {
         let found = self.probe().await.map(drop).map_err(|error| match error.kind {
-            StoreErrorKind::Blocked(block) => Still::Blocked(block),
-            StoreErrorKind::Retry { after } => Still::Unanswered { after },
-            _ => Still::Unanswered { after: None },
+            StoreErrorKind::Blocked(block) => ProbeFailure::Blocked(block),
+            StoreErrorKind::Retry { after } => ProbeFailure::Unanswered { after },
+            _ => ProbeFailure::Unanswered { after: None },
         });
         let mut state = self.state();
         state.queue.probed(found, self.parts.clock.tick());

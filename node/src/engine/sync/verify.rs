@@ -35,7 +35,7 @@ impl Suspect {
         match meta.compare(&self.etag, self.digest) {
             Compared::Same => true,
             Compared::Other => false,
-            Compared::Untold => meta.size_bytes == self.size_bytes,
+            Compared::Unverifiable => meta.size_bytes == self.size_bytes,
         }
     }
 }

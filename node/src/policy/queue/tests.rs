@@ -8,9 +8,13 @@ use super::*;
 const LIMITS: Limits =
     Limits { concurrency: 3, chunks_max: 8, give_up_after: Duration::from_secs(100), order: Order::Oldest };
 
+fn recording() -> RecordingName {
+    "r".parse().unwrap()
+}
+
 fn id(number: u32) -> ChunkId {
     let digest = Digest::of(&number.to_be_bytes());
-    ChunkId { recording: "r".parse().unwrap(), chunk: ChunkName::new(number, &digest) }
+    ChunkId { recording: recording(), chunk: ChunkName::new(number, &digest) }
 }
 
 fn item(number: u32) -> Item {
@@ -41,7 +45,7 @@ fn retry() -> Outcome {
 }
 
 fn block(reason: &str) -> Block {
-    Block { reason: reason.into(), hint: "mend it".into() }
+    Block::new(reason.into(), "mend it")
 }
 
 #[test]
@@ -102,7 +106,7 @@ fn out_of_hours_only_what_a_person_asked_for_goes() {
     assert!(queue.admits_other(at(0)), "a manifest is small");
     let asked = Item { id: ChunkId { recording: "asked".parse().unwrap(), ..id(7) }, ..item(7) };
     queue.offer(asked);
-    queue.urge(Some(&"asked".parse().unwrap()));
+    queue.prioritize(&"asked".parse().unwrap());
     assert_eq!((start(&mut queue, at(0)), start(&mut queue, at(0))), (Some(7), None));
     queue.set_window(true);
     assert_eq!(start(&mut queue, at(0)), Some(0));
@@ -134,7 +138,7 @@ fn a_slow_link_carries_one_chunk_at_a_time_and_what_is_wanted_more_beside_it() {
     let urgent = Item { id: ChunkId { recording: "asked".parse().unwrap(), ..id(7) }, ..item(7) };
     assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(3), None));
     queue.offer(urgent);
-    queue.urge(Some(&"asked".parse().unwrap()));
+    queue.prioritize(&"asked".parse().unwrap());
     assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(7), None));
     queue.set_room(Some(3));
     assert_eq!((start(&mut queue, at(1)), start(&mut queue, at(1))), (Some(1), None), "three bytes at once");
@@ -239,7 +243,7 @@ fn a_block_ends_by_a_probe_and_by_nothing_else() {
     assert_eq!(queue.next(at(4)), Next::WaitUntil(at(5)));
     assert_eq!(queue.next(at(5)), Next::Probe);
     assert_eq!(queue.next(at(5)), Next::Idle, "one probe at a time");
-    queue.probed(Err(Still::Blocked(block("access_denied"))), at(6));
+    queue.probed(Err(ProbeFailure::Blocked(block("access_denied"))), at(6));
     assert_eq!(queue.blocked().unwrap().reason, "access_denied");
     assert_eq!(queue.next(at(16)), Next::Probe);
     queue.probed(Ok(()), at(16));
@@ -286,7 +290,7 @@ fn chunks_with_a_fault_of_their_own_hold_up_no_sound_one() {
     assert_eq!(queue.waiting(), 3);
     let Next::WaitUntil(until) = queue.next(now) else { panic!("they wait for times of their own") };
     assert!(until > now);
-    queue.urge(None);
+    queue.prioritize(&recording());
     assert!(start(&mut queue, now).is_some(), "a person's word lets them go at once");
 }
 
@@ -304,7 +308,7 @@ fn a_file_that_cant_be_read_waits_for_its_own_time_and_holds_up_no_other_and_no_
     assert_eq!(start(&mut queue, at(5)), Some(0));
     assert_eq!(queue.unreadable(&id(0)), None, "it is being tried");
     queue.finish(&id(0), unreadable(), at(5), 1.0);
-    queue.urge(None);
+    queue.prioritize(&recording());
     assert_eq!(queue.unreadable(&id(0)), None, "who asks wants another try");
 }
 
@@ -350,7 +354,7 @@ fn a_chunk_that_is_stopped_in_the_middle_did_not_fail() {
     assert_eq!(queue.next(at(0)), Next::Start { item: item(0), attempt: 1 });
     assert!(queue.may_go_on(&id(0)));
     queue.set_window(false);
-    queue.urge(None);
+    queue.prioritize(&recording());
     assert!(queue.may_go_on(&id(0)), "who asks means what is on its way too");
     queue.finish(&id(0), Outcome::Halted, at(0), 1.0);
     assert_eq!(start(&mut queue, at(0)), Some(0));
@@ -361,7 +365,7 @@ fn a_probe_without_an_answer_ends_no_block_and_comes_again_when_the_store_says()
     let mut queue = queue(1);
     queue.block(block("no_such_bucket"), at(0));
     assert_eq!(queue.next(at(5)), Next::Probe);
-    queue.probed(Err(Still::Unanswered { after: Some(Duration::from_secs(90)) }), at(5));
+    queue.probed(Err(ProbeFailure::Unanswered { after: Some(Duration::from_secs(90)) }), at(5));
     assert_eq!(queue.blocked().unwrap().reason, "no_such_bucket");
     assert_eq!(queue.next(at(94)), Next::WaitUntil(at(95)));
     assert_eq!(queue.next(at(95)), Next::Probe);
@@ -412,7 +416,7 @@ fn what_a_person_asks_for_goes_first_dead_letters_too() {
     queue.finish(&id(0), Outcome::Dead("damaged".into()), at(0), 0.0);
     let other = Item { id: ChunkId { recording: "other".parse().unwrap(), ..id(1) }, ..item(1) };
     queue.offer(other);
-    queue.urge(Some(&"r".parse().unwrap()));
+    queue.prioritize(&recording());
     assert_eq!(start(&mut queue, at(0)), Some(0));
 }
 
@@ -422,7 +426,7 @@ enum Action {
     Next,
     Arrived(u32),
     Finish(u32, u8),
-    Urge,
+    Prioritize,
     Forget(u32),
     Probed(u8),
     Pass(u64),
@@ -436,7 +440,7 @@ fn action() -> impl Strategy<Value = Action> {
         4 => Just(Action::Next),
         4 => (0..20_u32, 0..6_u8).prop_map(|(number, kind)| Action::Finish(number, kind)),
         2 => (0..20_u32).prop_map(Action::Arrived),
-        1 => Just(Action::Urge),
+        1 => Just(Action::Prioritize),
         1 => (0..20_u32).prop_map(Action::Forget),
         1 => (0..3_u8).prop_map(Action::Probed),
         2 => (0..100_u64).prop_map(Action::Pass),
@@ -489,7 +493,7 @@ proptest! {
                 }
                 Action::Next => {
                     let not_before = queue.next_try_at();
-                    let was_failing = matches!(queue.gate, Gate::Waiting { .. });
+                    let was_failing = queue.gate.is_waiting();
                     match queue.next(now) {
                         Next::Start { item, .. } => {
                             let number = item.id.chunk.index();
@@ -531,8 +535,8 @@ proptest! {
                         model.arrived.insert(number);
                     }
                 }
-                Action::Urge => {
-                    queue.urge(None);
+                Action::Prioritize => {
+                    queue.prioritize(&recording());
                     model.waiting.append(&mut model.dead);
                 }
                 Action::Forget(number) => {
@@ -541,8 +545,8 @@ proptest! {
                     model.dead.remove(&number);
                 }
                 Action::Probed(0) => queue.probed(Ok(()), now),
-                Action::Probed(1) => queue.probed(Err(Still::Blocked(block("fact"))), now),
-                Action::Probed(_) => queue.probed(Err(Still::Unanswered { after: None }), now),
+                Action::Probed(1) => queue.probed(Err(ProbeFailure::Blocked(block("fact"))), now),
+                Action::Probed(_) => queue.probed(Err(ProbeFailure::Unanswered { after: None }), now),
                 Action::Pass(seconds) => now = now.after(Duration::from_secs(seconds)),
                 Action::Newest(is_newest) => {
                     let order = if is_newest { Order::Newest } else { Order::Oldest };
@@ -552,7 +556,7 @@ proptest! {
             }
             prop_assert!(model.places().values().all(|places| *places == 1), "in two places at once");
             prop_assert_eq!(queue.waiting(), model.waiting.len());
-            prop_assert_eq!(queue.order.len() + queue.later.len(), model.waiting.len());
+            prop_assert_eq!(queue.waiting.positions().count() + queue.waiting.delayed.len(), model.waiting.len());
             prop_assert_eq!(queue.in_flight().len(), model.in_flight.len());
             prop_assert_eq!(queue.dead_letters().len(), model.dead.len());
             prop_assert!(model.in_flight.len() - model.arrived.len() <= LIMITS.concurrency);

@@ -30,9 +30,9 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use self::{
-    errors::Place,
+    errors::StoreNames,
     http::Http,
-    requests::{Condition, Seen, etag},
+    requests::{Condition, ObjectInfo, etag},
     settings::{Credentials, Patience, Problem, S3Settings},
     time::StoreTime,
 };
@@ -157,8 +157,8 @@ impl S3Store {
         *self.parts_found.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
-    fn place(&self) -> Place<'_> {
-        Place { bucket: &self.bucket, endpoint: &self.endpoint }
+    fn names(&self) -> StoreNames<'_> {
+        StoreNames { bucket: &self.bucket, endpoint: &self.endpoint }
     }
 
     fn full(&self, key: &ObjectKey) -> String {
@@ -170,10 +170,10 @@ impl S3Store {
     }
 
     /// A digest is told only where the probe saw that the store finds it out itself.
-    fn meta(&self, key: &ObjectKey, seen: Seen) -> ObjectMeta {
+    fn meta(&self, key: &ObjectKey, seen: ObjectInfo) -> ObjectMeta {
         let is_its_own = self.found().is_some_and(|found| found.tells_sha256);
         let checks_parts = self.parts_found() == Some(PartSupport::Checked);
-        let Seen { size_bytes, etag, told_digest, told_parts } = seen;
+        let ObjectInfo { size_bytes, etag, told_digest, told_parts } = seen;
         let (digest, parts) = (told_digest.filter(|_| is_its_own), told_parts.filter(|_| is_its_own && checks_parts));
         ObjectMeta { key: key.clone(), size_bytes, etag, digest, parts }
     }
@@ -322,7 +322,7 @@ impl ObjectStore for S3Store {
         }
         let Some((answer, etag)) = self.opened(&self.full(key), None).await? else { return Ok(None) };
         let size_bytes = length(&answer);
-        let meta = self.meta(key, Seen { size_bytes, etag, told_digest: None, told_parts: None });
+        let meta = self.meta(key, ObjectInfo { size_bytes, etag, told_digest: None, told_parts: None });
         Ok(Some(self.stream(meta, answer.body, 0, size_bytes)))
     }
 

@@ -12,7 +12,7 @@ use bubbaloop_storage_schemas::{Digest, keys::ObjectKey};
 
 use super::{
     S3Store, body,
-    errors::{self, Facts, Request},
+    errors::{self, Failure, Request},
     requests::{Condition, Failed, METADATA_SHA256, etag, no_version},
 };
 use crate::{
@@ -43,12 +43,12 @@ fn number_of(number: u32) -> i32 {
 }
 
 /// What an answer means that takes no parts: a portal's is no word of the store's.
-fn none(facts: &Facts) -> PartSupport {
-    if errors::is_final(facts) { PartSupport::None } else { PartSupport::Unknown }
+fn none(failure: &Failure) -> PartSupport {
+    if errors::is_final(failure) { PartSupport::None } else { PartSupport::Unknown }
 }
 
 fn is_unknown_upload(failed: &Failed) -> bool {
-    matches!(failed, Failed::Facts(facts) if errors::is_unknown_upload(facts))
+    matches!(failed, Failed::Request(failure) if errors::is_unknown_upload(failure))
 }
 
 impl S3Store {
@@ -56,7 +56,7 @@ impl S3Store {
         let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key);
         let create = create.checksum_algorithm(ChecksumAlgorithm::Sha256).metadata(METADATA_SHA256, digest.to_string());
         let answer = self.within(async { Ok(create.send().await?) }).await?;
-        let no_id = || Failed::Facts(Facts { status: Some(200), ..Facts::default() });
+        let no_id = || Failed::Request(Failure { status: Some(200), ..Failure::default() });
         let is_one = |id: &&str| !id.is_empty() && id.len() <= UPLOAD_ID_BYTES_MAX;
         answer.upload_id().filter(is_one).map(str::to_owned).ok_or_else(no_id)
     }
@@ -76,10 +76,10 @@ impl S3Store {
         let answer = put.send().await.map_err(Failed::from)?;
         if answer.checksum_sha256().is_some_and(|told| told != checksum) {
             let message = format!("the store found another digest in part {number} of {key} than was sent");
-            return Err(Failed::Told(StoreError::new(StoreErrorKind::BadDigest, message)));
+            return Err(Failed::Known(StoreError::new(StoreErrorKind::BadDigest, message)));
         }
         let etag = answer.e_tag().and_then(etag);
-        etag.ok_or_else(|| Failed::Told(no_version(&format!("part {number} of {key}"))))
+        etag.ok_or_else(|| Failed::Known(no_version(&format!("part {number} of {key}"))))
     }
 
     async fn abort_once(&self, key: &str, upload_id: &str) -> Result<(), Failed> {
@@ -105,14 +105,14 @@ impl S3Store {
         // A store may take its time to put large parts together.
         let sent = tokio::time::timeout(self.patience.reply, Box::pin(complete.send())).await;
         let answer =
-            sent.map_err(|_| Failed::Facts(Facts::timeout("no answer came in time")))?.map_err(Failed::from)?;
+            sent.map_err(|_| Failed::Request(Failure::timeout("no answer came in time")))?.map_err(Failed::from)?;
         let told = answer.checksum_sha256().and_then(|text| text.split('-').next());
         let whole = composite(parts.values().map(|part| part.digest));
         if told.is_some_and(|told| told != base64::encode(whole.as_bytes())) {
             let message = format!("the store found another digest in {key} than its parts were sent with");
-            return Err(Failed::Told(StoreError::new(StoreErrorKind::BadDigest, message)));
+            return Err(Failed::Known(StoreError::new(StoreErrorKind::BadDigest, message)));
         }
-        let etag = answer.e_tag().and_then(etag).ok_or_else(|| Failed::Told(no_version(key)))?;
+        let etag = answer.e_tag().and_then(etag).ok_or_else(|| Failed::Known(no_version(key)))?;
         let etag_is_md5 = md5_of_parts(parts).is_some_and(|md5| md5.eq_ignore_ascii_case(&etag));
         Ok(Stored { etag, etag_is_md5 })
     }
@@ -122,7 +122,7 @@ impl S3Store {
         let key = self.probe_key("parts");
         let upload_id = match self.timed(|| self.begin_once(&key, Digest::of(CONTENT))).await {
             Ok(upload_id) => upload_id,
-            Err(Failed::Facts(facts)) if errors::can_no_parts(&facts) => return Ok(none(&facts)),
+            Err(Failed::Request(failure)) if errors::can_no_parts(&failure) => return Ok(none(&failure)),
             Err(failed) => return Err(self.told_of_parts(Request::Overwrite, &format!("begin {key}"), failed)),
         };
         let stream = || ByteStream::from_static(CONTENT);
@@ -137,8 +137,8 @@ impl S3Store {
         self.abort_once(&key, &upload_id).await.ok();
         match sent {
             Ok(_) => Ok(PartSupport::Unchecked),
-            Err(Failed::Facts(facts)) if errors::can_no_parts(&facts) && !errors::is_bad_digest(&facts) => {
-                Ok(none(&facts))
+            Err(Failed::Request(failure)) if errors::can_no_parts(&failure) && !errors::is_bad_digest(&failure) => {
+                Ok(none(&failure))
             }
             Err(failed) => match self.told_of_parts(Request::Overwrite, &format!("probe with {key}"), failed) {
                 error if matches!(error.kind, StoreErrorKind::BadDigest | StoreErrorKind::Rejected) => {
@@ -192,15 +192,15 @@ impl MultipartStore for S3Store {
         let sent = self
             .timed(|| async {
                 let opened =
-                    body::open_part(part, is_checked, wants_md5, &self.throttle).await.map_err(Failed::Told)?;
+                    body::open_part(part, is_checked, wants_md5, &self.throttle).await.map_err(Failed::Known)?;
                 let sending = opened.sending;
                 let at = (full.as_str(), upload_id, number);
                 let sent = tokio::select! {
                     sent = Box::pin(self.part_once(at, part.digest, opened.size_bytes, opened.stream)) => sent,
-                    words = sending.stalled(self.patience) => Err(Failed::Facts(Facts::timeout(words))),
+                    words = sending.stalled(self.patience) => Err(Failed::Request(Failure::timeout(words))),
                 };
                 if let Some(error) = sending.failure() {
-                    return Err(Failed::Told(error.into()));
+                    return Err(Failed::Known(error.into()));
                 }
                 let etag = sent?;
                 let (size_bytes, digest, etag_is_md5) = (opened.size_bytes, part.digest, sending.is_md5(&etag));
@@ -256,7 +256,8 @@ impl MultipartStore for S3Store {
             _ => Condition::Absent,
         };
         let mut sent = self.timed(|| self.complete_once(&full, upload_id, parts, condition)).await;
-        if matches!(&sent, Err(Failed::Facts(facts)) if errors::is_unsupported(facts)) && condition == Condition::Absent
+        if matches!(&sent, Err(Failed::Request(failure)) if errors::is_unsupported(failure))
+            && condition == Condition::Absent
         {
             condition = Condition::None;
             sent = self.timed(|| self.complete_once(&full, upload_id, parts, condition)).await;

@@ -11,7 +11,7 @@
 //! what it may not do is told in the rights.
 
 use bubbaloop_storage_schemas::{
-    Digest,
+    BlockReason, Digest,
     reply::{Probe, Rights},
 };
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use bytes::Bytes;
 use super::{
     S3Store,
     body::md5_of,
-    errors::{self, Facts},
+    errors::{self, Failure},
     requests::{Condition, Failed},
 };
 use crate::store::{Body, StoreError, StoreErrorKind};
@@ -80,7 +80,7 @@ impl S3Store {
         let probe = found?;
         if !probe.honours_create_only && !probe.rights.head {
             let hint = "this store overwrites even when told not to, so the node has to look first: grant s3:GetObject";
-            let kind = errors::block(crate::store::ACCESS_DENIED, hint);
+            let kind = errors::block(BlockReason::AccessDenied, hint);
             return Err(StoreError::new(kind, "the store can't be kept from overwriting"));
         }
         Ok(probe)
@@ -134,9 +134,9 @@ impl S3Store {
             Ok(stored) => return Ok(Put::Stored(stored.etag)),
             Err(failed) => failed,
         };
-        let is_plain_refusal = matches!(&failed, Failed::Facts(facts) if errors::is_plain_refusal(facts));
-        let is_unsupported = matches!(&failed, Failed::Facts(facts) if errors::is_unsupported(facts));
-        let has_answered = matches!(&failed, Failed::Facts(Facts { transport: None, .. }) | Failed::Told(_));
+        let is_plain_refusal = matches!(&failed, Failed::Request(failure) if errors::is_plain_refusal(failure));
+        let is_unsupported = matches!(&failed, Failed::Request(failure) if errors::is_unsupported(failure));
+        let has_answered = matches!(&failed, Failed::Request(Failure { transport: None, .. }) | Failed::Known(_));
         let doing = format!("probe with {key}");
         let Some(error) = self.told(condition.request(), &doing, failed) else { return Ok(Put::ConditionFailed) };
         match &error.kind {
@@ -206,7 +206,10 @@ impl S3Store {
         let bytes = bytes.into_bytes();
         if bytes != CONTENT && bytes != OTHER_CONTENT {
             let hint = "the store gives other bytes than it was sent: use another one, or mend what stands between";
-            return Err(StoreError::new(errors::block("store_alters_bytes", hint), format!("{key} has other bytes")));
+            return Err(StoreError::new(
+                errors::block(BlockReason::StoreAltersBytes, hint),
+                format!("{key} has other bytes"),
+            ));
         }
         Ok(true)
     }

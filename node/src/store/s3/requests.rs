@@ -13,20 +13,20 @@ use bubbaloop_storage_schemas::{Digest, limits::STORE_FOLDERS_MAX};
 
 use super::{
     S3Store, body,
-    errors::{self, Facts, Request},
+    errors::{self, Failure, Request},
 };
 use crate::store::{Body, PartsDigest, StoreError, StoreErrorKind, Stored};
 
 /// The name of our digest in an object's metadata: for people, and never believed.
 pub(super) const METADATA_SHA256: &str = "sha256";
 
-/// Why a request gave nothing.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// The store or the network refused; what that means depends on what was asked.
-    Facts(Facts),
-    /// It is clear already.
-    Told(StoreError),
+    /// The store or the network refused it: the meaning depends on the request.
+    Request(Failure),
+    /// The meaning is known already.
+    Known(StoreError),
 }
 
 impl<E> From<SdkError<E, HttpResponse>> for Failed
@@ -34,7 +34,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     fn from(error: SdkError<E, HttpResponse>) -> Self {
-        Self::Facts(Facts::of(&error))
+        Self::Request(Failure::of(&error))
     }
 }
 
@@ -61,7 +61,7 @@ impl Condition<'_> {
 
 /// What a look at an object tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct ObjectInfo {
     pub size_bytes: u64,
     pub etag: String,
     /// What the store says of the digest: perhaps only what it was told.
@@ -107,7 +107,7 @@ fn version(told: Option<&str>, metadata: Option<&HashMap<String, String>>, key: 
     match told.and_then(etag) {
         Some(etag) => Ok(etag),
         None if is_ours() => Ok(String::new()),
-        None => Err(Failed::Told(no_version(key))),
+        None => Err(Failed::Known(no_version(key))),
     }
 }
 
@@ -119,21 +119,21 @@ impl S3Store {
         F: Future<Output = Result<T, Failed>> + Send,
     {
         let used_s = self.time.correction_s();
-        let facts = match send().await {
-            Err(Failed::Facts(facts)) => facts,
+        let failure = match send().await {
+            Err(Failed::Request(failure)) => failure,
             other => return other,
         };
-        if !self.time.correct(used_s, &facts) {
-            return Err(Failed::Facts(facts));
+        if !self.time.correct(used_s, &failure) {
+            return Err(Failed::Request(failure));
         }
-        let offset_s = facts.date_s.map(|_| self.time.correction_s());
+        let offset_s = failure.date_s.map(|_| self.time.correction_s());
         tracing::warn!(offset_s, "the store's clock differs from ours: requests are signed with its time");
         match send().await {
-            Err(Failed::Facts(facts)) if errors::may_be_skew(&facts) => {
+            Err(Failed::Request(failure)) if errors::may_be_skew(&failure) => {
                 self.time.forget();
-                Err(Failed::Told(StoreError::new(
+                Err(Failed::Known(StoreError::new(
                     errors::skew(offset_s),
-                    facts.message("pass the store's clock", &self.endpoint),
+                    failure.message("pass the store's clock", &self.endpoint),
                 )))
             }
             other => other,
@@ -143,10 +143,10 @@ impl S3Store {
     /// Says what a failure means; `None` where the object is not there.
     pub(super) fn told(&self, request: Request, doing: &str, failed: Failed) -> Option<StoreError> {
         match failed {
-            Failed::Told(error) => Some(error),
-            Failed::Facts(facts) => {
-                let kind = errors::meaning(request, &facts, self.place())?;
-                Some(StoreError::new(kind, facts.message(doing, &self.endpoint)))
+            Failed::Known(error) => Some(error),
+            Failed::Request(failure) => {
+                let kind = errors::meaning(request, &failure, self.names())?;
+                Some(StoreError::new(kind, failure.message(doing, &self.endpoint)))
             }
         }
     }
@@ -171,7 +171,7 @@ impl S3Store {
     /// Waits for an answer without a body of ours, not for ever.
     pub(super) async fn within<T>(&self, request: impl Future<Output = Result<T, Failed>> + Send) -> Result<T, Failed> {
         let answer = tokio::time::timeout(self.patience.request, Box::pin(request)).await;
-        answer.unwrap_or_else(|_| Err(Failed::Facts(Facts::timeout("no answer came in time"))))
+        answer.unwrap_or_else(|_| Err(Failed::Request(Failure::timeout("no answer came in time"))))
     }
 
     /// Puts a body, saying that it has the digest `claimed`.
@@ -183,7 +183,7 @@ impl S3Store {
         condition: Condition<'_>,
         wants_md5: bool,
     ) -> Result<Stored, Failed> {
-        let opened = body::open(body, wants_md5, &self.throttle).await.map_err(Failed::Told)?;
+        let opened = body::open(body, wants_md5, &self.throttle).await.map_err(Failed::Known)?;
         let length = i64::try_from(opened.size_bytes).unwrap_or(i64::MAX);
         let checksum = base64::encode(claimed.as_bytes());
         let put = self.client.put_object().bucket(&self.bucket).key(key).content_length(length);
@@ -195,24 +195,24 @@ impl S3Store {
         };
         let answer = tokio::select! {
             answer = Box::pin(put.send()) => answer.map_err(Failed::from),
-            words = opened.sending.stalled(self.patience) => Err(Failed::Facts(Facts::timeout(words))),
+            words = opened.sending.stalled(self.patience) => Err(Failed::Request(Failure::timeout(words))),
         };
         if let Some(error) = opened.sending.failure() {
-            return Err(Failed::Told(error.into()));
+            return Err(Failed::Known(error.into()));
         }
         let answer = answer?;
         let etag = version(answer.e_tag(), None, key)?;
         if answer.checksum_sha256().is_some_and(|told| told != checksum) {
             let message = format!("the store found another digest in {key} than was sent");
-            return Err(Failed::Told(StoreError::new(StoreErrorKind::BadDigest, message)));
+            return Err(Failed::Known(StoreError::new(StoreErrorKind::BadDigest, message)));
         }
         Ok(Stored { etag_is_md5: opened.sending.is_md5(&etag), etag })
     }
 
-    async fn head_once(&self, key: &str) -> Result<Seen, Failed> {
+    async fn head_once(&self, key: &str) -> Result<ObjectInfo, Failed> {
         let head = self.client.head_object().bucket(&self.bucket).key(key).checksum_mode(ChecksumMode::Enabled);
         let answer = self.within(async { Ok(head.send().await?) }).await?;
-        Ok(Seen {
+        Ok(ObjectInfo {
             size_bytes: answer.content_length().and_then(super::size_of).unwrap_or(0),
             etag: version(answer.e_tag(), answer.metadata(), key)?,
             told_digest: answer.checksum_sha256().and_then(whole_digest),
@@ -232,7 +232,7 @@ impl S3Store {
     ///
     /// The answer to a HEAD has no code, so one that refuses is followed by a GET of one byte: a missing bucket must
     /// not look like a missing object, nor a wrong key like a missing right.
-    pub(super) async fn seen(&self, key: &str) -> Result<Option<Seen>, StoreError> {
+    pub(super) async fn seen(&self, key: &str) -> Result<Option<ObjectInfo>, StoreError> {
         let doing = format!("look at {key}");
         for _ in 0..2 {
             match self.ask(Request::Read, &doing, || self.head_once(key)).await {
@@ -331,7 +331,7 @@ mod tests {
         assert!(matches!(version(None, Some(&ours), "k"), Ok(etag) if etag.is_empty()));
         let absurd = "x".repeat(ETAG_BYTES_MAX + 1);
         for etag in [None, Some("\"\""), Some(&*absurd)] {
-            let Err(Failed::Told(error)) = version(etag, Some(&HashMap::new()), "k") else { panic!("{etag:?}") };
+            let Err(Failed::Known(error)) = version(etag, Some(&HashMap::new()), "k") else { panic!("{etag:?}") };
             assert!(matches!(error.kind, StoreErrorKind::Retry { .. }));
         }
     }

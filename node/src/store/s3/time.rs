@@ -10,7 +10,7 @@ use std::{
 
 use aws_smithy_async::time::TimeSource;
 
-use super::errors::{Facts, seconds};
+use super::errors::Failure;
 use crate::clock::Clock;
 
 /// How far a store's `Date` may be from the signing time before that is taken for the reason of a refusal. S3 itself
@@ -64,8 +64,8 @@ impl StoreTime {
 
     /// Tells whether a refusal may come from the time that the request was signed with, and takes up the store's.
     /// `used_s` is the correction that the request was made with: requests on their way together learn it once.
-    pub(super) fn correct(&self, used_s: i64, facts: &Facts) -> bool {
-        let Some(date_s) = facts.date_s.filter(|_| matches!(facts.status, Some(400 | 403))) else { return false };
+    pub(super) fn correct(&self, used_s: i64, failure: &Failure) -> bool {
+        let Some(date_s) = failure.date_s.filter(|_| matches!(failure.status, Some(400 | 403))) else { return false };
         let offset_s = date_s.saturating_sub(seconds(self.wall()));
         let is_off = offset_s.saturating_sub(used_s).abs() > SKEW_MAX_S;
         if is_off {
@@ -90,6 +90,12 @@ impl TimeSource for StoreTime {
     }
 }
 
+/// Returns a wall time in whole seconds since 1970.
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,8 +114,8 @@ mod tests {
         }
     }
 
-    fn refused(date_s: i64) -> Facts {
-        Facts { status: Some(403), date_s: Some(date_s), ..Facts::default() }
+    fn refused(date_s: i64) -> Failure {
+        Failure { status: Some(403), date_s: Some(date_s), ..Failure::default() }
     }
 
     #[test]
@@ -128,14 +134,14 @@ mod tests {
     #[test]
     fn nothing_else_corrects_the_time() {
         let time = StoreTime::new(Arc::new(Stopped(10_000)));
-        for facts in [
+        for failure in [
             refused(10_300),
             refused(9_700),
-            Facts { date_s: None, ..refused(0) },
-            Facts { status: Some(500), ..refused(0) },
-            Facts { status: Some(200), ..refused(0) },
+            Failure { date_s: None, ..refused(0) },
+            Failure { status: Some(500), ..refused(0) },
+            Failure { status: Some(200), ..refused(0) },
         ] {
-            assert!(!time.correct(0, &facts), "{facts:?}");
+            assert!(!time.correct(0, &failure), "{failure:?}");
         }
         assert_eq!(time.correction_s(), 0);
     }

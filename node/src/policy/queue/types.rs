@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bubbaloop_storage_schemas::{ChunkName, RecordingName, UnixNs};
+use bubbaloop_storage_schemas::{BlockReason, ChunkName, Digest, RecordingName, UnixNs};
 
 use crate::policy::Tick;
 
@@ -13,6 +13,13 @@ pub struct ChunkId {
     pub recording: RecordingName,
     /// Its name.
     pub chunk: ChunkName,
+}
+
+impl ChunkId {
+    /// Returns the lowest id that a chunk of a recording can have.
+    pub(super) fn first_of(recording: &RecordingName) -> Self {
+        Self { recording: recording.clone(), chunk: ChunkName::new(0, &Digest::from_bytes([0; 32])) }
+    }
 }
 
 /// A chunk that is to be uploaded.
@@ -90,14 +97,21 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
     /// Its class.
-    pub reason: String,
-    /// What a person can do.
+    pub reason: BlockReason,
+    /// What a person can do, with the names of this case.
     pub hint: String,
+}
+
+impl Block {
+    /// Makes a block with a hint of its own.
+    pub fn new(reason: BlockReason, hint: impl Into<String>) -> Self {
+        Self { reason, hint: hint.into() }
+    }
 }
 
 /// Why a probe did not end a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Still {
+pub enum ProbeFailure {
     /// This fact stops uploads.
     Blocked(Block),
     /// No answer came: nothing is known of the fact. The store may have said when to ask again.
