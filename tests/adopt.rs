@@ -28,7 +28,7 @@ use crate::{
 const STILL: Duration = Duration::from_secs(300);
 
 /// A real MCAP file: `messages` on two topics, beginning at `from_ns`.
-pub fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8> {
+pub(crate) fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8> {
     let options = WriteOptions::new().compression(compression).chunk_size(Some(20_000)).profile("ros2");
     let mut writer = options.create(Cursor::new(Vec::new())).unwrap();
     let schema = writer.add_schema("std_msgs/msg/String", "ros2msg", b"string data").unwrap();
@@ -46,14 +46,14 @@ pub fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Ve
     writer.into_inner().into_inner()
 }
 
-pub fn write(path: &Path, bytes: &[u8]) {
+pub(crate) fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
     still(path);
 }
 
 /// Lets nobody have written to it for a while.
-pub fn still(path: &Path) {
+pub(crate) fn still(path: &Path) {
     File::open(path).unwrap().set_modified(SystemTime::now() - STILL).unwrap();
 }
 
@@ -73,7 +73,7 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, u64, SystemTime, Digest)> {
 }
 
 /// Every message of a file as the Python reader finds it: topic, log time, digest of the data.
-pub fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
+pub(crate) fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
     let script = "import hashlib, json, sys\nfrom mcap.reader import make_reader\nwith open(sys.argv[1], 'rb') as f:\n    \
                   print(json.dumps([[c.topic, m.log_time, hashlib.sha256(m.data).hexdigest()] for _, c, m in \
                   make_reader(f, validate_crcs=True).iter_messages()]))";
@@ -83,7 +83,7 @@ pub fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
 }
 
 /// Has others judge a file, and returns its messages.
-pub fn judged(path: &Path) -> Vec<(String, u64, String)> {
+pub(crate) fn judged(path: &Path) -> Vec<(String, u64, String)> {
     let doctor = Command::new(python::python().with_file_name("pymcap-cli")).arg("doctor").arg(path).output().unwrap();
     assert!(doctor.status.success(), "{}: {doctor:?}", path.display());
     read_by_python(path)

@@ -24,7 +24,7 @@ use crate::support::{
     steps::{DISK, DISK_AND_NETWORK, Went},
 };
 
-pub fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -59,7 +59,7 @@ async fn kills_at_random_moments_lose_nothing_and_mark_nothing_falsely() {
 }
 
 /// Settings of a machine whose store is a bucket of a server.
-pub fn remote(bucket: &str, endpoint: &str) -> String {
+pub(crate) fn remote(bucket: &str, endpoint: &str) -> String {
     format!("backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = {bucket:?}\nrescan_interval = \"1s\"")
 }
 

@@ -187,10 +187,10 @@ async fn a_file_that_was_adopted_under_a_second_name_takes_its_room_once() {
 }
 
 /// A small disk of its own for a library.
-pub struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    pub fn mount(at: &Path, mebibytes: u32) -> Self {
+    pub(crate) fn mount(at: &Path, mebibytes: u32) -> Self {
         fs::create_dir_all(at).unwrap();
         let size = format!("size={mebibytes}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output().unwrap();

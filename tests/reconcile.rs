@@ -41,20 +41,20 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(2);
 const DEADLINE: Duration = Duration::from_secs(60);
-pub const DEEP: Options = Options { deep: true, dry_run: false, restore: false };
-pub const SHALLOW: Options = Options { deep: false, dry_run: false, restore: false };
+pub(crate) const DEEP: Options = Options { deep: true, dry_run: false, restore: false };
+pub(crate) const SHALLOW: Options = Options { deep: false, dry_run: false, restore: false };
 
-pub fn drive() -> RecordingName {
+pub(crate) fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-pub fn view(sync: &Sync) -> Arc<Recording> {
+pub(crate) fn view(sync: &Sync) -> Arc<Recording> {
     sync.recording(&drive()).unwrap()
 }
 
 /// Which requests a store refuses, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     ListUnreachable,
     ReadsDenied,
     OverwriteDenied,
@@ -66,7 +66,7 @@ pub enum Fault {
 
 /// The local store with its requests counted and some of them refused.
 #[derive(Debug)]
-pub struct Watched {
+pub(crate) struct Watched {
     store: LocalStore,
     fault: Mutex<Option<Fault>>,
     lists: AtomicUsize,
@@ -75,13 +75,13 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn of(robot: &Robot) -> Arc<Self> {
+    pub(crate) fn of(robot: &Robot) -> Arc<Self> {
         let store = LocalStore::new(robot.folder.path().join("mnt/bucket"));
         let (lists, others, puts) = Default::default();
         Arc::new(Self { store, fault: Mutex::default(), lists, others, puts })
     }
 
-    pub fn fails(&self, fault: Option<Fault>) {
+    pub(crate) fn fails(&self, fault: Option<Fault>) {
         *self.fault.lock().unwrap() = fault;
     }
 
@@ -188,7 +188,7 @@ impl Drop for Driver {
     }
 }
 
-pub async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
+pub(crate) async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     let _driver = (!options.dry_run).then(|| Driver::of(sync));
     let heard = Mutex::new(Progress::default());
     let name = drive();
@@ -201,16 +201,16 @@ pub async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     result
 }
 
-pub fn findings(result: &ReconcileResult) -> Vec<FindingKind> {
+pub(crate) fn findings(result: &ReconcileResult) -> Vec<FindingKind> {
     result.findings.iter().map(|finding| finding.kind).collect()
 }
 
-pub fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
+pub(crate) fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
     result.actions.iter().map(|action| action.kind).collect()
 }
 
 /// Every file below a folder, with its bytes.
-pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -246,7 +246,7 @@ async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind]
 }
 
 /// A robot with an ended recording of one chunk, which is in the store or not.
-pub async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
+pub(crate) async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
     let mut robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -258,17 +258,17 @@ pub async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
     (robot, chunk)
 }
 
-pub fn file(robot: &Robot, chunk: &Value) -> std::path::PathBuf {
+pub(crate) fn file(robot: &Robot, chunk: &Value) -> std::path::PathBuf {
     robot.recording().join("chunks").join(chunk["name"].as_str().unwrap())
 }
 
-pub fn damage(robot: &Robot, chunk: &Value) {
+pub(crate) fn damage(robot: &Robot, chunk: &Value) {
     let mut bytes = fs::read(file(robot, chunk)).unwrap();
     bytes[1000] ^= 1;
     fs::write(file(robot, chunk), bytes).unwrap();
 }
 
-pub fn plant(robot: &Robot, chunk: &Value) {
+pub(crate) fn plant(robot: &Robot, chunk: &Value) {
     fs::create_dir_all(robot.object(chunk).parent().unwrap()).unwrap();
     fs::write(robot.object(chunk), "planted").unwrap();
 }

@@ -23,7 +23,7 @@ fn machine(id: &str, storage: &str) -> Machine {
     machine
 }
 
-pub fn status(python: &mut Python, machine: &Machine) -> Value {
+pub(crate) fn status(python: &mut Python, machine: &Machine) -> Value {
     let replies = python.get(&crate::support::python::Get { selector: &machine.key("status"), ..Default::default() });
     replies.first().filter(|reply| reply.is_ok).map(crate::support::python::Reply::value).unwrap_or_default()
 }
@@ -39,7 +39,7 @@ async fn stored(server: &Server, bucket: &str, machine: &Machine, name: &str) ->
     server.content(&key).await
 }
 
-pub async fn is_stored_whole(server: &Server, bucket: &str, machine: &Machine, recorder: &Recorder) -> bool {
+pub(crate) async fn is_stored_whole(server: &Server, bucket: &str, machine: &Machine, recorder: &Recorder) -> bool {
     for chunk in &recorder.chunks {
         let found = stored(server, bucket, machine, chunk["name"].as_str().unwrap()).await;
         if found.is_none_or(|bytes| json!(Digest::of(&bytes)) != chunk["sha256"]) {

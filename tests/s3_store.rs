@@ -42,10 +42,10 @@ use crate::support::{
 
 /// The machine's clock, set wrong by hand.
 #[derive(Debug)]
-pub struct WrongClock(SystemClock, AtomicI64);
+pub(crate) struct WrongClock(SystemClock, AtomicI64);
 
 impl WrongClock {
-    pub fn off_by(seconds: i64) -> Arc<Self> {
+    pub(crate) fn off_by(seconds: i64) -> Arc<Self> {
         Arc::new(Self(SystemClock::start(), AtomicI64::new(seconds)))
     }
 }
@@ -60,7 +60,7 @@ impl Clock for WrongClock {
     }
 }
 
-pub fn settings(endpoint: &str, bucket: &str) -> S3Settings {
+pub(crate) fn settings(endpoint: &str, bucket: &str) -> S3Settings {
     S3Settings {
         provider: Provider::S3,
         endpoint: Some(endpoint.into()),
@@ -78,11 +78,11 @@ fn keys(id: &str, secret: &str) -> Credentials {
     Credentials::Static { access_key_id: id.into(), secret_access_key: Secret::new(secret.into()), session_token: None }
 }
 
-pub async fn opened(settings: &S3Settings) -> Arc<S3Store> {
+pub(crate) async fn opened(settings: &S3Settings) -> Arc<S3Store> {
     Arc::new(S3Store::open(settings, WrongClock::off_by(0)).await.unwrap())
 }
 
-pub fn blocked<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Block {
+pub(crate) fn blocked<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Block {
     match result.unwrap_err().kind {
         StoreErrorKind::Blocked(block) => block,
         kind => unreachable!("not blocked: {kind:?}"),
@@ -90,7 +90,7 @@ pub fn blocked<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Block {
 }
 
 /// A chunk on disk, and where it goes.
-pub fn parcel(folder: &Path, name: &str, size: usize) -> Parcel {
+pub(crate) fn parcel(folder: &Path, name: &str, size: usize) -> Parcel {
     let content: Vec<u8> = name.bytes().cycle().take(size).collect();
     let digest = Digest::of(&content);
     let path = folder.join(name);
@@ -370,7 +370,7 @@ async fn the_main_job_is_done_on_real_servers_and_again_in_another_bucket() {
 }
 
 /// A CA and a certificate of its for loopback, as PEM files: `ca.pem`, `leaf.pem`, `leaf.key`.
-pub fn certificates() -> TempDir {
+pub(crate) fn certificates() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -15,12 +15,12 @@ use crate::{
     support::robot::{MovedClock, Robot, sync_once},
 };
 
-pub fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
+pub(crate) fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
     service_with(robot, sync, None)
 }
 
 /// The service where the store is this folder, or no folder at all.
-pub fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBuf>) -> Service {
+pub(crate) fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBuf>) -> Service {
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
     let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), Arc::clone(&clock));
     let setup = Setup {
@@ -33,7 +33,7 @@ pub fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBu
     Service::new(robot.identity(), Arc::clone(sync), jobs, Arc::clone(&robot.facts), clock, setup)
 }
 
-pub fn json_of(reply: Result<Reply, Refusal>) -> Value {
+pub(crate) fn json_of(reply: Result<Reply, Refusal>) -> Value {
     serde_json::to_value(reply.unwrap()).unwrap()
 }
 

@@ -60,10 +60,10 @@ use serde_json::Value;
 use zenoh_keyexpr::keyexpr;
 
 /// A decoder under test.
-pub type Target = fn(&[u8]);
+pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 14] = [
+pub(crate) const TARGETS: [(&str, Target); 14] = [
     ("manifest", manifest),
     ("finalize_event", finalize_event),
     ("journal", journal),
@@ -95,7 +95,7 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     }
 }
 
-pub fn manifest(bytes: &[u8]) {
+pub(crate) fn manifest(bytes: &[u8]) {
     for indices in [Indices::Contiguous, Indices::Rising] {
         let Ok((manifest, checked)) = Manifest::parse(bytes, indices) else { continue };
         let text = serde_json::to_vec(&manifest).unwrap();
@@ -103,7 +103,7 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
-pub fn finalize_event(bytes: &[u8]) {
+pub(crate) fn finalize_event(bytes: &[u8]) {
     for format in FORMATS {
         let Ok(event) = FinalizeEvent::decode(bytes, format) else { continue };
         for format in [Format::Json, Format::Cbor] {
@@ -117,7 +117,7 @@ pub fn finalize_event(bytes: &[u8]) {
     }
 }
 
-pub fn journal(bytes: &[u8]) {
+pub(crate) fn journal(bytes: &[u8]) {
     let fold = Fold::read(bytes, "s").unwrap();
     // A crash leaves half a line: it takes nothing from what stands before it.
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -132,7 +132,7 @@ pub fn journal(bytes: &[u8]) {
     }
 }
 
-pub fn value(bytes: &[u8]) {
+pub(crate) fn value(bytes: &[u8]) {
     codec::sniff(bytes);
     for format in FORMATS {
         let Ok(value) = codec::decode_value(bytes, format) else { continue };
@@ -143,7 +143,7 @@ pub fn value(bytes: &[u8]) {
     }
 }
 
-pub fn reply(bytes: &[u8]) {
+pub(crate) fn reply(bytes: &[u8]) {
     fn try_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
         for format in [Format::Json, Format::Cbor] {
             if let Ok(reply) = codec::decode::<T>(bytes, format) {
@@ -161,7 +161,7 @@ pub fn reply(bytes: &[u8]) {
 }
 
 /// The first line is a selector's parameters, and the rest a payload.
-pub fn selector(bytes: &[u8]) {
+pub(crate) fn selector(bytes: &[u8]) {
     let (line, payload) = bytes.split_at(bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len()));
     let Ok(text) = std::str::from_utf8(line) else { return };
     let pairs = text.split(';').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -196,7 +196,7 @@ pub fn selector(bytes: &[u8]) {
     }
 }
 
-pub fn query_key(bytes: &[u8]) {
+pub(crate) fn query_key(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     std::hint::black_box(Format::of_encoding(text).is_ok());
     let Ok(key) = keyexpr::new(text) else { return };
@@ -208,7 +208,7 @@ pub fn query_key(bytes: &[u8]) {
 }
 
 /// Settings decide or are told as wrong, and none of them shows a secret.
-pub fn config(bytes: &[u8]) {
+pub(crate) fn config(bytes: &[u8]) {
     const SECRET: &str = "a-secret-that-is-never-shown";
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let secrets = format!("[storage]\nsecret_access_key = \"{SECRET}\"\n");
@@ -224,7 +224,7 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-pub fn name(bytes: &[u8]) {
+pub(crate) fn name(bytes: &[u8]) {
     fn reads_back<T: FromStr + ToString + PartialEq + Debug>(text: &str) {
         if let Ok(value) = text.parse::<T>() {
             assert_eq!(value.to_string().parse::<T>().ok().as_ref(), Some(&value), "{text}");
@@ -255,7 +255,7 @@ fn folder() -> tempfile::TempDir {
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-pub fn state(bytes: &[u8]) {
+pub(crate) fn state(bytes: &[u8]) {
     let folder = folder();
     let path = folder.path().join("state.json");
     fs::write(&path, bytes).unwrap();
@@ -264,7 +264,7 @@ pub fn state(bytes: &[u8]) {
     assert_eq!(NodeState::load(&path), state);
 }
 
-pub fn dead_letters(bytes: &[u8]) {
+pub(crate) fn dead_letters(bytes: &[u8]) {
     let folder = folder();
     let (path, settings) = (folder.path().join("dead_letter.json"), Digest::of(b"settings"));
     fs::write(&path, bytes).unwrap();
@@ -273,7 +273,7 @@ pub fn dead_letters(bytes: &[u8]) {
     assert_eq!(dead_letters::load(&path, &settings), letters);
 }
 
-pub fn identity(bytes: &[u8]) {
+pub(crate) fn identity(bytes: &[u8]) {
     let folder = folder();
     fs::create_dir(folder.path().join("storage")).unwrap();
     let path = folder.path().join("storage/identity.json");
@@ -286,7 +286,7 @@ pub fn identity(bytes: &[u8]) {
 }
 
 /// Whatever stands in a local object's seal, its true digest is told.
-pub fn seal(bytes: &[u8]) {
+pub(crate) fn seal(bytes: &[u8]) {
     let folder = folder();
     let digest = Digest::of(b"object");
     let key = ObjectKey::chunk(&machine(), &"drive".parse().unwrap(), ChunkName::new(0, &digest));
@@ -375,7 +375,7 @@ fn answered() -> &'static Answered {
 }
 
 /// The first byte is what is asked, and the rest is what a server answers: status, headers and body.
-pub fn s3_answer(bytes: &[u8]) {
+pub(crate) fn s3_answer(bytes: &[u8]) {
     fn told<T>(result: Result<T, StoreError>) -> Option<T> {
         let error = result.map_err(|error| {
             assert!(!error.message.chars().any(char::is_control) && error.message.len() < 2000, "{error:?}");

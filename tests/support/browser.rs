@@ -38,7 +38,7 @@ fn built() -> &'static (PathBuf, PathBuf) {
 }
 
 /// Opens the page, lets it ask as `asked` says, and returns what it found.
-pub fn visit(asked: &Value) -> Value {
+pub(crate) fn visit(asked: &Value) -> Value {
     let (browser, folder) = built();
     let mut driver = Command::new("node");
     let output = driver.arg("drive.mjs").arg(browser).arg(asked.to_string()).current_dir(folder).output().unwrap();

@@ -10,20 +10,20 @@ use bubbaloop_storage_schemas::{ChunkName, Digest, MachineId, RecordingName, key
 use tokio::task::JoinSet;
 
 /// A store to try, with a folder for chunk files.
-pub struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     pub store: Arc<dyn ObjectStore>,
     pub files: &'a Path,
 }
 
-pub fn machine() -> MachineId {
+pub(crate) fn machine() -> MachineId {
     "robot_1".parse().unwrap()
 }
 
-pub fn recording(name: &str) -> RecordingName {
+pub(crate) fn recording(name: &str) -> RecordingName {
     name.parse().unwrap()
 }
 
-pub fn manifest_key(name: &str) -> ObjectKey {
+pub(crate) fn manifest_key(name: &str) -> ObjectKey {
     ObjectKey::manifest(&machine(), &recording(name))
 }
 
@@ -37,7 +37,7 @@ fn pattern(size: usize) -> Vec<u8> {
 
 impl Subject<'_> {
     /// Runs every claim, each on keys of its own.
-    pub async fn conforms(&self) {
+    pub(crate) async fn conforms(&self) {
         // Before it ran, a store may not know yet which claims it has to keep by itself.
         let probe = self.store.probe().await.unwrap();
         self.what_was_put_is_what_is_got().await;

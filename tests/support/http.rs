@@ -19,13 +19,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
 }
 
 /// Sends one request on a connection of its own.
-pub async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
+pub(crate) async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let exchange = async {
         let mut stream = TcpStream::connect(host).await?;
@@ -49,7 +49,7 @@ pub async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[
 
 /// What a made-up server does with a request.
 #[derive(Debug, Clone)]
-pub enum Act {
+pub(crate) enum Act {
     /// Reads it whole and answers: status, further headers, body.
     Answer(u16, Vec<(&'static str, String)>, String),
     /// Reads the head and so many bytes of the body, then drops the connection.
@@ -64,20 +64,20 @@ pub enum Act {
 
 /// A request's head.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub(crate) struct Head {
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
 }
 
 impl Head {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// A server whose answers are made by a function. It ends when it is dropped.
-pub struct Fake {
+pub(crate) struct Fake {
     pub endpoint: String,
     requests: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -90,7 +90,7 @@ impl Drop for Fake {
 }
 
 impl Fake {
-    pub async fn start(act: impl Fn(&Head) -> Act + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(act: impl Fn(&Head) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (act, requests) = (Arc::new(act), Arc::new(AtomicUsize::new(0)));
@@ -107,7 +107,7 @@ impl Fake {
     }
 
     /// Returns how many requests came.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
 }

@@ -44,7 +44,7 @@ struct Link {
 }
 
 /// A proxy on loopback. It ends when it is dropped.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub endpoint: String,
     link: Arc<Link>,
     task: JoinHandle<()>,
@@ -62,7 +62,7 @@ fn address(endpoint: &str) -> String {
 
 impl Proxy {
     /// Starts one before a server.
-    pub async fn start(server: &str) -> Self {
+    pub(crate) async fn start(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let link = Arc::new(Link {
@@ -91,39 +91,39 @@ impl Proxy {
     }
 
     /// Lets so many bytes a second go from client to server; zero is no limit.
-    pub fn limit(&self, bytes_per_s: u64) {
+    pub(crate) fn limit(&self, bytes_per_s: u64) {
         self.link.rate.store(bytes_per_s, Ordering::Relaxed);
     }
 
     /// Returns how many bytes went from client to server.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.link.sent.load(Ordering::Relaxed)
     }
 
     /// Cuts all connections.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.link.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Cuts all connections and refuses new ones, or takes them again.
-    pub fn down(&self, is_down: bool) {
+    pub(crate) fn down(&self, is_down: bool) {
         self.link.is_down.store(is_down, Ordering::Relaxed);
         self.cut();
     }
 
     /// Cuts all connections and leads new ones to another server.
-    pub fn lead_to(&self, server: &str) {
+    pub(crate) fn lead_to(&self, server: &str) {
         *self.link.server.lock().unwrap() = address(server);
         self.cut();
     }
 
     /// Lets nothing move any more, or again.
-    pub fn stand_still(&self, is_still: bool) {
+    pub(crate) fn stand_still(&self, is_still: bool) {
         self.link.is_still.store(is_still, Ordering::Relaxed);
     }
 
     /// Cuts each new connection after so many bytes of the client's; `None` ends that.
-    pub fn cut_after(&self, bytes: Option<u64>) {
+    pub(crate) fn cut_after(&self, bytes: Option<u64>) {
         *self.link.cut_after.lock().unwrap() = bytes;
     }
 }

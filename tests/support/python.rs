@@ -18,13 +18,13 @@ use super::tools::{alone, installed, run};
 const PACKAGES: [&str; 3] = ["eclipse-zenoh==1.10.2", "mcap==1.6.0", "pymcap-cli==0.34.0"];
 
 /// Returns a Python that has the packages of the tests' clients.
-pub fn python() -> &'static Path {
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| environment("python", &PACKAGES))
 }
 
 /// Returns the Python of an environment of this name that has these packages, installing them the first time.
-pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
+pub(crate) fn environment(name: &str, packages: &[&str]) -> PathBuf {
     let environment = installed().join(name);
     let (python, done) = (environment.join("bin/python"), environment.join("installed"));
     let _alone = alone(name);
@@ -48,7 +48,7 @@ pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
 
 /// Has others judge MCAP files: pymcap-cli's doctor finds no fault in `found`, and the Python reader finds the same
 /// messages in it as in `original`, one by one. Returns how many there are.
-pub fn judge(original: &Path, found: &Path) -> u64 {
+pub(crate) fn judge(original: &Path, found: &Path) -> u64 {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/judge.py");
     let judged = Command::new(python()).arg(script).args([original, found]).output().unwrap();
     assert!(judged.status.success(), "{}: {judged:?}", found.display());
@@ -58,7 +58,7 @@ pub fn judge(original: &Path, found: &Path) -> u64 {
 }
 
 /// One client process.
-pub struct Python {
+pub(crate) struct Python {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -66,7 +66,7 @@ pub struct Python {
 
 /// What came back on a query.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// It is no `reply_err`.
     pub is_ok: bool,
     /// The reply's key; empty on an error.
@@ -79,7 +79,7 @@ pub struct Reply {
 
 impl Reply {
     /// Decodes the content as its encoding says, and nothing else.
-    pub fn value(&self) -> Value {
+    pub(crate) fn value(&self) -> Value {
         let format = codec::Format::of_encoding(&self.encoding).unwrap().expect("an explicit encoding");
         codec::decode_value(&self.bytes, Some(format)).unwrap()
     }
@@ -97,7 +97,7 @@ fn reply(value: &Value) -> Reply {
 
 /// A query.
 #[derive(Debug, Clone, Default)]
-pub struct Get<'a> {
+pub(crate) struct Get<'a> {
     pub selector: &'a str,
     pub payload: Option<&'a [u8]>,
     pub encoding: Option<&'a str>,
@@ -107,7 +107,7 @@ pub struct Get<'a> {
 
 impl Python {
     /// Starts a client that dials these endpoints and nothing else.
-    pub fn dialling(endpoints: &[&str]) -> Self {
+    pub(crate) fn dialling(endpoints: &[&str]) -> Self {
         Self::with(&json!({
             "mode": "peer", "connect": {"endpoints": endpoints}, "listen": {"endpoints": ["tcp/127.0.0.1:0"]},
             "scouting": {"multicast": {"enabled": false}}, "timestamping": {"enabled": true},
@@ -115,7 +115,7 @@ impl Python {
     }
 
     /// Starts a session of this Zenoh configuration.
-    pub fn with(config: &Value) -> Self {
+    pub(crate) fn with(config: &Value) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/bus.py");
         let mut child = Command::new(python())
             .arg(script)
@@ -141,7 +141,7 @@ impl Python {
         self.read()
     }
 
-    pub fn get(&mut self, get: &Get<'_>) -> Vec<Reply> {
+    pub(crate) fn get(&mut self, get: &Get<'_>) -> Vec<Reply> {
         let answer = self.command(&json!({
             "do": "get", "selector": get.selector, "encoding": get.encoding, "all": get.all,
             "bytes": get.payload.map(|bytes| STANDARD.encode(bytes)),
@@ -150,37 +150,37 @@ impl Python {
     }
 
     /// Asks one node and returns its one reply.
-    pub fn ask(&mut self, selector: &str) -> Reply {
+    pub(crate) fn ask(&mut self, selector: &str) -> Reply {
         let replies = self.get(&Get { selector, ..Get::default() });
         assert_eq!(replies.len(), 1, "{selector}: {replies:?}");
         replies.into_iter().next().unwrap()
     }
 
-    pub fn put(&mut self, key: &str, bytes: &[u8], encoding: &str) {
+    pub(crate) fn put(&mut self, key: &str, bytes: &[u8], encoding: &str) {
         self.command(&json!({"do": "put", "key": key, "bytes": STANDARD.encode(bytes), "encoding": encoding}));
     }
 
     /// Publishes with a cache, so that a node that was away hears of it.
-    pub fn publish(&mut self, key: &str, bytes: &[u8], encoding: &str) {
+    pub(crate) fn publish(&mut self, key: &str, bytes: &[u8], encoding: &str) {
         self.command(&json!({"do": "publish", "key": key, "bytes": STANDARD.encode(bytes), "encoding": encoding}));
     }
 
     /// Answers queries for a key with these bytes, as long as the client lives.
-    pub fn answer(&mut self, key: &str, bytes: &[u8]) {
+    pub(crate) fn answer(&mut self, key: &str, bytes: &[u8]) {
         self.command(&json!({"do": "answer", "key": key, "bytes": STANDARD.encode(bytes)}));
     }
 
-    pub fn subscribe(&mut self, key: &str) {
+    pub(crate) fn subscribe(&mut self, key: &str) {
         self.command(&json!({"do": "subscribe", "key": key}));
     }
 
     /// Returns what was heard since it was asked last.
-    pub fn heard(&mut self) -> Vec<Reply> {
+    pub(crate) fn heard(&mut self) -> Vec<Reply> {
         self.command(&json!({"do": "heard"})).as_array().unwrap().iter().map(reply).collect()
     }
 
     /// Returns the keys of the liveliness tokens that match.
-    pub fn alive(&mut self, key: &str) -> Vec<String> {
+    pub(crate) fn alive(&mut self, key: &str) -> Vec<String> {
         serde_json::from_value(self.command(&json!({"do": "alive", "key": key}))).unwrap()
     }
 }

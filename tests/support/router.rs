@@ -38,7 +38,7 @@ fn binary() -> &'static Path {
 }
 
 /// A running router; it ends when it is dropped.
-pub struct Router {
+pub(crate) struct Router {
     /// Where Zenoh's sessions dial it.
     pub endpoint: String,
     /// Where its REST answers.
@@ -53,7 +53,7 @@ impl Router {
     /// Starts a router on free ports. Gossip is off, as Bubbaloop's routers have it.
     ///
     /// Between the look for free ports and its start another process may take one: then it is started again.
-    pub fn started() -> Self {
+    pub(crate) fn started() -> Self {
         for _ in 0..5 {
             if let Some(router) = Self::start() {
                 return router;
@@ -93,7 +93,7 @@ impl Router {
     }
 
     /// Lets a machine's node, which does not run yet, join this router: as its `client`, or as a `peer` that dials it.
-    pub fn is_joined_by(&self, machine: &Machine, mode: &str) {
+    pub(crate) fn is_joined_by(&self, machine: &Machine, mode: &str) {
         let config = machine.home().join("config.toml");
         let settings = fs::read_to_string(&config).unwrap();
         let connect = format!("mode = {mode:?}\nconnect = [{:?}]", self.endpoint);
@@ -101,7 +101,7 @@ impl Router {
     }
 
     /// Asks as `curl` does, and returns what it printed. `more` are further arguments.
-    pub fn curl(&self, selector: &str, more: &[&str]) -> String {
+    pub(crate) fn curl(&self, selector: &str, more: &[&str]) -> String {
         // Keys have stars and braces, which curl would otherwise take for patterns of its own.
         let mut curl = Command::new(program("curl"));
         curl.args(["--globoff", "--silent", "--show-error", "--fail", "--max-time", "60", "--noproxy", "*"]).args(more);
@@ -111,12 +111,12 @@ impl Router {
     }
 
     /// Asks by REST and returns the rows of its JSON: key, value, encoding.
-    pub fn get(&self, selector: &str, more: &[&str]) -> Vec<Value> {
+    pub(crate) fn get(&self, selector: &str, more: &[&str]) -> Vec<Value> {
         serde_json::from_str(&self.curl(selector, more)).unwrap()
     }
 
     /// Waits until a machine's node, which has joined, answers by REST and has scanned its library.
-    pub fn wait_for(&self, machine: &Machine) {
+    pub(crate) fn wait_for(&self, machine: &Machine) {
         until("the node answers through the router", || {
             let rows = self.get(&machine.key("list"), &[]);
             rows.len() == 1 && rows[0]["value"]["verb"] == "list" && rows[0]["key"] != "ERROR"

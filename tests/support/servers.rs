@@ -19,20 +19,20 @@ use super::{
     tools::{alone, installed, run},
 };
 
-pub const KEY: &str = "test-key";
-pub const SECRET: &str = "test-secret-that-is-never-shown";
+pub(crate) const KEY: &str = "test-key";
+pub(crate) const SECRET: &str = "test-secret-that-is-never-shown";
 /// A key of SeaweedFS's that may read and not write.
-pub const READER: &str = "reader";
+pub(crate) const READER: &str = "reader";
 /// A key of SeaweedFS's that may put and neither read nor list.
-pub const WRITER: &str = "writer";
+pub(crate) const WRITER: &str = "writer";
 /// A key of SeaweedFS's that may do everything in another bucket.
-pub const STRANGER: &str = "stranger";
+pub(crate) const STRANGER: &str = "stranger";
 
 const DEADLINE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
 /// A running server; it is killed when the last holder drops it.
-pub struct Server {
+pub(crate) struct Server {
     pub endpoint: String,
     /// What it keeps. A bucket of rclone's is a folder here.
     pub folder: TempDir,
@@ -59,7 +59,7 @@ static KEPT_IN: OnceLock<PathBuf> = OnceLock::new();
 
 /// Lets servers that are started from now on keep what they are sent in folders below this one.
 #[allow(dead_code, reason = "the benchmarks use it")]
-pub fn keep_in(folder: &Path) {
+pub(crate) fn keep_in(folder: &Path) {
     KEPT_IN.set(folder.to_owned()).unwrap();
 }
 
@@ -115,7 +115,7 @@ async fn started<F: Future<Output = Option<Server>>>(start: impl Fn() -> F) -> S
 }
 
 /// Looks for free ports.
-pub fn ports<const N: usize>() -> [u16; N] {
+pub(crate) fn ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }
@@ -128,7 +128,7 @@ fn spawn(command: &mut Command, folder: &Path) -> Child {
 
 impl Server {
     /// Returns the SeaweedFS that all tests share while one of them runs.
-    pub async fn seaweedfs() -> Arc<Self> {
+    pub(crate) async fn seaweedfs() -> Arc<Self> {
         let mut shared = SEAWEEDFS.lock().await;
         if let Some(server) = shared.upgrade() {
             return server;
@@ -183,25 +183,25 @@ impl Server {
     }
 
     /// Starts a SeaweedFS that no other test shares, so that it may be killed.
-    pub async fn own_seaweedfs() -> Self {
+    pub(crate) async fn own_seaweedfs() -> Self {
         started(Self::start_seaweedfs).await
     }
 
     /// Kills the server as a power cut does.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Starts a killed server on the ports and the folder that it had.
-    pub async fn revived(mut self) -> Self {
+    pub(crate) async fn revived(mut self) -> Self {
         self.child = spawn(&mut self.command, self.folder.path());
         self.until_ready().await.expect("the ports are free again")
     }
 
     /// Starts an s3s-fs, which costs little for each byte, so that it hides least of what a client costs.
     #[allow(dead_code, reason = "the benchmarks use it")]
-    pub async fn s3s_fs() -> Self {
+    pub(crate) async fn s3s_fs() -> Self {
         started(Self::start_s3s_fs).await
     }
 
@@ -219,7 +219,7 @@ impl Server {
     }
 
     /// Starts an rclone that serves a folder; with certificate and key files over TLS.
-    pub async fn rclone(tls: Option<(&Path, &Path)>) -> Self {
+    pub(crate) async fn rclone(tls: Option<(&Path, &Path)>) -> Self {
         started(|| Self::start_rclone(tls)).await
     }
 
@@ -279,12 +279,12 @@ impl Server {
     }
 
     /// Makes an empty bucket.
-    pub async fn bucket(&self, bucket: &str) {
+    pub(crate) async fn bucket(&self, bucket: &str) {
         assert!(self.made_bucket(bucket).await, "{bucket} can't be made");
     }
 
     /// Sends an unsigned request. SeaweedFS lets anybody do everything here.
-    pub async fn request(
+    pub(crate) async fn request(
         &self,
         method: &str,
         path: &str,
@@ -295,7 +295,7 @@ impl Server {
     }
 
     /// Returns what stands under `bucket/key`.
-    pub async fn content(&self, path: &str) -> Option<Vec<u8>> {
+    pub(crate) async fn content(&self, path: &str) -> Option<Vec<u8>> {
         if self.filer.is_none() {
             return fs::read(self.data().join(path)).ok();
         }
@@ -304,13 +304,13 @@ impl Server {
     }
 
     /// Removes what stands under `bucket/key` behind everybody's back.
-    pub async fn remove(&self, path: &str) {
+    pub(crate) async fn remove(&self, path: &str) {
         let answer = self.request("DELETE", path, &[], b"").await.unwrap();
         assert!(answer.status < 300, "{path}: {}", answer.status);
     }
 
     /// Returns the folder of rclone's buckets.
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 

@@ -12,10 +12,11 @@ use std::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// System calls that change what is on disk, or make it durable.
-pub const DISK: &str = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,ftruncate";
+pub(crate) const DISK: &str =
+    "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,ftruncate";
 
 /// The same, and those that send something.
-pub const DISK_AND_NETWORK: &str = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,ftruncate,sendto,sendmsg,writev";
+pub(crate) const DISK_AND_NETWORK: &str = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,ftruncate,sendto,sendmsg,writev";
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -27,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How many of its steps a node took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Went {
+pub(crate) enum Went {
     /// It was killed after the wanted one.
     Killed,
     /// It was done before, after so many, and was killed then.
@@ -48,7 +49,7 @@ fn install_strace() {
 
 /// Runs a program until it has taken `kill_after` steps, or is done, and kills it.
 #[expect(clippy::zombie_processes, reason = "it is waited for with waitpid, which tells when it stands, too")]
-pub fn run(
+pub(crate) fn run(
     program: &Path,
     arguments: &[&str],
     log: Stdio,

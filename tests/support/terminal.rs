@@ -22,7 +22,7 @@ const ROWS: u16 = 24;
 const SCROLLBACK: usize = 1000;
 
 /// A terminal and the command that runs on it.
-pub struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     seen: Arc<Mutex<Seen>>,
     reader: Option<JoinHandle<()>>,
@@ -35,7 +35,7 @@ struct Seen {
 
 impl Terminal {
     /// Runs a command on a terminal of so many columns.
-    pub fn run(mut command: Command, columns: u16) -> Self {
+    pub(crate) fn run(mut command: Command, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -62,17 +62,17 @@ impl Terminal {
     }
 
     /// What stands on the screen now.
-    pub fn screen(&self) -> String {
+    pub(crate) fn screen(&self) -> String {
         self.seen.lock().unwrap().screen.screen().contents()
     }
 
     /// Tells whether the cursor is hidden.
-    pub fn hides_cursor(&self) -> bool {
+    pub(crate) fn hides_cursor(&self) -> bool {
         self.seen.lock().unwrap().screen.screen().hide_cursor()
     }
 
     /// How many lines went up and out of the screen.
-    pub fn scrolled(&self) -> usize {
+    pub(crate) fn scrolled(&self) -> usize {
         let mut seen = self.seen.lock().unwrap();
         let screen = seen.screen.screen_mut();
         screen.set_scrollback(usize::MAX);
@@ -82,17 +82,17 @@ impl Terminal {
     }
 
     /// All that was written.
-    pub fn written(&self) -> String {
+    pub(crate) fn written(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().bytes).into_owned()
     }
 
     /// Ctrl-C.
-    pub fn interrupt(&self) {
+    pub(crate) fn interrupt(&self) {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
     }
 
     /// Waits for the end and returns the exit code.
-    pub fn end(&mut self) -> i32 {
+    pub(crate) fn end(&mut self) -> i32 {
         let code = self.child.wait().unwrap().code().unwrap();
         self.reader.take().unwrap().join().unwrap();
         code

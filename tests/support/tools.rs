@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Returns the folder under the target folder where tests keep what they install.
-pub fn installed() -> PathBuf {
+pub(crate) fn installed() -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_bubbaloop-storage"));
     let folder = binary.parent().unwrap().parent().unwrap().join("test-tools");
     fs::create_dir_all(&folder).unwrap();
@@ -15,20 +15,20 @@ pub fn installed() -> PathBuf {
 }
 
 /// Lets one test at a time install a thing, in whatever process: until the returned file is dropped.
-pub fn alone(thing: &str) -> File {
+pub(crate) fn alone(thing: &str) -> File {
     let lock = File::create(installed().join(format!("{thing}.lock"))).unwrap();
     lock.lock().unwrap();
     lock
 }
 
 /// Runs a command that must succeed.
-pub fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Returns the path of a program. Where it is absent, the Debian package of its name brings it.
-pub fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let found = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())

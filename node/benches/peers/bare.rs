@@ -40,7 +40,7 @@ const VALID: Duration = Duration::from_secs(3600);
 
 /// One request, signed before the time is taken.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Put {
+pub(crate) struct Put {
     path: PathBuf,
     url: String,
     headers: Vec<(String, String)>,
@@ -54,7 +54,7 @@ struct Spec {
 }
 
 /// A client of a server as the SDK makes it. It signs only.
-pub fn signer(server: &Server) -> Client {
+pub(crate) fn signer(server: &Server) -> Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -66,7 +66,7 @@ pub fn signer(server: &Server) -> Client {
 }
 
 /// Signs the put of a file; the server finds out whether the bytes have its digest.
-pub async fn put_of(signer: &Client, made: &Made, prefix: &str) -> Put {
+pub(crate) async fn put_of(signer: &Client, made: &Made, prefix: &str) -> Put {
     let digest = made.digest();
     let name = made.path.file_name().unwrap().to_str().unwrap();
     let put = signer.put_object().bucket(BUCKET).key(format!("{prefix}{name}"));
@@ -77,7 +77,7 @@ pub async fn put_of(signer: &Client, made: &Made, prefix: &str) -> Put {
 }
 
 /// Returns the command that sends files, as a process of its own.
-pub async fn command(server: &Server, chunks: impl Iterator<Item = &Made>, at_once: usize) -> Command {
+pub(crate) async fn command(server: &Server, chunks: impl Iterator<Item = &Made>, at_once: usize) -> Command {
     let signer = signer(server);
     let mut puts = Vec::new();
     for made in chunks {
@@ -91,7 +91,7 @@ pub async fn command(server: &Server, chunks: impl Iterator<Item = &Made>, at_on
 }
 
 /// Sends what the file says.
-pub async fn run(spec: &Path) {
+pub(crate) async fn run(spec: &Path) {
     let Spec { at_once, puts } = serde_json::from_slice(&fs::read(spec).unwrap()).unwrap();
     let sender = Arc::new(Sender::new());
     let gate = Arc::new(Semaphore::new(at_once));
@@ -110,16 +110,16 @@ pub async fn run(spec: &Path) {
 }
 
 /// Sends with as little as there is between a file and a socket.
-pub struct Sender(HttpClient<HttpConnector, FileBody>);
+pub(crate) struct Sender(HttpClient<HttpConnector, FileBody>);
 
 impl Sender {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Self(HttpClient::builder(TokioExecutor::new()).build(connector))
     }
 
-    pub async fn send(&self, put: &Put) {
+    pub(crate) async fn send(&self, put: &Put) {
         let mut request = http::Request::put(&put.url);
         for (name, value) in &put.headers {
             request = request.header(name, value);
@@ -161,7 +161,7 @@ impl Drop for Block {
 }
 
 /// A file that is hashed as it is sent.
-pub struct FileBody {
+pub(crate) struct FileBody {
     file: File,
     left: u64,
     hasher: Sha256,

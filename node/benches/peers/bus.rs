@@ -19,13 +19,13 @@ async fn open(settings: &serde_json::Value) -> Session {
 }
 
 /// Joins the bus as a client of one endpoint.
-pub async fn client_of(endpoint: &str) -> Session {
+pub(crate) async fn client_of(endpoint: &str) -> Session {
     let multicast = json!({"multicast": {"enabled": false}});
     open(&json!({"mode": "client", "connect": {"endpoints": [endpoint]}, "scouting": multicast})).await
 }
 
 /// Answers until its standard input ends.
-pub async fn echo() {
+pub(crate) async fn echo() {
     let multicast = json!({"multicast": {"enabled": false}});
     let listen = json!({"endpoints": ["tcp/127.0.0.1:0"]});
     let session = open(&json!({"mode": "peer", "listen": listen, "scouting": multicast})).await;
@@ -39,7 +39,7 @@ pub async fn echo() {
 }
 
 /// A process that answers with nothing; it is killed when dropped.
-pub struct Echo {
+pub(crate) struct Echo {
     child: Child,
     endpoint: String,
 }
@@ -51,7 +51,7 @@ impl Drop for Echo {
 }
 
 impl Echo {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let mut child = command.arg("echo").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut endpoint = String::new();
@@ -71,7 +71,7 @@ async fn ask(session: &Session, selector: &str) -> usize {
 }
 
 /// Asks in turns, and returns the milliseconds of each question.
-pub async fn latencies<'a>(endpoint: &str, space: &str, samples: usize) -> Vec<(&'a str, Vec<f64>)> {
+pub(crate) async fn latencies<'a>(endpoint: &str, space: &str, samples: usize) -> Vec<(&'a str, Vec<f64>)> {
     let echo = Echo::start();
     let (node, empty) = (client_of(endpoint).await, client_of(&echo.endpoint).await);
     let questions = [

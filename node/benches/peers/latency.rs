@@ -26,7 +26,7 @@ fn ms_since(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1000.0
 }
 
-pub async fn run(arguments: &Arguments) {
+pub(crate) async fn run(arguments: &Arguments) {
     let library = Library::make(MACHINE, Shape { recordings: 0, chunks: 0, chunk_bytes: 0 });
     let kind = arguments.server();
     let server = kind.start().await;

@@ -14,7 +14,7 @@ const MACHINE: &str = "bench_reconcile";
 
 const CHUNK_BYTES: usize = 1024;
 
-pub async fn run(arguments: &Arguments) {
+pub(crate) async fn run(arguments: &Arguments) {
     let shape = Shape { recordings: 10, chunks: arguments.scaled(1000), chunk_bytes: CHUNK_BYTES };
     let library = Library::make(MACHINE, shape);
     let count = library.chunks().count();

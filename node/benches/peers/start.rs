@@ -60,7 +60,7 @@ async fn small_peak_mib(arguments: &Arguments, chunks: usize) -> f64 {
     measure::memory(running.pid, "VmHWM").unwrap()
 }
 
-pub async fn run(arguments: &Arguments) {
+pub(crate) async fn run(arguments: &Arguments) {
     let (few, many) = (10, arguments.scaled(10_000));
     let (few_mib, many_mib) = (small_peak_mib(arguments, few).await, small_peak_mib(arguments, many).await);
     let library = Library::make(MACHINE, Shape { recordings: many, chunks: 10, chunk_bytes: CHUNK_BYTES });

@@ -65,7 +65,7 @@ impl Subject {
     }
 }
 
-pub async fn run(arguments: &Arguments) {
+pub(crate) async fn run(arguments: &Arguments) {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
     let large = if arguments.is_small() { 256 * MIB } else { 4096 * MIB };

@@ -20,7 +20,7 @@ const STARTED_AT_NS: u64 = 1_700_000_000_000_000_000;
 
 /// How many recordings of how many chunks of which size.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub(crate) struct Shape {
     pub recordings: usize,
     pub chunks: usize,
     pub chunk_bytes: usize,
@@ -28,26 +28,26 @@ pub struct Shape {
 
 /// One chunk's file and its row of the manifest.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub(crate) struct Made {
     pub path: PathBuf,
     pub row: Value,
 }
 
 impl Made {
-    pub fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         serde_json::from_value(self.row["sha256"].clone()).unwrap()
     }
 }
 
 /// A folder of recordings.
-pub struct Library {
+pub(crate) struct Library {
     pub folder: TempDir,
     machine: String,
     pub recordings: Vec<(String, Vec<Made>)>,
 }
 
 /// Writes one chunk of random bytes under its last name, as a recorder does: it is on the disk when it has its name.
-pub fn write_chunk(folder: &Path, index: usize, bytes: usize, rng: &mut Rng) -> Made {
+pub(crate) fn write_chunk(folder: &Path, index: usize, bytes: usize, rng: &mut Rng) -> Made {
     let temporary = folder.join(format!(".chunk-{index:06}.mcap.active"));
     let mut file = fs::File::create(&temporary).unwrap();
     let mut block = vec![0; bytes.min(BLOCK_BYTES)];
@@ -67,7 +67,7 @@ pub fn write_chunk(folder: &Path, index: usize, bytes: usize, rng: &mut Rng) -> 
 }
 
 /// Writes a recording's manifest.
-pub fn write_manifest(folder: &Path, machine: &str, chunks: &[Made], more: &Value) {
+pub(crate) fn write_manifest(folder: &Path, machine: &str, chunks: &[Made], more: &Value) {
     let rows: Vec<_> = chunks.iter().map(|made| &made.row).collect();
     let mut manifest = json!({
         "schema_version": 1, "name": folder.file_name().unwrap().to_str(), "machine_id": machine,
@@ -81,7 +81,7 @@ pub fn write_manifest(folder: &Path, machine: &str, chunks: &[Made], more: &Valu
 
 impl Library {
     /// Makes one for a machine, on the disk that is built on.
-    pub fn make(machine: &str, shape: Shape) -> Self {
+    pub(crate) fn make(machine: &str, shape: Shape) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut rng = Rng::with_seed(7);
         let mut recordings = Vec::new();
@@ -100,7 +100,7 @@ impl Library {
     }
 
     /// Makes it what it was before any node saw it.
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         for (name, chunks) in &self.recordings {
             let folder = self.folder.path().join(name);
             fs::remove_file(folder.join("uploads.jsonl")).ok();
@@ -108,17 +108,17 @@ impl Library {
         }
     }
 
-    pub fn chunks(&self) -> impl Iterator<Item = &Made> {
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Made> {
         self.recordings.iter().flat_map(|(_, chunks)| chunks)
     }
 
     /// The folder of the first recording's chunks.
-    pub fn chunk_folder(&self) -> PathBuf {
+    pub(crate) fn chunk_folder(&self) -> PathBuf {
         self.folder.path().join(&self.recordings[0].0).join("chunks")
     }
 
     /// The setting that makes it a node's.
-    pub fn setting(&self) -> String {
+    pub(crate) fn setting(&self) -> String {
         format!("recordings_dir = {:?}\n", self.folder.path())
     }
 }

@@ -19,14 +19,14 @@ const TICKS_PER_S: u64 = 100;
 
 /// What something cost.
 #[derive(Debug, Clone, Copy)]
-pub struct Cost {
+pub(crate) struct Cost {
     pub wall: Duration,
     pub cpu: Duration,
     pub peak_mib: f64,
 }
 
 /// Returns the CPU time of a process and of those that it waited for. It is told until the process is reaped.
-pub fn cpu(pid: u32) -> Duration {
+pub(crate) fn cpu(pid: u32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields = text.rsplit_once(')').unwrap().1.split_whitespace();
     // After the name: state is the third field of all, user time the fourteenth.
@@ -41,14 +41,14 @@ fn memory_kib(pid: u32, line: &str) -> Option<u64> {
 }
 
 /// Returns a line of a process's status, in MiB; `None` once it has ended.
-pub fn memory(pid: u32, line: &str) -> Option<f64> {
+pub(crate) fn memory(pid: u32, line: &str) -> Option<f64> {
     memory_kib(pid, line).map(|kib| kib as f64 / 1024.0)
 }
 
 /// Runs a command that must succeed, and tells what it cost from its start to its end.
 ///
 /// One that writes `{"wall_s", "cpu_s"}` knows better: that is without the start of an interpreter.
-pub fn run(command: &mut Command) -> Cost {
+pub(crate) fn run(command: &mut Command) -> Cost {
     let started = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -82,13 +82,13 @@ pub fn run(command: &mut Command) -> Cost {
 
 /// What the same thing cost in each round.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub(crate) struct Row {
     pub name: String,
     pub costs: Vec<Cost>,
 }
 
 /// Returns the value that so many hundredths of the values are below.
-pub fn percentile(values: &[f64], hundredths: usize) -> f64 {
+pub(crate) fn percentile(values: &[f64], hundredths: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = (sorted.len() * hundredths).div_ceil(100);
@@ -96,7 +96,7 @@ pub fn percentile(values: &[f64], hundredths: usize) -> f64 {
 }
 
 impl Row {
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), costs: Vec::new() }
     }
 
@@ -106,12 +106,12 @@ impl Row {
     }
 
     /// The least and the middle wall time, in seconds.
-    pub fn wall(&self) -> (f64, f64) {
+    pub(crate) fn wall(&self) -> (f64, f64) {
         self.of(|cost| cost.wall.as_secs_f64())
     }
 
     /// The least and the middle CPU time, in seconds.
-    pub fn cpu(&self) -> (f64, f64) {
+    pub(crate) fn cpu(&self) -> (f64, f64) {
         self.of(|cost| cost.cpu.as_secs_f64())
     }
 
@@ -121,7 +121,7 @@ impl Row {
 }
 
 /// A table in Markdown; all columns but the first are numbers.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header);
     table.add_rows(rows);
@@ -132,7 +132,7 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
 }
 
 /// Prints what each cost, least and middle of the rounds.
-pub fn print_costs(title: &str, rows: &[Row]) {
+pub(crate) fn print_costs(title: &str, rows: &[Row]) {
     let cells = |row: &Row| {
         let ((wall_min, wall), (cpu_min, cpu)) = (row.wall(), row.cpu());
         let name = row.name.clone();
@@ -149,7 +149,7 @@ pub fn print_costs(title: &str, rows: &[Row]) {
 }
 
 /// Prints p50 and p99 of latencies in milliseconds.
-pub fn print_latencies(title: &str, rows: &[(&str, Vec<f64>)]) {
+pub(crate) fn print_latencies(title: &str, rows: &[(&str, Vec<f64>)]) {
     let cells = |(name, values): &(&str, Vec<f64>)| {
         let of = |hundredths| format!("{:.2}", percentile(values, hundredths));
         vec![(*name).to_owned(), values.len().to_string(), of(50), of(99)]

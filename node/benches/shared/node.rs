@@ -37,12 +37,12 @@ const POLL: Duration = Duration::from_millis(5);
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// A node's home, and the node where it runs.
-pub struct Node {
+pub(crate) struct Node {
     pub machine: Machine,
 }
 
 /// A node that runs, and a client of it.
-pub struct Running {
+pub(crate) struct Running {
     pub id: MachineId,
     pub pid: u32,
     pub client: Client,
@@ -55,12 +55,12 @@ fn settings(endpoint: &str) -> String {
 
 impl Node {
     /// A node of a library that goes to a server; it does not run yet.
-    pub fn new(id: &str, server: &Server, library: &Library, more: &str) -> Self {
+    pub(crate) fn new(id: &str, server: &Server, library: &Library, more: &str) -> Self {
         Self::of_endpoint(id, &server.endpoint, library, more)
     }
 
     /// A node that goes to a server by way of something else.
-    pub fn of_endpoint(id: &str, endpoint: &str, library: &Library, more: &str) -> Self {
+    pub(crate) fn of_endpoint(id: &str, endpoint: &str, library: &Library, more: &str) -> Self {
         let machine = Machine::new(id, "");
         machine.set(&format!("{}{}{more}", settings(endpoint), library.setting()));
         machine.set_secrets(KEY, SECRET);
@@ -68,7 +68,7 @@ impl Node {
     }
 
     /// Lets it send nothing until it is told to.
-    pub fn pause(&self) {
+    pub(crate) fn pause(&self) {
         let state = self.machine.home().join("storage/state.json");
         std::fs::create_dir_all(state.parent().unwrap()).unwrap();
         let paused = Paused { since_ns: 1, until_ns: None };
@@ -76,13 +76,13 @@ impl Node {
     }
 
     /// Starts it and joins its bus.
-    pub async fn start(&mut self) -> Running {
+    pub(crate) async fn start(&mut self) -> Running {
         self.machine.start();
         self.join().await
     }
 
     /// Joins the bus of the node that runs.
-    pub async fn join(&self) -> Running {
+    pub(crate) async fn join(&self) -> Running {
         let home = self.machine.home();
         let holder = HomeLock::holder(&home).unwrap();
         let client = Client::connect(&Config::load(&home, &[]).settings.zenoh, &holder.endpoints).await.unwrap();
@@ -92,12 +92,12 @@ impl Node {
 
 impl Running {
     /// Asks it; `None` where it refuses, as before its first scan.
-    pub async fn try_ask(&self, verb: Verb, params: &Params) -> Option<Value> {
+    pub(crate) async fn try_ask(&self, verb: Verb, params: &Params) -> Option<Value> {
         let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
         told.into_iter().next().and_then(Result::ok)
     }
 
-    pub async fn ask(&self, verb: Verb, params: &Params) -> Value {
+    pub(crate) async fn ask(&self, verb: Verb, params: &Params) -> Value {
         let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
         match told.into_iter().next() {
             Some(Ok(answer)) => answer,
@@ -106,12 +106,12 @@ impl Running {
         }
     }
 
-    pub async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         self.ask(Verb::Status, &Params::default()).await
     }
 
     /// Waits until it has read its library and looked at its store.
-    pub async fn is_ready(&self) {
+    pub(crate) async fn is_ready(&self) {
         self.until("it is ready", POLL, |status| {
             status["library"]["scanned"] == true && !status["store"]["probe"].is_null()
         })
@@ -119,7 +119,7 @@ impl Running {
     }
 
     /// Asks for its status until that is as wanted.
-    pub async fn until(&self, what: &str, every: Duration, is_so: impl Fn(&Value) -> bool) {
+    pub(crate) async fn until(&self, what: &str, every: Duration, is_so: impl Fn(&Value) -> bool) {
         let started = Instant::now();
         loop {
             let status = self.status().await;
@@ -132,7 +132,7 @@ impl Running {
     }
 
     /// Does something, and tells what it cost the node.
-    pub async fn cost_of(&self, work: impl Future<Output = ()>) -> Cost {
+    pub(crate) async fn cost_of(&self, work: impl Future<Output = ()>) -> Cost {
         let (cpu, started) = (measure::cpu(self.pid), Instant::now());
         work.await;
         let wall = started.elapsed();
@@ -140,7 +140,7 @@ impl Running {
     }
 
     /// Lets a paused node go on, and waits until so many chunks are proven: its events tell.
-    pub async fn resume_until_proven(&self, chunks: usize) {
+    pub(crate) async fn resume_until_proven(&self, chunks: usize) {
         let chunks = chunks as u64;
         let (heard, all) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
         let (hearing, notify) = (Arc::clone(&heard), Arc::clone(&all));

@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What went through.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub(crate) struct Counted {
     pub bytes: AtomicU64,
     pub exchanges: AtomicU64,
     pub faults: AtomicU64,
@@ -38,14 +38,14 @@ enum Fault {
 
 /// A proxy that listens on loopback.
 #[derive(Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub address: SocketAddr,
     pub counted: Arc<Counted>,
 }
 
 impl Proxy {
     /// Starts one in front of `to` that breaks each exchange with this chance.
-    pub async fn start(to: String, chance: f64) -> Self {
+    pub(crate) async fn start(to: String, chance: f64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, counted) = (listener.local_addr().unwrap(), Arc::<Counted>::default());
         let counting = Arc::clone(&counted);

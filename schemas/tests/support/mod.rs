@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 /// Compares a folder of this package, file by file, with what the types give; with `BLESS=1` it is made so.
-pub fn assert_checked_in(folder: &str, files: &BTreeMap<String, Vec<u8>>) {
+pub(crate) fn assert_checked_in(folder: &str, files: &BTreeMap<String, Vec<u8>>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let found: BTreeMap<String, Vec<u8>> = fs::read_dir(&folder)
         .unwrap()
@@ -28,7 +28,7 @@ pub fn assert_checked_in(folder: &str, files: &BTreeMap<String, Vec<u8>>) {
 }
 
 /// Writes a value as it is checked in: for people, with a last newline.
-pub fn pretty<T: serde::Serialize>(value: &T) -> Vec<u8> {
+pub(crate) fn pretty<T: serde::Serialize>(value: &T) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).unwrap();
     text.push(b'\n');
     text

@@ -26,7 +26,7 @@ const SHOWN_MAX: usize = 60;
 
 /// What the store does with what it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// It refuses bytes with another digest, and tells digests.
     Checking,
     /// It takes all bytes, and its ETags are their MD5.
@@ -37,7 +37,7 @@ pub enum Kind {
 
 /// An object.
 #[derive(Debug, Clone)]
-pub struct Object {
+pub(crate) struct Object {
     pub bytes: Bytes,
     pub digest: Digest,
     pub etag: String,
@@ -46,14 +46,14 @@ pub struct Object {
 
 /// An upload in parts.
 #[derive(Debug, Default)]
-pub struct Begun {
+pub(crate) struct Begun {
     pub key: String,
     pub parts: BTreeMap<u32, Object>,
 }
 
 /// What happened, as a digest of all lines and the last of them.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub(crate) struct Trace {
     /// Where the run's files are: another place in each run.
     pub folder: String,
     lines: u64,
@@ -62,7 +62,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    pub fn add(&mut self, line: String) {
+    pub(crate) fn add(&mut self, line: String) {
         let line = if self.folder.is_empty() { line } else { line.replace(&self.folder, "~") };
         let before = self.hash.map(|hash| hash.to_string()).unwrap_or_default();
         self.hash = Some(Digest::of(format!("{before}{line}").as_bytes()));
@@ -74,18 +74,18 @@ impl Trace {
     }
 
     /// Returns what two runs of one seed have in common.
-    pub fn fingerprint(&self) -> (u64, Option<Digest>) {
+    pub(crate) fn fingerprint(&self) -> (u64, Option<Digest>) {
         (self.lines, self.hash)
     }
 
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         self.last.iter().map(|line| format!("{line}\n")).collect()
     }
 }
 
 /// The store, the network before it, and the ledger of what was wrong.
 #[derive(Debug)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     pub kind: Kind,
     pub objects: BTreeMap<String, Object>,
     pub uploads: BTreeMap<String, Begun>,
@@ -119,7 +119,7 @@ fn failed(kind: StoreErrorKind, message: &str) -> StoreError {
 }
 
 impl Bucket {
-    pub fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         Self {
             kind,
             objects: BTreeMap::new(),
@@ -141,7 +141,7 @@ impl Bucket {
         }
     }
 
-    pub fn probe(&self) -> Probe {
+    pub(crate) fn probe(&self) -> Probe {
         let (is_checking, is_naive) = (self.kind == Kind::Checking, self.kind == Kind::Naive);
         Probe {
             enforces_sha256: is_checking,
@@ -155,19 +155,19 @@ impl Bucket {
     }
 
     /// A new run of the node begins: nothing is known of its tries.
-    pub fn node_starts(&mut self) {
+    pub(crate) fn node_starts(&mut self) {
         self.idle.clear();
         self.gate = (Duration::ZERO, Some(Tick::default()));
     }
 
     /// Loses an object behind everybody's back.
-    pub fn lose(&mut self, key: &str) {
+    pub(crate) fn lose(&mut self, key: &str) {
         self.objects.remove(key);
         self.vanished.insert(key.to_owned());
         self.named_and_lost.insert(key.to_owned());
     }
 
-    pub fn object(&mut self, bytes: Bytes) -> Object {
+    pub(crate) fn object(&mut self, bytes: Bytes) -> Object {
         self.versions += 1;
         let etag = match self.kind {
             Kind::Md5 => Md5::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -176,7 +176,7 @@ impl Bucket {
         Object { digest: Digest::of(&bytes), bytes, etag, parts: None }
     }
 
-    pub fn meta(&self, key: &ObjectKey) -> Option<ObjectMeta> {
+    pub(crate) fn meta(&self, key: &ObjectKey) -> Option<ObjectMeta> {
         let object = self.objects.get(key.as_str())?;
         let digest = (self.kind == Kind::Checking && object.parts.is_none()).then_some(object.digest);
         Some(ObjectMeta {
@@ -189,7 +189,7 @@ impl Bucket {
     }
 
     /// Stores an object as the mode allows.
-    pub fn put(&mut self, key: &ObjectKey, object: Object, mode: &PutMode) -> Result<String, StoreError> {
+    pub(crate) fn put(&mut self, key: &ObjectKey, object: Object, mode: &PutMode) -> Result<String, StoreError> {
         let found = self.objects.get(key.as_str());
         match (mode, found) {
             (PutMode::Create, Some(_)) => return Err(failed(StoreErrorKind::AlreadyExists, "something is there")),
@@ -249,7 +249,7 @@ impl Bucket {
     }
 
     /// Takes down a part as a store lists it.
-    pub fn put_part(&mut self, id: &str, number: u32, object: Object) -> Result<String, StoreError> {
+    pub(crate) fn put_part(&mut self, id: &str, number: u32, object: Object) -> Result<String, StoreError> {
         let etag = object.etag.clone();
         let begun = self.uploads.get_mut(id);
         let begun = begun.ok_or_else(|| failed(StoreErrorKind::Changed, "the upload is not known"))?;
@@ -258,7 +258,7 @@ impl Bucket {
     }
 
     /// Makes an object of the parts of an upload.
-    pub fn complete(&mut self, key: &ObjectKey, id: &str, numbers: &[u32]) -> Result<String, StoreError> {
+    pub(crate) fn complete(&mut self, key: &ObjectKey, id: &str, numbers: &[u32]) -> Result<String, StoreError> {
         let begun = self.uploads.get(id).ok_or_else(|| failed(StoreErrorKind::Changed, "the upload is not known"))?;
         if !begun.parts.keys().eq(numbers) || begun.key != key.as_str() {
             self.wrong.push(format!("{key} was completed of other parts than were sent"));
@@ -280,7 +280,7 @@ impl Bucket {
     }
 
     /// Takes down that a request for a chunk begins; one that begins a try must have found the gate open.
-    pub fn request_begins(&mut self, key: &str, now: Duration, opens_at: Option<Tick>, is_in_flight: bool) {
+    pub(crate) fn request_begins(&mut self, key: &str, now: Duration, opens_at: Option<Tick>, is_in_flight: bool) {
         let is_idle = self.idle.insert(key.to_owned(), false).unwrap_or(true) && !self.is_looked_at_again(key, now);
         let is_known_closed = self.gate.1 == opens_at && self.gate.0 < now && opens_at.is_none_or(|at| at.0 > now);
         let may_have_begun_before = self.is_replacing || self.probed_at == now;
@@ -294,7 +294,13 @@ impl Bucket {
 
     /// Takes down that a request for a chunk begins out of hours: only what a person asked for is tried then. It comes before
     /// [`Bucket::request_begins`].
-    pub fn request_begins_out_of_hours(&mut self, key: &str, recording: &str, now: Duration, is_in_flight: bool) {
+    pub(crate) fn request_begins_out_of_hours(
+        &mut self,
+        key: &str,
+        recording: &str,
+        now: Duration,
+        is_in_flight: bool,
+    ) {
         let is_idle = self.idle.get(key).copied().unwrap_or(true) && !self.is_looked_at_again(key, now);
         let may_have_begun_before = self.is_replacing || self.probed_at == now;
         let is_asked = self.asked.contains(recording);
@@ -310,7 +316,7 @@ impl Bucket {
     }
 
     /// Takes down how a request for a chunk ended.
-    pub fn request_ended(&mut self, key: &str, now: Duration, error: Option<&StoreError>) {
+    pub(crate) fn request_ended(&mut self, key: &str, now: Duration, error: Option<&StoreError>) {
         if key.is_empty() {
             self.probed_at = now;
         }

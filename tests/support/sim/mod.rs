@@ -63,7 +63,7 @@ const PATIENCE: Duration = Duration::from_secs(4 * 24 * 3600);
 
 /// What came of a run.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// What happened, in short: the same for the same seed.
     pub fingerprint: (u64, Option<Digest>),
     /// How many chunks were made.
@@ -74,7 +74,7 @@ pub struct Outcome {
 
 /// Tells whether room is made and recordings are restored in a run. A file that is restored has the time of the real clock, of
 /// which several in one tick are equal, so that such runs may differ in the order in which chunks go up.
-pub fn makes_room(seed: u64) -> bool {
+pub(crate) fn makes_room(seed: u64) -> bool {
     seed.is_multiple_of(3)
 }
 
@@ -82,7 +82,7 @@ pub fn makes_room(seed: u64) -> bool {
 ///
 /// # Errors
 /// What was wrong, and the last things that happened before.
-pub fn run(seed: u64, large: bool) -> Result<Outcome, String> {
+pub(crate) fn run(seed: u64, large: bool) -> Result<Outcome, String> {
     let (runtime, turns) = runtime(!large);
     fastrand::seed(seed);
     let result = runtime.block_on(async {

@@ -10,11 +10,11 @@ use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-pub const MACHINE: &str = "robot_1";
+pub(crate) const MACHINE: &str = "robot_1";
 
 /// How a chunk's file is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDisk {
+pub(crate) enum OnDisk {
     Intact,
     Damaged,
     Missing,
@@ -22,7 +22,7 @@ pub enum OnDisk {
 
 /// A chunk that a recorder made.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub(crate) struct Made {
     pub name: ChunkName,
     pub digest: Digest,
     pub size_bytes: usize,
@@ -55,7 +55,7 @@ fn bytes(seed: u64, size: usize) -> Vec<u8> {
 
 /// One recording and its recorder, which writes the manifest from its own memory.
 #[derive(Debug)]
-pub struct Capture {
+pub(crate) struct Capture {
     pub name: String,
     folder: PathBuf,
     /// As this recorder spells it.
@@ -71,7 +71,7 @@ fn touch(path: &Path, wall: UnixNs) {
 }
 
 impl Capture {
-    pub fn begin(recordings: &Path, name: &str, machine: &str, wall: UnixNs) -> Self {
+    pub(crate) fn begin(recordings: &Path, name: &str, machine: &str, wall: UnixNs) -> Self {
         let folder = recordings.join(name);
         fs::create_dir_all(folder.join("chunks")).unwrap();
         let (name, machine) = (name.to_owned(), machine.to_owned());
@@ -85,16 +85,16 @@ impl Capture {
         touch(&self.folder, wall);
     }
 
-    pub fn chunk_path(&self, chunk: &Made) -> PathBuf {
+    pub(crate) fn chunk_path(&self, chunk: &Made) -> PathBuf {
         self.folder.join("chunks").join(chunk.name.to_string())
     }
 
-    pub fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         self.folder.join("uploads.jsonl")
     }
 
     /// Writes a chunk's file under its last name.
-    pub fn finalize(&mut self, random: &mut Rng, size_bytes: usize, wall: UnixNs) {
+    pub(crate) fn finalize(&mut self, random: &mut Rng, size_bytes: usize, wall: UnixNs) {
         let index = u32::try_from(self.chunks.len()).unwrap();
         let seed = random.u64(..);
         let digest = Digest::of(&bytes(seed, size_bytes));
@@ -113,7 +113,7 @@ impl Capture {
     }
 
     /// Writes the manifest anew from memory.
-    pub fn save(&self, wall: UnixNs) {
+    pub(crate) fn save(&self, wall: UnixNs) {
         let rows: Vec<_> = self.chunks.iter().map(Made::row).collect();
         let ended = self.has_ended.then_some(wall);
         let manifest = json!({
@@ -128,14 +128,14 @@ impl Capture {
     }
 
     /// Leaves a manifest that nobody can read, as a disk that fills up may.
-    pub fn tear_manifest(&self, wall: UnixNs) {
+    pub(crate) fn tear_manifest(&self, wall: UnixNs) {
         fs::write(self.folder.join("manifest.json"), "{\"schema_version\": 1, \"na").unwrap();
         touch(&self.folder.join("manifest.json"), wall);
         self.touch_folders(wall);
     }
 
     /// Makes a chunk's file bad, sound again, or removes it.
-    pub fn change_file(&mut self, place: usize, file: OnDisk, wall: UnixNs) {
+    pub(crate) fn change_file(&mut self, place: usize, file: OnDisk, wall: UnixNs) {
         let chunk = self.chunks[place].clone();
         match file {
             OnDisk::Intact => self.write(&chunk, &chunk.bytes(), wall),
@@ -154,26 +154,26 @@ impl Capture {
     }
 
     /// The body of a chunk's finalize event.
-    pub fn event(&self, chunk: &Made) -> Value {
+    pub(crate) fn event(&self, chunk: &Made) -> Value {
         json!({"recording": self.name, "machine_id": self.machine, "chunk": chunk.row()})
     }
 
-    pub fn remote_folder(&self) -> String {
+    pub(crate) fn remote_folder(&self) -> String {
         format!("{}/{}", self.machine, self.name)
     }
 
     /// The key of a chunk's object, as the recorder spells the machine.
-    pub fn key(&self, chunk: &Made) -> String {
+    pub(crate) fn key(&self, chunk: &Made) -> String {
         format!("{}/chunks/{}", self.remote_folder(), chunk.name)
     }
 
     /// Lets no line be written to the journal, or lets them again.
-    pub fn block_journal(&self, is_blocked: bool) {
+    pub(crate) fn block_journal(&self, is_blocked: bool) {
         block(&self.journal(), &self.folder.join(".journal.aside"), is_blocked);
     }
 
     /// Leaves half a line at the journal's end, as a crash in an append does.
-    pub fn tear_journal(&self) {
+    pub(crate) fn tear_journal(&self) {
         if let Ok(mut text) = fs::read(self.journal()) {
             text.extend_from_slice(b"{\"at_ns\":17,\"store_id\":\"s\",\"ki");
             fs::write(self.journal(), text).unwrap();
@@ -182,7 +182,7 @@ impl Capture {
 }
 
 /// Puts a folder in a file's place, so that it can't be written, or the file back.
-pub fn block(file: &Path, aside: &Path, is_blocked: bool) {
+pub(crate) fn block(file: &Path, aside: &Path, is_blocked: bool) {
     if is_blocked && file.is_file() {
         fs::rename(file, aside).unwrap();
         fs::create_dir(file).unwrap();

@@ -17,7 +17,7 @@ use tokio::{
 /// The blocking thread begins when the runtime has nothing else to do, and the runtime goes on when that thread has done
 /// all that was handed to it.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub(crate) struct Turns {
     state: Mutex<Turn>,
     changed: Condvar,
 }
@@ -57,14 +57,14 @@ impl Turns {
     }
 
     /// Ends the turns: what is left may run.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.state.lock().unwrap().is_over = true;
         self.changed.notify_all();
     }
 }
 
 /// A runtime whose time passes only when nothing is left to do. Without turns its blocking threads run as they like.
-pub fn runtime(takes_turns: bool) -> (Runtime, Arc<Turns>) {
+pub(crate) fn runtime(takes_turns: bool) -> (Runtime, Arc<Turns>) {
     let turns = Arc::new(Turns::default());
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true);
@@ -84,7 +84,7 @@ const EPOCH: Duration = Duration::from_secs(2_000_000_000);
 
 /// The runtime's time as ticks, and a wall clock that is set by hand.
 #[derive(Debug)]
-pub struct SimClock {
+pub(crate) struct SimClock {
     started: Instant,
     /// By how much the wall clock is wrong, in nanoseconds.
     wrong_by: Mutex<i128>,
@@ -92,17 +92,17 @@ pub struct SimClock {
 
 impl SimClock {
     /// Starts at the runtime's time now.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { started: Instant::now(), wrong_by: Mutex::default() }
     }
 
     /// Returns how long the simulation runs.
-    pub fn passed(&self) -> Duration {
+    pub(crate) fn passed(&self) -> Duration {
         self.started.elapsed()
     }
 
     /// Sets the wall clock wrong by so many seconds.
-    pub fn set_wrong_by(&self, seconds: i64) {
+    pub(crate) fn set_wrong_by(&self, seconds: i64) {
         *self.wrong_by.lock().unwrap() = i128::from(seconds) * 1_000_000_000;
     }
 }

@@ -8,7 +8,7 @@ use super::{recorder::OnDisk, weather::Weather};
 
 /// One thing that happens.
 #[derive(Debug, Clone)]
-pub enum Action {
+pub(crate) enum Action {
     /// A recording begins.
     Begin(usize),
     /// A chunk's file gets its last name.
@@ -55,7 +55,7 @@ pub enum Action {
 
 /// What an event says.
 #[derive(Debug, Clone, Copy)]
-pub enum Word {
+pub(crate) enum Word {
     True,
     Old,
     WrongDigest,
@@ -65,7 +65,7 @@ pub enum Word {
 
 /// What a run is like.
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     pub captures: usize,
     pub actions: Vec<(Duration, Action)>,
 }
@@ -75,7 +75,7 @@ fn minutes(minutes: u64) -> Duration {
 }
 
 /// Writes a script. With `large` a few chunks are so large that they go up in parts.
-pub fn write(random: &mut Rng, large: bool) -> Script {
+pub(crate) fn write(random: &mut Rng, large: bool) -> Script {
     // Most runs are of some weeks, some of some months.
     let days = if random.u32(0..20) == 0 { random.u64(60..120) } else { random.u64(5..20) };
     let span_minutes = days * 24 * 60;

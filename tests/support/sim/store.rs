@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The way from one run of the node to the store. It ends with that run.
 #[derive(Debug)]
-pub struct Port {
+pub(crate) struct Port {
     bucket: Arc<Mutex<Bucket>>,
     clock: Arc<SimClock>,
     seed: u64,
@@ -93,7 +93,7 @@ fn changed(bytes: &Bytes) -> Bytes {
 }
 
 impl Port {
-    pub fn new(
+    pub(crate) fn new(
         bucket: Arc<Mutex<Bucket>>,
         clock: Arc<SimClock>,
         seed: u64,
@@ -104,12 +104,12 @@ impl Port {
     }
 
     /// Takes in whose port it is.
-    pub fn belongs_to(&self, sync: &Arc<Sync>) {
+    pub(crate) fn belongs_to(&self, sync: &Arc<Sync>) {
         self.sync.set(Arc::downgrade(sync)).unwrap();
     }
 
     /// The node is gone: nothing that it asked for is answered.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);
     }
 

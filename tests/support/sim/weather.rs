@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 /// What goes wrong with one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The connection breaks before the store has heard anything.
     ResetBefore,
     /// The store did it, and the answer is lost.
@@ -37,26 +37,26 @@ pub enum Fault {
 
 /// How likely each fault is, of a thousand requests, and how long the store takes for one.
 #[derive(Debug, Clone)]
-pub struct Weather {
+pub(crate) struct Weather {
     pub faults: Vec<(Fault, u32)>,
     pub slowest: Duration,
 }
 
 impl Weather {
     /// Nothing goes wrong.
-    pub fn calm() -> Self {
+    pub(crate) fn calm() -> Self {
         Self { faults: Vec::new(), slowest: Duration::from_millis(400) }
     }
 
     /// One request of fifty fails in some way.
-    pub fn fair() -> Self {
+    pub(crate) fn fair() -> Self {
         use Fault::*;
         let some = [ResetBefore, ResetAfter, FailedAfter, Cut, Stall, TooMany, Unavailable, WrongBytes];
         Self { faults: some.map(|fault| (fault, 2)).to_vec(), ..Self::calm() }
     }
 
     /// Something of its own for a while, and for how long.
-    pub fn bad(random: &mut Rng) -> (Self, Duration) {
+    pub(crate) fn bad(random: &mut Rng) -> (Self, Duration) {
         use Fault::*;
         let minutes = |random: &mut Rng, most: u64| Duration::from_secs(60 * random.u64(1..most));
         let all = |fault| vec![(fault, 1000)];
@@ -81,7 +81,7 @@ impl Weather {
     }
 
     /// Returns what goes wrong with a request, if anything does.
-    pub fn strikes(&self, random: &mut Rng) -> Option<Fault> {
+    pub(crate) fn strikes(&self, random: &mut Rng) -> Option<Fault> {
         let mut left = random.u32(0..1000);
         for (fault, share) in &self.faults {
             match left.checked_sub(*share) {
