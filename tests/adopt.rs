@@ -1,5 +1,5 @@
-//! Adopting, on the real binary: files of other tools, orphans and foreign recordings become recordings that go up, the
-//! sources stay as they are, and what was cut off is recovered as far as it is whole.
+//! Adoption on the real binary. Files of other tools, orphans and foreign recordings become recordings and are
+//! uploaded. The sources stay unchanged. A truncated file is recovered as far as it is intact.
 
 use std::{
     fs::{self, File},
@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// A file that nobody writes any more.
+/// Age of a file that nobody writes to.
 const STILL: Duration = Duration::from_secs(300);
 
-/// A real MCAP file: `messages` on two topics, beginning at `from_ns`.
+/// Returns a real MCAP file: `messages` messages on two topics, from `from_ns` on.
 pub(crate) fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8> {
     let options = WriteOptions::new().compression(compression).chunk_size(Some(20_000)).profile("ros2");
     let mut writer = options.create(Cursor::new(Vec::new())).unwrap();
@@ -52,12 +52,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) {
     still(path);
 }
 
-/// Lets nobody have written to it for a while.
+/// Sets a file's time back, so that it counts as finished.
 pub(crate) fn still(path: &Path) {
     File::open(path).unwrap().set_modified(SystemTime::now() - STILL).unwrap();
 }
 
-/// What is in a folder: names, sizes, times and digests.
+/// Returns the names, sizes, times and digests of the files in a folder.
 fn snapshot(folder: &Path) -> Vec<(PathBuf, u64, SystemTime, Digest)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -72,7 +72,7 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, u64, SystemTime, Digest)> {
     found
 }
 
-/// Every message of a file as the Python reader finds it: topic, log time, digest of the data.
+/// Returns every message of a file as the Python reader finds it: topic, log time, digest of the data.
 pub(crate) fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
     let script = "import hashlib, json, sys\nfrom mcap.reader import make_reader\nwith open(sys.argv[1], 'rb') as f:\n    \
                   print(json.dumps([[c.topic, m.log_time, hashlib.sha256(m.data).hexdigest()] for _, c, m in \
@@ -82,7 +82,7 @@ pub(crate) fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Has others judge a file, and returns its messages.
+/// Checks a file with the external tools and returns its messages.
 pub(crate) fn judged(path: &Path) -> Vec<(String, u64, String)> {
     let doctor = Command::new(python::python().with_file_name("pymcap-cli")).arg("doctor").arg(path).output().unwrap();
     assert!(doctor.status.success(), "{}: {doctor:?}", path.display());
@@ -129,7 +129,7 @@ fn refused(reply: &Reply, code: &str) -> Value {
     error
 }
 
-/// A machine whose library holds files, with a node that has seen them.
+/// Returns a machine with these files in its library, and a node that has scanned them.
 fn started(id: &str, files: &[(&str, Vec<u8>)]) -> (Machine, Python) {
     let mut machine = Machine::new(id, "rescan_interval = \"1s\"");
     for (name, bytes) in files {
@@ -140,7 +140,7 @@ fn started(id: &str, files: &[(&str, Vec<u8>)]) -> (Machine, Python) {
     (machine, python)
 }
 
-/// The files of a recording's chunks, by index.
+/// Returns the files of a recording's chunks, by index.
 fn chunks(machine: &Machine, recording: &str) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(machine.home().join("recordings").join(recording).join("chunks"))
         .unwrap()
@@ -591,7 +591,8 @@ fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
     let left: Vec<_> = actions.iter().filter(|row| row["kind"] == "leave_source").map(|row| &row["path"]).collect();
     assert_eq!(left, ["a_chunk_000.mcap", "a_chunk_001.mcap"], "{done:#}");
 
-    // Whatever is adopted by itself after it shows that its turn has passed, before a restart and after it.
+    // The node adopts the next file by itself. That shows that the turn of this one has passed, before a restart and
+    // after it.
     for (number, session) in ["b", "c"].into_iter().enumerate() {
         write(&root.join(format!("{session}_chunk_000.mcap")), &mcap(number as u64 * 7, 5, None));
         until("the next session is adopted", || machine.home().join("recordings").join(session).exists());
@@ -607,7 +608,7 @@ fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
     assert_eq!(row["state"], "unmanaged");
     assert!(row["reason"].as_str().unwrap().contains("was removed"), "{row}");
 
-    // Another file of the session is nobody's copy: with it the session is taken in again.
+    // The new file of the session is no copy of another file, so the session is adopted again with it.
     let output = machine.run(&["adopt", "a"]);
     assert!(output.status.success(), "{output:?}");
     assert!(root.join("a/manifest.json").exists(), "a person's word counts");

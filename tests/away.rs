@@ -1,4 +1,4 @@
-//! What goes away under a running node: the library's disk, one file, the right time.
+//! Things that disappear under a running node: the library's disk, one file, the correct time.
 
 use std::{fs, os::unix::fs::symlink, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A robot with a chunk that can't go up, as its store is away, and its library, which can be taken away too.
+/// A robot whose chunk can't be uploaded because its store is missing. Its library can be removed too.
 fn robot() -> (Robot, Value) {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
@@ -70,7 +70,7 @@ async fn a_recording_on_a_disk_of_its_own_that_goes_away_stays_at_risk() {
     let told = |sync: &Arc<Sync>| json_of(service(&robot, sync).status(&Params::default()));
     assert_eq!(told(&sync)["at_risk_chunks"], 1);
 
-    // The link leads nowhere; or to what a disk is mounted on, which is empty.
+    // The link leads nowhere, or to the empty mount point of a disk.
     for is_empty in [false, true] {
         fs::rename(&disk, &off).unwrap();
         if is_empty {
@@ -101,7 +101,7 @@ async fn a_recording_on_a_disk_of_its_own_that_goes_away_stays_at_risk() {
 fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs() {
     let (robot, _) = robot();
     let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
-    // A folder in the mark's place: not even root writes a file there.
+    // A folder stands in the mark's place. Not even root can write a file there.
     fs::create_dir(root.join(".library.json")).unwrap();
     let sync = robot.started_and_scanned();
     fs::rename(&root, &away).unwrap();
@@ -110,7 +110,7 @@ fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs
     let told = json_of(service(&robot, &sync).status(&Params::default()));
     assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");
     assert_eq!(told["blocked"]["reason"], "recordings_changed");
-    // Other settings make the parts anew, and the node is the same.
+    // Other settings rebuild the components. The node stays the same.
     let tuned = robot.started_after(&sync, "s");
     let elsewhere = robot.folder.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
@@ -178,7 +178,7 @@ fn a_library_that_is_not_there_at_a_start_is_told_and_comes_back_be_it_a_folder_
     machine.recorder("drive").finalize();
     let (root, away) = (machine.home().join("recordings"), machine.folder.path().join("away"));
     machine.start();
-    // Killed before it remembers the mark it would know of no library.
+    // A node that is killed before it stores the mark would know of no library.
     let remembered = || fs::read_to_string(machine.home().join("storage/state.json")).unwrap_or_default();
     until("its mark is remembered", || remembered().contains(root.to_str().unwrap()));
     machine.kill();
@@ -208,7 +208,7 @@ async fn a_chunk_whose_file_comes_back_goes_up_with_nobodys_help_over_a_restart_
         robot.ended(std::slice::from_ref(&chunk));
         let folder = robot.recording().join("chunks");
         let away = robot.folder.path().join("chunks");
-        // As a mount does, so that the recording's folder looks as before when it is back.
+        // The folder is moved as a mount would do it, so that the recording's folder looks the same when it is back.
         fs::rename(&folder, &away).unwrap();
         symlink(&away, &folder).unwrap();
         let sync = robot.started_and_scanned();
@@ -263,7 +263,7 @@ async fn a_chunk_that_cant_be_read_for_a_moment_is_not_given_up_and_who_asks_for
     let sync = robot.started_and_scanned();
     let bytes = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    // A folder has a name and no bytes: no right of root reads it.
+    // A folder has a name and no bytes. Not even root can read it as a file.
     fs::create_dir(&path).unwrap();
     sync.drain().await;
     let told = json_of(service(&robot, &sync).status(&Params::default()));
@@ -302,7 +302,7 @@ fn a_pause_ends_when_it_was_said_on_a_machine_whose_clock_is_set_after_each_star
     let robot = Robot::new();
     robot.set_wall_ahead(hour * 1000);
     robot.started().pause(Some(hour * 12)).unwrap();
-    // Off for eight hours, and on again without the time.
+    // The machine was off for eight hours and started without the correct time.
     robot.set_wall_ahead(Duration::ZERO);
     let sync = robot.started();
     sync.restore_pause();

@@ -1,4 +1,5 @@
-//! Every verb over real Zenoh sessions: plain and wild, both spaces, both formats, and what is no request at all.
+//! Every verb over real Zenoh sessions: exact and wildcard keys, both key spaces, both formats, and input that is no
+//! request.
 
 use bubbaloop_storage_schemas::{
     Verb,
@@ -11,7 +12,7 @@ use crate::support::{
     python::{Get, Python, Reply},
 };
 
-/// Every verb with a request that it answers.
+/// Each verb with a request that it answers.
 const REQUESTS: [(Verb, &str); 12] = [
     (Verb::Help, ""),
     (Verb::List, ""),
@@ -27,7 +28,7 @@ const REQUESTS: [(Verb, &str); 12] = [
     (Verb::Resume, ""),
 ];
 
-/// A machine with one recording that is uploaded.
+/// Returns a machine with one uploaded recording.
 fn machine(id: &str) -> (Machine, Python) {
     let machine = Machine::started(id);
     let mut recorder = machine.recorder("drive");

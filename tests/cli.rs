@@ -1,4 +1,4 @@
-//! The command line of the real binary: what programs read, and how it ends.
+//! The command line of the real binary: its JSON and its exit codes.
 
 use std::{
     fs,
@@ -183,7 +183,7 @@ fn text_of_others_reaches_the_terminal_plain_and_the_fleet_has_a_row_for_each() 
     assert_eq!(code(&machine.run(&["info", "drive", "--machine", "cli-7"])), 0, "host names are spelled with dashes");
 }
 
-/// Runs a command with something on its stdin.
+/// Runs a command with this text on its stdin.
 fn run_with(machine: &Machine, arguments: &[&str], input: &str) -> Output {
     use std::io::Write;
     let command = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"))
@@ -354,7 +354,7 @@ fn a_machine_of_the_fleet_that_is_off_is_known_from_what_the_store_holds_of_it()
     assert!(known[1]["no_answer"].as_str().unwrap().contains("not on the bus"), "{known:#}");
     let row = out(&machine.run(&["list", "--machine", "*"]));
     assert!(row.lines().any(|line| line.contains("cli_14") && line.contains("no answer")), "{row}");
-    // A store that can't be read hides no machine that answers.
+    // An unreadable store does not hide the machines that answer.
     fs::rename(&store, store.with_file_name("away")).unwrap();
     let fleet = machine.run(&["list", "--machine", "*", "--json"]);
     assert_eq!((code(&fleet), json_of(&fleet).as_array().unwrap().len()), (0, 1), "{fleet:?}");

@@ -1,4 +1,4 @@
-//! Making room: what goes is known to be elsewhere just then, and nothing else ever goes.
+//! Eviction: only a file whose chunk the store holds at that moment is removed.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// A robot of which five chunks are uploaded and published, and whose disk may hold three of them.
+/// A robot with five uploaded chunks, a written remote manifest, and a quota for three chunks.
 async fn full_robot() -> (Robot, Vec<Value>, Arc<Sync>) {
     let mut robot = Robot::new();
     robot.tuning.retention = Retention { quota_bytes: Some(900_000), ..Retention::default() };
@@ -186,7 +186,7 @@ async fn a_file_that_was_adopted_under_a_second_name_takes_its_room_once() {
     assert_eq!(files(&robot), 4, "one byte more than that is too much");
 }
 
-/// A small disk of its own for a library.
+/// A small disk for one library.
 pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -215,7 +215,7 @@ fn status(python: &mut Python, machine: &Machine) -> Value {
     replies.first().filter(|reply| reply.is_ok).map(|reply| reply.value()).unwrap_or_default()
 }
 
-/// How large the disk is, and how many of its size are recorded: 512 and 8 are 4 GiB on a disk of 512 MiB.
+/// Returns the size of the disk, and how many times that size is recorded. 512 and 8 are 4 GiB on a disk of 512 MiB.
 fn scale() -> (u32, u32) {
     let number = |name, default| u32::try_from(crate::crash::number(name, default)).unwrap();
     (number("BUBBALOOP_TEST_DISK_MIB", 32), number("BUBBALOOP_TEST_DISKS", 4))
@@ -224,7 +224,7 @@ fn scale() -> (u32, u32) {
 #[test]
 fn a_robot_records_many_times_what_its_disk_holds_and_loses_nothing() {
     let (disk_mib, disks) = scale();
-    // A chunk is a thirty-second of the disk.
+    // The size of a chunk is 1/32 of the disk.
     let chunk_mib = u64::from(disk_mib / 32);
     let min_free_gb = f64::from(disk_mib) * 0.012 / 32.0;
     let mut machine = Machine::new("evict_1", &format!("rescan_interval = \"1s\"\nmin_free_gb = {min_free_gb}"));
@@ -264,14 +264,14 @@ fn a_robot_records_many_times_what_its_disk_holds_and_loses_nothing() {
         let sent = recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count();
         assert_eq!(sent, 8, "each was sent once");
     }
-    // What is more than the disk has room for is refused before a byte of it comes.
+    // A restore that needs more room than the disk has is refused before it fetches any byte.
     let before = free_mib(&recordings);
     let restored = machine.run(&["reconcile", "drive_*", "--restore", "--json"]);
     let told: Value = serde_json::from_slice(&restored.stdout).unwrap();
     assert_eq!((restored.status.code(), &told["error"]["code"]), (Some(1), &json!("E_UNAVAILABLE")), "{told:#}");
     assert!(told["error"]["message"].as_str().unwrap().contains("free"), "{told:#}");
     assert_eq!(free_mib(&recordings), before);
-    // One that fits comes back, stays, and the recorder goes on beside it.
+    // A restore that fits succeeds. The restored files stay while the recorder writes more.
     let first = &recorders[0];
     let restored = machine.run(&["reconcile", &first.name, "--restore", "--json"]);
     assert!(restored.status.success(), "{restored:?}");

@@ -1,7 +1,7 @@
-//! The corpora of the fuzz targets and seeded changes of them, run as plain tests.
+//! Runs the corpora of the fuzz targets, and seeded mutations of them, as plain tests.
 //!
-//! `BUBBALOOP_TEST_MUTATIONS` and `BUBBALOOP_TEST_SEED` make longer or other runs. `tests/fuzz` is a crate of its own for
-//! `cargo fuzz`, with the same targets.
+//! `BUBBALOOP_TEST_MUTATIONS` and `BUBBALOOP_TEST_SEED` set the number of mutations and the seed. `tests/fuzz` is a
+//! separate crate for `cargo fuzz` with the same targets.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::crash::number;
 #[path = "fuzz/decoders.rs"]
 mod decoders;
 
-/// What decoders are tempted to overlook.
+/// Text that decoders often handle wrongly.
 const TOKENS: [&str; 22] = [
     "null",
     "true",
@@ -42,7 +42,7 @@ const TOKENS: [&str; 22] = [
     "é",
 ];
 
-/// Largest corpus of all: it is checked in.
+/// Largest size of all corpora together: they are in the repository.
 const BYTES_MAX: u64 = 100 * 1024;
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {

@@ -1,4 +1,4 @@
-//! The rules of the house, read from the sources.
+//! Rules about the structure of the code, checked on the sources.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use self::imports::{Sources, rings};
 
 mod imports;
 
-/// The rooms, lowest first; a room may import from rows below its own.
+/// The top-level modules, lowest first. A module may import from the rows before its own.
 const ROWS: [&[&str]; 6] = [
     &["policy"],
     &["clock", "content", "durable", "secret"],
@@ -20,7 +20,7 @@ const ROWS: [&[&str]; 6] = [
     &["service"],
 ];
 
-/// What only some rooms may name.
+/// Crates and functions that only some modules may use.
 const OWNED: [(&str, &[&str]); 12] = [
     ("aws_", &["store"]),
     ("zenoh::", &["bus"]),
@@ -30,17 +30,17 @@ const OWNED: [(&str, &[&str]); 12] = [
     ("comfy_table", &["cli"]),
     ("indicatif", &["cli"]),
     ("textwrap", &["cli"]),
-    // The demo is a recorder too.
+    // The demo also records.
     ("use mcap::", &["library", "cli"]),
     ("serde_yaml_ng", &["library", "cli"]),
     ("SystemTime::now", &["clock"]),
     ("Instant::now", &["clock"]),
 ];
 
-/// What policy, which decides, may not name.
+/// What `policy` may not use: it is pure.
 const NOT_IN_POLICY: [&str; 6] = ["async ", ".await", "std::fs", "std::io", "std::net", "tokio"];
 
-/// Where files use each other still. The list may only get shorter: a folder without a ring is taken out.
+/// Folders in which files still import each other. The list may only shrink.
 const KNOWN_RINGS: [&str; 10] = [
     "node/src/bus/",
     "node/src/cli/",
@@ -54,7 +54,7 @@ const KNOWN_RINGS: [&str; 10] = [
     "node/src/store/s3/",
 ];
 
-/// Structs with more fields than one subject has, each with its reason.
+/// Structs that may have more fields than the limit, each with its reason.
 const LARGE_STRUCTS: [(&str, &str); 5] = [
     ("config/mod.rs Settings", "each setting is one field"),
     ("engine/reconcile/mod.rs Reconcile", "to be split"),
@@ -63,7 +63,7 @@ const LARGE_STRUCTS: [(&str, &str); 5] = [
     ("store/s3/mod.rs S3Store", "to be split"),
 ];
 
-/// Files that are too long still. The list may only get shorter.
+/// Files over the limit. The list may only shrink.
 const KNOWN_LONG_FILES: [&str; 4] =
     ["node/src/content.rs", "node/src/engine/jobs.rs", "node/src/library/scan.rs", "schemas/src/reply.rs"];
 
@@ -80,7 +80,7 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The sources of the node with the room that each is in.
+/// Returns the sources of the node, each with its top-level module.
 fn rooms() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let room_of = |path: &Path| {
@@ -98,7 +98,7 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim_start).filter(|line| !line.starts_with("//"))
 }
 
-/// The crates that are checked: a name and the sources.
+/// Returns the checked crates: folder and sources.
 fn crates() -> [(&'static str, Sources); 2] {
     ["node/src", "schemas/src"].map(|folder| {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -152,7 +152,7 @@ fn no_struct_has_too_many_fields_to_have_one_subject() {
     assert_eq!(found, allowed, "structs of over {FIELDS_MAX} fields");
 }
 
-/// Writes a crate of these files, by their names.
+/// Writes a crate with these files and reads it.
 fn crate_of(files: &[(&str, &str)]) -> (tempfile::TempDir, Sources) {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {

@@ -1,4 +1,4 @@
-//! What `launch/` holds starts a node that answers.
+//! The files in `launch/` start a node that answers.
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path};
 
@@ -19,7 +19,7 @@ fn load(text: &str) -> Config {
     Config::of(Path::new("/home"), &files, &BTreeMap::new(), &[])
 }
 
-/// A port that nobody listens on just now.
+/// Returns a free port.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -49,7 +49,7 @@ fn the_annotated_settings_hold_as_they_are_and_with_every_line_taken_in() {
     assert!(taken > 18 && matches!(config.settings.store, StoreSettings::Remote(_)), "{taken}");
 }
 
-/// Starts a node with a Zenoh file of `launch/zenoh`, moved to another port.
+/// Starts a node with a Zenoh file from `launch/zenoh`, on another port.
 fn started_with(id: &str, file: &str, port: u16) -> Machine {
     let mut machine = Machine::new(id, "");
     let text = launch(file).replace("7447", &port.to_string()).replace("7448", &port.to_string());

@@ -1,4 +1,4 @@
-//! What the library's states look like from outside.
+//! How `list` and `info` show the states of a library.
 
 use std::{fs, time::Duration};
 

@@ -1,4 +1,4 @@
-//! The folder that behaves like an object store.
+//! The local store: a folder that behaves like an object store.
 
 use std::{fs, sync::Arc};
 
@@ -132,7 +132,7 @@ async fn a_disk_that_is_taken_away_in_mid_put_leaves_nothing_at_its_mount_point(
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("bucket");
     let mark = opened(&root).open(None).unwrap();
-    // Slow enough that the disk goes while the object is written.
+    // The write is slow enough that the disk is removed meanwhile.
     let throttle = Arc::new(Throttle::new(Arc::new(SystemClock::start())));
     throttle.set(Some(1024 * 1024));
     let store = LocalStore::new(&*root).throttled(throttle);

@@ -1,4 +1,4 @@
-//! A machine that is lost while it is asked: the asker is told, in time, and has the answers of the others.
+//! A machine that is lost while it is asked. The client is told in time, and gets the answers of the others.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::support::{
 #[derive(Debug, Clone, Copy)]
 enum Loss {
     Killed,
-    /// It stands still, and its connections with it.
+    /// It is stopped; its connections stay open.
     Frozen,
 }
 
@@ -34,7 +34,7 @@ impl Loss {
     }
 }
 
-/// Two machines of one fleet, each with a recording. The second one's store is away: what is asked of it does not end.
+/// Two machines of one fleet, each with a recording. The store of the second one is missing, so jobs there do not end.
 fn fleet(id: &str) -> (Machine, Machine) {
     let one = Machine::started(&format!("{id}a"));
     one.recorder("drive").finalize();
@@ -53,7 +53,7 @@ fn fleet(id: &str) -> (Machine, Machine) {
     (one, two)
 }
 
-/// Asks for an upload on the command line of a machine's home, and returns while the job runs on the other machine.
+/// Starts an upload command in a machine's home. Returns once the job runs on the other machine.
 fn asked_for_upload(home: &Machine, runs_on: &Machine, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"));
     command.args(["upload", "--all", "--timeout", "2s", "--home"]).arg(home.home()).args(more);
@@ -65,13 +65,13 @@ fn asked_for_upload(home: &Machine, runs_on: &Machine, more: &[&str]) -> Child {
     command
 }
 
-/// Waits until a command has had its first answer: then it writes how it goes.
+/// Waits until a command has received its first answer: then it prints progress.
 fn until_answered(command: &mut Child) {
     let mut first = [0];
     command.stderr.as_mut().unwrap().read_exact(&mut first).unwrap();
 }
 
-/// Checks that a command ends soon, without having been answered by `lost`, and returns what it printed.
+/// Checks that a command ends soon without an answer of `lost`. Returns what it printed.
 fn ends_without(mut command: Child, lost: &Machine, case: &str) -> String {
     let began = Instant::now();
     until("the command ends", || command.try_wait().unwrap().is_some());

@@ -1,4 +1,5 @@
-//! The main job on the real binary: a recorder writes, Python publishes and asks, the store ends up whole.
+//! The main job on the real binary: a recorder writes, a Python client publishes and asks, and the store is complete at
+//! the end.
 
 use std::{fs, os::unix::fs::MetadataExt};
 
@@ -199,7 +200,7 @@ fn what_is_wrong_with_events_is_counted_and_costs_nothing() {
     assert_eq!(recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count(), 2);
     machine.set("backend = \"local\"\nlocal_path = \"../store\"\nconcurrency = 9");
     until("other settings are taken up", || {
-        // While the parts are made anew nobody answers for a moment.
+        // While the components are rebuilt, nobody answers for a moment.
         let replies = python.get(&Get { selector: &machine.key("config"), ..Get::default() });
         replies.first().is_some_and(|reply| {
             let config = reply.value();

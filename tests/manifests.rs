@@ -1,4 +1,4 @@
-//! Remote manifests: they name only what is there, only grow, and never take another capture's place.
+//! Remote manifests name only stored chunks, only grow, and never replace the manifest of another capture.
 
 use std::{fs, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Uploads keep out of the robot's way, and do so from the moment that the settings say it.
+//! Limits on uploads: bandwidth, hours and pause, from the moment that they are set.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::{
 
 const LOCAL: &str = "backend = \"local\"\nlocal_path = \"../store\"\nrescan_interval = \"1s\"\n";
 
-/// An hour that begins half a day from now, where the machine stands.
+/// Returns an hour that begins half a day from now, in the machine's time zone.
 fn other_hours() -> String {
     let date = std::process::Command::new("date").arg("+%H").output().unwrap();
     let hour: u32 = String::from_utf8(date.stdout).unwrap().trim().parse().unwrap();
@@ -58,7 +58,7 @@ fn out_of_hours_nothing_goes_but_what_is_asked_for_and_then_all_in_the_wanted_or
         let mut recorder = machine.recorder(name);
         let chunk = recorder.rename();
         recorder.save(&json!({"tags": tags}));
-        // Files of one moment have no order.
+        // Files with the same time have no order.
         let age = Duration::from_secs(if name == "c_new" { 10 } else { 100 });
         let file = std::fs::File::options().append(true).open(recorder.path(&chunk)).unwrap();
         file.set_modified(std::time::SystemTime::now() - age).unwrap();
@@ -93,9 +93,9 @@ async fn a_limit_holds_for_all_uploads_and_its_end_is_felt_in_mid_upload() {
     machine.start();
     let began = Instant::now();
     until("the small ones are there", || small.iter().all(|chunk| is_uploaded(&recorder, chunk)));
-    // 1.2 MB at half a megabyte a second, the last quarter of a second's piece aside.
+    // 1.2 MB at 0.5 MB/s, minus the burst of a quarter of a second.
     assert!(began.elapsed() > Duration::from_millis(2000), "{:?}", began.elapsed());
-    // At this limit it would take four hours.
+    // At this limit the upload would take four hours.
     machine.set(&format!("{s3}bandwidth_limit = \"2 kB/s\""));
     let mut python = machine.python();
     let limit = |python: &mut Python| {
@@ -111,7 +111,7 @@ async fn a_limit_holds_for_all_uploads_and_its_end_is_felt_in_mid_upload() {
     assert!(status(&mut python, &machine)["upload_rate_bytes_per_s"].as_u64().unwrap() > 100_000);
 }
 
-/// A machine with a large chunk that goes up at half a megabyte a second.
+/// Returns a machine that uploads a large chunk at 0.5 MB/s.
 async fn slow(
     server: &Server,
     id: &str,
@@ -170,7 +170,8 @@ async fn the_rate_is_right_in_the_midst_of_a_large_chunk_and_after_it() {
         rates.extend(rate.filter(|rate| *rate > 0));
         is_uploaded(&recorder, &large)
     });
-    // The first seconds are too few to say more than that it goes. A busy machine is slower than the limit, never faster.
+    // The first seconds show only that the upload makes progress. A busy machine is slower than the limit, never
+    // faster.
     let later = &rates[rates.len() / 4..];
     assert!(later.len() > 1 && later.iter().all(|rate| *rate <= 750_000), "{rates:?}");
     let after = status(&mut python, &machine)["upload_rate_bytes_per_s"].as_u64().unwrap();

@@ -1,6 +1,6 @@
-//! Homes and stores that older versions wrote: this version gives the answers that those gave, and sends nothing again.
+//! Homes and stores that older versions wrote. This version gives the same answers, and sends nothing again.
 //!
-//! `fixtures/home_v0_1/README.md` says what is in the fixture and how it was made.
+//! `fixtures/home_v0_1/README.md` describes the fixture and how it was made.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,10 +21,10 @@ use crate::support::{node::until, proxy::Proxy, servers::Server};
 
 const MIB: usize = 1024 * 1024;
 
-/// Where the fixture's homes were when they were written: some of their files name paths.
+/// The folder that held the fixture's homes when they were written: some files contain paths.
 const FIXED: &str = "/tmp/bubbaloop_home_v0_1";
 
-/// Parts of the files in the homes that are larger than git should keep.
+/// Size of a part in the S3 home's settings.
 const PART_BYTES: usize = 5 * MIB;
 
 /// What git does not keep of a file.
@@ -100,7 +100,7 @@ impl Home {
         File::open(&path).unwrap().set_modified(UNIX_EPOCH + Duration::from_secs(kept.mtime_s)).unwrap();
     }
 
-    /// Writes the time of now where a file leaves it open.
+    /// Writes the present time in the place of a placeholder.
     fn set_now(&self, path: &Path) {
         if path.file_name().is_some_and(|name| name == "dead_letter.json") {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
@@ -117,7 +117,8 @@ impl Home {
         self.root().join("home/recordings").join(name)
     }
 
-    /// Returns a command of the binary. It runs in a mount namespace of its own, so that tests don't meet at one path.
+    /// Returns a command of the binary. It runs in its own mount namespace, so that tests can use the same path at the
+    /// same time.
     fn command(&self, arguments: &[&str]) -> Command {
         fs::create_dir_all(FIXED).unwrap();
         let mut command = Command::new("unshare");
@@ -156,7 +157,7 @@ impl Home {
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Returns everything that the older version was asked.
+    /// Asks everything that the older version was asked.
     fn answers(&self, more: &[&str]) -> Value {
         let ask = |words: &[&str]| self.ask(&[words, more].concat());
         let list = ask(&["list"]);
@@ -170,7 +171,7 @@ impl Home {
         found
     }
 
-    /// Returns the files of the home and the store with their bytes, those that the node writes for itself aside.
+    /// Returns the files of the home and the store with their digests, without the node's own files.
     fn files(&self) -> BTreeMap<PathBuf, Digest> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.root()];
@@ -189,7 +190,7 @@ impl Home {
     }
 }
 
-/// What changes from run to run, by its path in the answers.
+/// Fields that differ from run to run, by their path in the answers.
 const VOLATILE: [&str; 7] = [
     "/status/started_at",
     "/status/started_at_ns",
@@ -200,10 +201,10 @@ const VOLATILE: [&str; 7] = [
     "/status/clock_offset_ms",
 ];
 
-/// Text for people, which later versions may word in another way. Whether there is any stays.
+/// Fields with text for people, which later versions may reword. Only their presence is compared.
 const PROSE: [&str; 3] = ["reason", "hint", "message"];
 
-/// Collects where `new` does not say what `old` says. It may say more: fields are added in later versions.
+/// Collects the differences of `new` from `old`. New fields are no difference.
 fn differences(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
     if VOLATILE.contains(&path) {
         return;
@@ -301,8 +302,8 @@ fn a_node_in_a_home_of_the_first_version_gives_the_same_answers_and_sends_only_w
     assert_eq!(home.ask(&["dead-letters"])["dead_letters"].as_array().unwrap().len(), 2);
 }
 
-/// Puts into the server what the store of the S3 home held, and what was sent of the chunk that was cut off. Returns the
-/// id of the upload that is not completed.
+/// Puts the objects of the S3 home into the server, and the parts of the interrupted upload. Returns the id of that
+/// upload.
 async fn restore_bucket(server: &Server, home: &Home) -> String {
     server.bucket("fixture").await;
     let objects = home.root().join("objects");
@@ -325,8 +326,8 @@ async fn restore_bucket(server: &Server, home: &Home) -> String {
     half.split_once("uploadId=").unwrap().1.to_owned()
 }
 
-/// Begins the upload of a recording's chunk in parts, and sends those that its journal tells of. Returns the path of the
-/// upload.
+/// Begins the upload of a recording's chunk in parts, and sends the parts that its journal names. Returns the path of
+/// the upload.
 async fn begun(server: &Server, home: &Home, recording: &str, seed: u32) -> String {
     let journal = home.journal(recording);
     let begun = journal.iter().find(|line| line["kind"] == "upload_begun").unwrap();
@@ -358,7 +359,8 @@ async fn a_large_chunk_that_the_first_version_half_sent_is_gone_on_with() {
     let mut home = Home::laid_out("s3");
     let upload_id = restore_bucket(&server, &home).await;
     let proxy = Proxy::start(&server.endpoint).await;
-    // The server is another one than the first version had: its address is in the store's id, and it names its uploads.
+    // The server has another address than the first one, which changes the store's id. It also chose another id for the
+    // upload.
     let config = home.root().join("home/config.toml");
     let store_id = |home: &Home| home.ask(&["status", "--offline"])["store"]["store_id"].as_str().unwrap().to_owned();
     let old_id = store_id(&home);

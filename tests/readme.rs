@@ -1,4 +1,4 @@
-//! The README is true: its commands run, its settings hold, its examples do what they say.
+//! The README is correct: its commands run, its settings exist, and its examples do what they say.
 
 use std::{
     collections::BTreeMap,
@@ -22,14 +22,14 @@ fn readme() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
 }
 
-/// The blocks of a language.
+/// Returns the code blocks of a language.
 fn blocks(language: &str) -> Vec<String> {
     let text = readme();
     let fence = format!("```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// A machine as the examples have it.
+/// Returns a machine as in the examples.
 fn robot() -> Machine {
     let machine = Machine::started("robot_1");
     record(&machine);
@@ -37,7 +37,7 @@ fn robot() -> Machine {
     machine
 }
 
-/// Records as the examples have it.
+/// Records as in the examples.
 fn record(machine: &Machine) {
     let mut recorder = machine.recorder("drive_1");
     let chunk = recorder.finalize();
@@ -119,7 +119,7 @@ fn the_curl_that_is_shown_prints_what_it_says() {
     assert_eq!(names(&printed), names(&shown), "{printed}");
 }
 
-/// The names of fields, at all depths and in their order.
+/// Returns the names of fields at all depths, in order.
 fn names(value: &Value) -> Vec<String> {
     match value {
         Value::Object(fields) => {

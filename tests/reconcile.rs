@@ -1,4 +1,4 @@
-//! Reconcile, row by row, on real files and real stores: what it sees, what it heals, and what it leaves alone.
+//! Reconcile on real files and real stores, row by row: what it finds, what it heals, and what it leaves unchanged.
 
 use std::{
     collections::BTreeMap,
@@ -60,11 +60,11 @@ pub(crate) enum Fault {
     OverwriteDenied,
     HeadDenied,
     EtagsUntold,
-    /// No fault of the store's: one of ours.
+    /// Not a fault of the store, but of the node.
     Panics,
 }
 
-/// The local store with its requests counted and some of them refused.
+/// The local store. It counts requests and refuses some of them.
 #[derive(Debug)]
 pub(crate) struct Watched {
     store: LocalStore,
@@ -166,7 +166,7 @@ impl ObjectStore for Watched {
     }
 }
 
-/// Carries out what is queued as a running node does.
+/// Carries out queued work as a running node does.
 struct Driver(AbortHandle);
 
 impl Driver {
@@ -209,7 +209,7 @@ pub(crate) fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
     result.actions.iter().map(|action| action.kind).collect()
 }
 
-/// Every file below a folder, with its bytes.
+/// Returns every file below a folder with its bytes.
 pub(crate) fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
@@ -223,12 +223,13 @@ pub(crate) fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// A dry run tells the plan and changes nothing; the run does it; a second one finds nothing to do.
+/// Checks that a dry run reports the plan and changes nothing, that the run does it, and that a second run finds
+/// nothing to do.
 async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind])) -> Arc<Sync> {
     let options = if deep { DEEP } else { SHALLOW };
     let sync = robot.started_and_scanned();
     sync.scan().unwrap();
-    // A running node has probed its store before anybody asks.
+    // A running node has probed its store before the first request.
     reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
     let folder = robot.folder.path();
     let before = snapshot(folder);
@@ -245,7 +246,7 @@ async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind]
     robot.started_and_scanned()
 }
 
-/// A robot with an ended recording of one chunk, which is in the store or not.
+/// Returns a robot with an ended recording of one chunk, which is in the store or not.
 pub(crate) async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
     let mut robot = Robot::new();
     let chunk = robot.chunk(0);
@@ -287,7 +288,7 @@ async fn an_intact_chunk_gets_to_the_store_whatever_stands_there() {
     forget_journal(&robot);
     heals(&robot, false, (&[], &[ActionKind::Mark, ActionKind::Publish])).await;
 
-    // Taken away behind the node's back, with the journal's word that it is there.
+    // The object is removed outside the node. The journal still says that it is there.
     fs::remove_file(robot.object(&chunk)).unwrap();
     heals(&robot, false, (&[], &[ActionKind::Unmark, ActionKind::Upload, ActionKind::Publish])).await;
     assert!(robot.is_stored(&chunk));
@@ -376,7 +377,7 @@ async fn what_the_store_only_claims_is_proven() {
     assert_eq!(view(&sync).chunks[0].facts.proof, Some(Proof::ReadBack));
     assert_eq!(actions(&run(&sync, SHALLOW).await), []);
 
-    // What turns out to be something else is replaced in the second round.
+    // An object that turns out to be different is replaced in the second round.
     forget_journal(&robot);
     plant(&robot, &chunk);
     let sync = robot.started_and_scanned();
@@ -385,7 +386,7 @@ async fn what_the_store_only_claims_is_proven() {
     assert!(robot.is_stored(&chunk));
     assert_eq!((actions(&run(&sync, SHALLOW).await), sync.dead_letters()), (vec![], vec![]));
 
-    // Of what can't be sent again, a claim is no comfort and no loss.
+    // If a chunk can't be sent again, an unproven claim neither helps nor counts as a loss.
     forget_journal(&robot);
     fs::remove_file(file(&robot, &chunk)).unwrap();
     let sync = robot.started_and_scanned();
@@ -497,7 +498,7 @@ async fn corrupt_lasts_over_a_restart_and_ends_when_it_is_healed() {
     damage(&robot, &chunk);
     let sync = robot.started_and_scanned();
     assert!(!view(&sync).is_corrupt);
-    // Without deep the damage shows when the chunk is sent.
+    // Without `deep`, the damage is found when the chunk is sent.
     let told = run(&sync, SHALLOW).await;
     assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::Lost], vec![ActionKind::MarkCorrupt]));
     assert!(view(&sync).is_corrupt);
@@ -530,7 +531,7 @@ async fn dead_letters_are_tried_again() {
 async fn a_run_that_is_dropped_leaves_what_the_next_one_ends() {
     let (robot, chunk) = robot_with_chunk(false).await;
     let sync = robot.started_and_scanned();
-    // Nothing drives the queue, so that it waits for its upload when it is dropped.
+    // Nothing drives the queue, so the job waits for its upload when it is dropped.
     let name = drive();
     let dropped = tokio::time::timeout(Duration::from_millis(200), reconcile(&sync, &name, SHALLOW, &|_| {})).await;
     assert!(dropped.is_err() && !robot.is_stored(&chunk));
@@ -611,7 +612,7 @@ async fn another_captures_objects_are_no_orphans() {
     assert!(robot.is_stored(&chunk) && robot.is_stored(&other));
 }
 
-/// The essential rows on a server that checks what it is sent.
+/// The most important rows on a server that checks what it receives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_on_a_real_server() {
     let server = Server::seaweedfs().await;

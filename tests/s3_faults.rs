@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// A long wait, to see that a short one ends.
+/// A long timeout, to see that a shorter one ends the request.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn error(status: u16, code: &str) -> Act {
@@ -49,10 +49,10 @@ fn fine() -> Act {
     Act::Answer(200, vec![("ETag", "\"e\"".into())], String::new())
 }
 
-/// Long enough for a busy machine, short enough for a test that waits for its end.
+/// Long enough for a busy machine, and short enough to wait for it in a test.
 const PATIENCE: Patience = every_wait(Duration::from_secs(5));
 
-/// For answers that never come.
+/// The timeout for answers that never come.
 const IMPATIENCE: Patience = every_wait(Duration::from_millis(300));
 
 const fn every_wait(wait: Duration) -> Patience {
@@ -218,7 +218,7 @@ async fn a_missing_bucket_does_not_look_like_a_missing_object() {
     assert!(matches!(kind, StoreErrorKind::Retry { .. }), "{kind:?}");
 }
 
-/// Another clock than the machine's, as a `Date` header has it.
+/// Returns a time that differs from the machine's, in the form of a `Date` header.
 const OTHER_DATE: &str = "Thu, 01 Jan 2015 00:00:00 GMT";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! The real binary on real S3 servers: the main job, what a person must mend, and that it heals without a restart.
+//! The real binary on real S3 servers: the main job, problems that a person must fix, and recovery without a restart.
 
 use std::fs;
 
@@ -33,7 +33,7 @@ fn chunk_rows(python: &mut Python, machine: &Machine) -> Vec<Value> {
     info["chunks"].as_array().cloned().unwrap_or_default()
 }
 
-/// What the server holds under a chunk's key.
+/// Returns the content of a chunk's key on the server.
 async fn stored(server: &Server, bucket: &str, machine: &Machine, name: &str) -> Option<Vec<u8>> {
     let key = format!("{bucket}/{}/drive/chunks/{name}", machine.id);
     server.content(&key).await
@@ -49,7 +49,7 @@ pub(crate) async fn is_stored_whole(server: &Server, bucket: &str, machine: &Mac
     true
 }
 
-/// No log, reply or event of the machine has ever shown a secret.
+/// Checks that no log, reply or event of the machine shows a secret.
 fn shows_no_secret(machine: &Machine, python: &mut Python) {
     for verb in ["help", "list", "status", "config", "dead_letters", "info?recording=drive"] {
         let reply = python.ask(&machine.key(verb));
@@ -96,7 +96,7 @@ async fn does_the_main_job(server: &Server, id: &str, bucket: &str) {
     let status = status(&mut python, &machine);
     assert_eq!((&status["at_risk_bytes"], &status["store"]["same_disk"]), (&json!(0), &json!(false)));
     let key = format!("{bucket}/{}/drive/manifest.json", machine.id);
-    // The manifest follows what it names.
+    // The manifest is written after the chunks that it names.
     let has_all = |text: Option<Vec<u8>>| {
         let manifest: Value = serde_json::from_slice(&text.unwrap_or_default()).unwrap_or_default();
         manifest["chunks"].as_array().is_some_and(|chunks| chunks.len() == 30)

@@ -1,4 +1,4 @@
-//! The S3 store on real servers: the contract, what the probe finds, and what each proof is worth.
+//! The S3 store on real servers: the conformance suite, the findings of the probe, and the value of each proof.
 
 use std::{
     fs,
@@ -40,7 +40,7 @@ use crate::support::{
     servers::{KEY, READER, SECRET, STRANGER, Server, WRITER},
 };
 
-/// The machine's clock, set wrong by hand.
+/// The machine's clock with an offset.
 #[derive(Debug)]
 pub(crate) struct WrongClock(SystemClock, AtomicI64);
 
@@ -89,7 +89,7 @@ pub(crate) fn blocked<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Bloc
     }
 }
 
-/// A chunk on disk, and where it goes.
+/// Writes a chunk's file and returns its upload.
 pub(crate) fn parcel(folder: &Path, name: &str, size: usize) -> Parcel {
     let content: Vec<u8> = name.bytes().cycle().take(size).collect();
     let digest = Digest::of(&content);
@@ -369,7 +369,7 @@ async fn the_main_job_is_done_on_real_servers_and_again_in_another_bucket() {
     }
 }
 
-/// A CA and a certificate of its for loopback, as PEM files: `ca.pem`, `leaf.pem`, `leaf.key`.
+/// Writes a CA and a certificate for loopback as PEM files: `ca.pem`, `leaf.pem`, `leaf.key`.
 pub(crate) fn certificates() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();

@@ -1,4 +1,4 @@
-//! What the verbs answer, on real files.
+//! The answers of the verbs on real files.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -19,7 +19,7 @@ pub(crate) fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
     service_with(robot, sync, None)
 }
 
-/// The service where the store is this folder, or no folder at all.
+/// Returns the service with this folder as the store, or with no folder.
 pub(crate) fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBuf>) -> Service {
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
     let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), Arc::clone(&clock));

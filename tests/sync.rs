@@ -1,4 +1,4 @@
-//! The main job on real files: what a recorder finalizes gets to the store, proven, once.
+//! The main job on real files: every finalized chunk is stored, proven, once.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -241,7 +241,7 @@ async fn a_finalize_event_sends_its_chunk_before_any_manifest_names_it() {
     assert_eq!((robot.puts(), sync.refused_events().total), (1, 0));
 }
 
-/// A recording that goes on, of which the one chunk so far is in the store.
+/// Returns a robot with an open recording whose only chunk so far is stored.
 async fn going_on() -> (Robot, Arc<Sync>, Value) {
     let robot = Robot::new();
     let first = robot.chunk(0);
@@ -255,7 +255,7 @@ async fn going_on() -> (Robot, Arc<Sync>, Value) {
 async fn an_event_of_a_recording_that_goes_on_sends_its_chunk_and_the_next_scan_reads_the_rest() {
     let (robot, sync, first) = going_on().await;
     let next = robot.chunk(1);
-    // Nobody may read it for an event: that costs the more the longer the recording is.
+    // An event must not cause a read of the manifest: the cost would grow with the recording.
     fs::write(robot.recording().join("manifest.json"), "{").unwrap();
     sync.take_event(&event(&next), None).unwrap();
     sync.drain().await;

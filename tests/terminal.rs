@@ -1,4 +1,4 @@
-//! The command line as a person sees it: on a terminal, narrow ones too, and what stays out of pipes.
+//! The command line on a terminal, also on narrow ones, and in a pipe.
 
 use std::{
     fs,
@@ -16,14 +16,14 @@ use crate::support::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
-/// Runs a command on a terminal to its end.
+/// Runs a command on a terminal until it ends.
 fn ended(machine: &Machine, columns: u16, arguments: &[&str]) -> (i32, Terminal) {
     let mut terminal = machine.on_terminal(columns, arguments);
     let code = terminal.end();
     (code, terminal)
 }
 
-/// Lines as they were written: a terminal would have broken those that are too wide.
+/// Returns the lines as they were written. A terminal would have broken lines that are too wide.
 fn lines(terminal: &Terminal) -> Vec<String> {
     let text = terminal.written();
     assert!(!text.contains('\u{1b}'), "no colours, no moves: {text:?}");
