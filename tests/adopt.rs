@@ -608,7 +608,7 @@ fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
     assert_eq!(row["state"], "unmanaged");
     assert!(row["reason"].as_str().unwrap().contains("was removed"), "{row}");
 
-    // The new file of the session is no copy of another file, so the session is adopted again with it.
+    // A new file of the session is not known yet, so the session is adopted again with it.
     let output = machine.run(&["adopt", "a"]);
     assert!(output.status.success(), "{output:?}");
     assert!(root.join("a/manifest.json").exists(), "a person's word counts");
