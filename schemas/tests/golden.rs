@@ -1,7 +1,7 @@
-//! What was once sent or stored stays readable, and is sent and stored the same way.
+//! Golden files: everything that was sent or stored stays readable, and is sent and stored in the same form.
 //!
-//! `golden/*.cbor` holds the exact bytes. `golden/*.json` holds the exact text in its indented form: the compact
-//! form that travels differs from it by white space only, and a difference is easier to read.
+//! `golden/*.cbor` holds the exact bytes. `golden/*.json` holds the text in its indented form. The compact form on the
+//! bus differs only by white space, and a difference is easier to read here.
 #![allow(clippy::disallowed_methods, reason = "a blessed file is written where and when a person asks for it")]
 #![allow(clippy::unwrap_used, reason = "a fixture that fails is a failed test")]
 
@@ -32,13 +32,13 @@ use serde_json::{Map, Value, json};
 
 const FORMATS: [Format; 2] = [Format::Json, Format::Cbor];
 
-/// A time that a float holds exactly.
+/// A time that a float represents exactly.
 const AT_NS: u64 = 1_764_000_000_000_000_000;
 
-/// How a reader reads bytes: `Ok(true)` where it reads what was meant.
+/// Reads bytes. Returns `Ok(true)` if the result is the expected value.
 type Read = dyn Fn(&[u8], Format) -> Result<bool, DecodeError>;
 
-/// A value that travels, and its reader.
+/// A value on the bus or on disk, and its reader.
 struct Case {
     name: &'static str,
     pretty: Vec<u8>,
@@ -81,7 +81,7 @@ impl Case {
         serde_json::from_slice(&self.json).unwrap()
     }
 
-    /// Reads another value in place of this one's.
+    /// Reads another value instead.
     fn reads(&self, value: &Value, format: Format) -> Result<bool, DecodeError> {
         (self.read)(&codec::encode(value, format).unwrap(), format)
     }
@@ -263,7 +263,7 @@ fn chunk_name() -> ChunkName {
     ChunkName::new(0, &digest())
 }
 
-/// A chunk as a recorder announces it.
+/// Returns a chunk as in a finalize event.
 fn finalized() -> ManifestChunk {
     ManifestChunk {
         name: chunk_name().to_string(),

@@ -1,4 +1,4 @@
-//! The contract of an object store: every adapter and every real server passes it.
+//! The conformance suite of object stores: every adapter and every real server passes it.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 /// Size of all parts of an upload but the last one: S3 takes no smaller ones.
 const PART_BYTES: usize = 5 * 1024 * 1024;
 
-/// A store to try, with a folder for chunk files.
+/// A store under test, and a folder for chunk files.
 pub(crate) struct Subject<'a> {
     pub store: Arc<dyn ObjectStore>,
     pub files: &'a Path,
@@ -66,9 +66,9 @@ impl PartedFile {
 }
 
 impl Subject<'_> {
-    /// Runs every claim, each on keys of its own.
+    /// Checks every claim. Each uses its own keys.
     pub(crate) async fn conforms(&self) {
-        // Before it ran, a store may not know yet which claims it has to keep by itself.
+        // The probe finds which claims the adapter has to ensure itself.
         let probe = self.store.probe().await.unwrap();
         self.what_was_put_is_what_is_got().await;
         self.what_is_absent_is_data_and_no_error().await;
@@ -251,8 +251,8 @@ impl Subject<'_> {
         assert_eq!(self.content(&key).await, b"first");
     }
 
-    /// Where the store itself passes the condition over, a look comes before the put: a racer may come between, and
-    /// each of them is told that it won. What stays is one racer's object, whole.
+    /// If the store ignores the condition, the adapter looks before the put. Another writer may come between, and then
+    /// each of them succeeds. The object of one writer stays, complete.
     async fn of_racing_creators_exactly_one_wins(&self, honours_create_only: bool) {
         let key = manifest_key("race");
         let mut racers = JoinSet::new();

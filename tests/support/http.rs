@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 as the tests need: one request by hand, and a server whose answers are made by hand.
+//! A minimal HTTP/1.1 client and a server with scripted answers.
 
 use std::{
     io,
@@ -24,7 +24,7 @@ pub(crate) struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a new connection.
 pub(crate) async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let exchange = async {
@@ -47,18 +47,18 @@ pub(crate) async fn request(method: &str, url: &str, headers: &[(&str, &str)], b
     tokio::time::timeout(DEADLINE, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// What a made-up server does with a request.
+/// What a scripted server does with a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Act {
-    /// Reads it whole and answers: status, further headers, body.
+    /// Reads the whole request and answers: status, further headers, body.
     Answer(u16, Vec<(&'static str, String)>, String),
-    /// Reads the head and so many bytes of the body, then drops the connection.
+    /// Reads the head and this many bytes of the body, then closes the connection.
     Cut(usize),
-    /// Reads it whole and never answers.
+    /// Reads the whole request and never answers.
     Silent,
-    /// Reads the head and nothing more, and keeps the connection.
+    /// Reads only the head, and keeps the connection open.
     Stall,
-    /// Reads it whole, so many bytes in each pause, and answers 200 with an ETag.
+    /// Reads the whole request, this many bytes per interval, and answers 200 with an ETag.
     Slow(usize, Duration),
 }
 
@@ -76,7 +76,7 @@ impl Head {
     }
 }
 
-/// A server whose answers are made by a function. It ends when it is dropped.
+/// A server whose answers come from a function. It ends on drop.
 pub(crate) struct Fake {
     pub endpoint: String,
     requests: Arc<AtomicUsize>,
@@ -99,14 +99,14 @@ impl Fake {
             let mut serving = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (act, counted) = (Arc::clone(&act), Arc::clone(&counted));
-                // A client that goes away is part of the tests.
+                // Clients that disconnect are part of the tests.
                 serving.spawn(async move { serve(stream, &*act, &counted).await.ok() });
             }
         });
         Self { endpoint, requests, task }
     }
 
-    /// Returns how many requests came.
+    /// Returns the number of requests so far.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }

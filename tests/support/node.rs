@@ -1,4 +1,4 @@
-//! The real binary: a node in a home of its own, and the command line beside it.
+//! The real binary: a node in its own home, and the command line.
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ use super::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
-/// How long a condition may take on a busy machine.
+/// Longest wait for a condition on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition.
@@ -38,7 +38,7 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A machine with a home, a store in a folder, and a node that may run.
+/// A machine with a home, a local store, and a node that may run.
 pub(crate) struct Machine {
     pub folder: TempDir,
     pub id: String,
@@ -46,7 +46,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine whose node has a local store. `more` is added to `[storage]`.
+    /// Returns a machine with a local store. `more` is added to `[storage]`.
     pub(crate) fn new(id: &str, more: &str) -> Self {
         let machine = Self { folder: tempfile::tempdir().unwrap(), id: id.into(), node: None };
         fs::create_dir(machine.home()).unwrap();
@@ -54,7 +54,7 @@ impl Machine {
         machine
     }
 
-    /// Writes the settings of the node; one that runs takes them up.
+    /// Writes the node's settings. A running node applies them.
     pub(crate) fn set(&self, storage: &str) {
         let settings = format!(
             "[storage]\nmachine_id = \"{}\"\n{storage}\n[storage.zenoh]\nconnect = []\n\
@@ -74,7 +74,7 @@ impl Machine {
         fs::rename(temporary, self.home().join("secrets.toml")).unwrap();
     }
 
-    /// A machine whose node runs.
+    /// Returns a machine with a running node.
     pub(crate) fn started(id: &str) -> Self {
         let mut machine = Self::new(id, "rescan_interval = \"1s\"");
         machine.start();
@@ -94,14 +94,14 @@ impl Machine {
         self.start_and(|holder| !holder.endpoints.is_empty());
     }
 
-    /// Starts the node and waits until it has written down who it is, as `is_ready` wants it.
+    /// Starts the node and waits until its lock file satisfies `is_ready`.
     pub(crate) fn start_and(&mut self, is_ready: impl Fn(&Holder) -> bool) {
         let pid = self.spawn();
         let is_there = || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && is_ready(&holder));
         until("the node is on the bus", is_there);
     }
 
-    /// Starts the node and waits for nothing.
+    /// Starts the node without waiting. Returns its process id.
     pub(crate) fn spawn(&mut self) -> u32 {
         let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
         let child = Command::new(BINARY)
@@ -117,7 +117,7 @@ impl Machine {
         pid
     }
 
-    /// Runs the node until it has taken so many steps of these kinds, or is done, and kills it.
+    /// Runs the node until it has made `kill_after` of these system calls, or is done, and kills it.
     pub(crate) fn run_steps(&mut self, calls: &str, kill_after: usize, is_done: impl FnMut() -> bool) -> Went {
         let home = self.home();
         let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
@@ -129,7 +129,7 @@ impl Machine {
         HomeLock::holder(&self.home()).unwrap().endpoints[0].clone()
     }
 
-    /// SIGKILL: nothing is tidied up.
+    /// Kills the node with SIGKILL.
     pub(crate) fn kill(&mut self) {
         let mut node = self.node.take().unwrap();
         node.kill().unwrap();
@@ -142,7 +142,7 @@ impl Machine {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// SIGTERM: returns the exit code.
+    /// Ends the node with SIGTERM. Returns its exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         let mut node = self.node.take().unwrap();
@@ -153,22 +153,22 @@ impl Machine {
         self.node.as_mut().is_some_and(|node| node.try_wait().unwrap().is_none())
     }
 
-    /// Runs a command of the same binary for this home on a terminal.
+    /// Runs a command for this home on a terminal.
     pub(crate) fn on_terminal(&self, columns: u16, arguments: &[&str]) -> Terminal {
         let mut command = Command::new(BINARY);
         command.args(arguments).arg("--home").arg(self.home());
         Terminal::run(command, columns)
     }
 
-    /// Runs a command of the same binary for this home.
+    /// Runs a command for this home.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(BINARY);
-        // What a command writes to the folder that it runs in goes away with the machine.
+        // Files that a command writes to its working folder are removed with the machine.
         command.args(arguments).arg("--home").arg(self.home()).current_dir(self.folder.path());
         command.output().unwrap()
     }
 
-    /// A Python client of the node, which has found it.
+    /// Returns a Python client that is connected to the node.
     pub(crate) fn python(&self) -> Python {
         let mut python = Python::dialling(&[&self.endpoint()]);
         self.wait_for_scan(&mut python);
@@ -196,7 +196,7 @@ impl Machine {
         self.folder.path().join("store").join(&self.id).join(recording).join("chunks").join(name)
     }
 
-    /// Tells whether the store holds exactly these bytes.
+    /// Tells whether the store holds exactly this chunk.
     pub(crate) fn is_stored(&self, recording: &str, chunk: &Value) -> bool {
         let object = self.object(recording, chunk["name"].as_str().unwrap());
         fs::read(object).is_ok_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
@@ -219,7 +219,7 @@ impl Drop for Machine {
     }
 }
 
-/// Writes real MCAP chunks as a recorder does: the manifest anew from memory at each one.
+/// Writes real MCAP chunks as a recorder does. It rewrites the manifest from memory after each one.
 pub(crate) struct Recorder {
     pub name: String,
     machine: String,
@@ -236,14 +236,14 @@ impl Recorder {
         recorder
     }
 
-    /// Writes a chunk's file under its last name; the manifest does not name it yet.
+    /// Writes a chunk's file with its final name, without naming it in the manifest.
     pub(crate) fn rename(&mut self) -> Value {
         let index = u32::try_from(self.chunks.len()).unwrap();
         let bytes = mcap_file(index, &self.name);
         self.rename_of(&bytes)
     }
 
-    /// Writes a chunk of so many bytes and the manifest that names it; the node does not look into chunks.
+    /// Writes a chunk of this size and the manifest that names it. Its bytes are not MCAP.
     pub(crate) fn finalize_of(&mut self, size: usize) -> Value {
         let seed = self.chunks.len() as u64 + 1;
         let byte = |place: u64| (place.wrapping_mul(seed + place / 251) >> 3).to_le_bytes()[0];
@@ -296,19 +296,19 @@ impl Recorder {
         self.folder.join("chunks").join(chunk["name"].as_str().unwrap())
     }
 
-    /// The lines of the node's journal.
+    /// Returns the lines of the node's journal.
     pub(crate) fn journal(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.folder.join("uploads.jsonl")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// The body of a finalize event.
+    /// Returns the body of a finalize event.
     pub(crate) fn event(&self, chunk: &Value) -> Value {
         json!({"recording": self.name, "machine_id": self.machine, "chunk": chunk})
     }
 }
 
-/// Returns a real MCAP file; each index and recording has its own content.
+/// Returns a real MCAP file. Its content depends on index and recording.
 fn mcap_file(index: u32, recording: &str) -> Vec<u8> {
     let mut writer = WriteOptions::new().compression(None).create(std::io::Cursor::new(Vec::new())).unwrap();
     let channel_id = writer.add_channel(0, "camera", "application/json", &std::collections::BTreeMap::new()).unwrap();

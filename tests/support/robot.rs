@@ -1,4 +1,4 @@
-//! A machine with a recorder and a store in a folder.
+//! A machine with a recorder and a local store.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, repl
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The machine's clock: its ticks are moved on or made to pass faster, and its wall time is set ahead, by hand.
+/// The machine's clock. Ticks can be advanced or sped up, and wall time can be set ahead.
 #[derive(Debug)]
 pub(crate) struct MovedClock {
     clock: SystemClock,
@@ -46,7 +46,7 @@ impl Clock for MovedClock {
     }
 }
 
-/// The local store with its puts of chunks counted, and with another's probe where one is set.
+/// The local store. It counts puts of chunks and can report another probe result.
 #[derive(Debug)]
 pub(crate) struct CountedStore(LocalStore, AtomicUsize, Mutex<Option<Probe>>);
 
@@ -93,7 +93,7 @@ fn identity() -> Identity {
     Identity { machine_id: "robot_1".parse().unwrap(), library_id: "l".into() }
 }
 
-/// A machine with a recorder and a store in a folder.
+/// A machine with a recorder and a local store.
 pub(crate) struct Robot {
     pub folder: TempDir,
     pub clock: Arc<MovedClock>,
@@ -123,22 +123,22 @@ impl Robot {
         Self { folder, clock, facts, tuning: Tuning::default(), store_folder: None, store }
     }
 
-    /// A node that knows nothing yet: as after a crash.
+    /// Returns a node with empty memory, as after a crash.
     pub(crate) fn started(&self) -> Arc<Sync> {
         self.started_with(Arc::<CountedStore>::clone(&self.store), "s")
     }
 
-    /// A node that knows nothing yet, with another store than the robot's.
+    /// Returns a node with empty memory and another store.
     pub(crate) fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
         self.started_from(Legacy::default(), &self.recordings(), store, store_id)
     }
 
-    /// The sync that takes an earlier one's place where settings change, those of the store perhaps.
+    /// Returns the engine that replaces an earlier one after a change of settings.
     pub(crate) fn started_after(&self, earlier: &Sync, store_id: &str) -> Arc<Sync> {
         self.started_from(earlier.legacy(), &self.recordings(), Arc::<CountedStore>::clone(&self.store), store_id)
     }
 
-    /// The sync that takes an earlier one's place when recordings are in another folder from now on.
+    /// Returns the engine that replaces an earlier one after a change of the recordings folder.
     pub(crate) fn started_in(&self, recordings: &Path, earlier: &Sync) -> Arc<Sync> {
         self.started_from(earlier.legacy(), recordings, Arc::<CountedStore>::clone(&self.store), "s")
     }
@@ -170,7 +170,7 @@ impl Robot {
         Arc::new(Sync::new(parts, self.tuning.clone(), legacy))
     }
 
-    /// A node that has read the library and sent nothing.
+    /// Returns a node that has scanned the library and sent nothing.
     pub(crate) fn started_and_scanned(&self) -> Arc<Sync> {
         let sync = self.started();
         sync.scan().unwrap();
@@ -201,7 +201,7 @@ impl Robot {
         self.manifest_with(chunks, &json!({}));
     }
 
-    /// The manifest of a recording that has ended.
+    /// Writes the manifest of an ended recording.
     pub(crate) fn ended(&self, chunks: &[Value]) {
         self.manifest_with(chunks, &json!({"ended_at_ns": 9}));
     }
@@ -222,24 +222,24 @@ impl Robot {
         fs::read(self.object(chunk)).is_ok_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
     }
 
-    /// A file of the recording in the store.
+    /// Returns the path of a file of the recording in the store.
     pub(crate) fn remote(&self, name: &str) -> PathBuf {
         self.folder.path().join("mnt/bucket/robot_1/drive").join(name)
     }
 
-    /// The indices that a remote manifest names.
+    /// Returns the chunk indices in a remote manifest.
     pub(crate) fn remote_indices(&self, name: &str) -> Option<Vec<u64>> {
         let manifest: Value = serde_json::from_slice(&fs::read(self.remote(name)).ok()?).unwrap();
         Some(manifest["chunks"].as_array().unwrap().iter().map(|chunk| chunk["index"].as_u64().unwrap()).collect())
     }
 
-    /// Moves wall time on too, as the recording's folder sees it.
+    /// Makes the recording's folder look older, as if wall time had passed.
     pub(crate) fn age(&self, path: &Path, age: Duration) {
         let time = std::time::SystemTime::now() - age;
         fs::File::open(path).unwrap().set_modified(time).unwrap();
     }
 
-    /// Lets the store's probe find this.
+    /// Sets the result of the store's probe.
     pub(crate) fn is_found_to_be(&self, probe: Probe) {
         *self.store.2.lock().unwrap() = Some(probe);
     }
@@ -248,7 +248,7 @@ impl Robot {
         self.store.1.load(Ordering::Relaxed)
     }
 
-    /// Sets the wall clock ahead by this much, and back to the right time by zero.
+    /// Sets the wall clock ahead by this much; zero is the correct time.
     pub(crate) fn set_wall_ahead(&self, time: Duration) {
         *self.clock.ahead.lock().unwrap() = time;
     }
@@ -257,13 +257,13 @@ impl Robot {
         *self.clock.moved.lock().unwrap() += time;
     }
 
-    /// Lets ticks pass so many times faster.
+    /// Makes ticks pass this many times faster.
     pub(crate) fn hurry(&self, times: u32) {
         self.clock.speed.store(times, Ordering::Relaxed);
     }
 }
 
-/// One scan, and all that it finds to do.
+/// Scans once and does all resulting work.
 pub(crate) async fn sync_once(sync: &Arc<Sync>) {
     sync.scan().unwrap();
     sync.drain().await;

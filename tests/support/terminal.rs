@@ -1,4 +1,4 @@
-//! A terminal with a command on it, as a person sees it.
+//! A pseudo-terminal with a command.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,10 +18,10 @@ use rustix::{
 
 const ROWS: u16 = 24;
 
-/// Lines above the screen that are kept.
+/// Number of scrollback lines.
 const SCROLLBACK: usize = 1000;
 
-/// A terminal and the command that runs on it.
+/// A terminal and the command on it.
 pub(crate) struct Terminal {
     child: Child,
     seen: Arc<Mutex<Seen>>,
@@ -34,7 +34,7 @@ struct Seen {
 }
 
 impl Terminal {
-    /// Runs a command on a terminal of so many columns.
+    /// Runs a command on a terminal with this many columns.
     pub(crate) fn run(mut command: Command, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
@@ -44,7 +44,7 @@ impl Terminal {
         let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
         let slave = || Stdio::from(OpenOptions::new().read(true).write(true).open(path).unwrap());
         let child = command.stdin(slave()).stdout(slave()).stderr(slave()).env("TERM", "xterm").spawn().unwrap();
-        // The command holds the terminal's other end, and so must nobody else.
+        // Only the command may hold the terminal's other end.
         drop(command);
         let seen =
             Arc::new(Mutex::new(Seen { screen: vt100::Parser::new(ROWS, columns, SCROLLBACK), bytes: Vec::new() }));
@@ -61,7 +61,7 @@ impl Terminal {
         Self { child, seen, reader: Some(reader) }
     }
 
-    /// What stands on the screen now.
+    /// Returns the text on the screen.
     pub(crate) fn screen(&self) -> String {
         self.seen.lock().unwrap().screen.screen().contents()
     }
@@ -71,7 +71,7 @@ impl Terminal {
         self.seen.lock().unwrap().screen.screen().hide_cursor()
     }
 
-    /// How many lines went up and out of the screen.
+    /// Returns how many lines were scrolled out of the screen.
     pub(crate) fn scrolled(&self) -> usize {
         let mut seen = self.seen.lock().unwrap();
         let screen = seen.screen.screen_mut();
@@ -81,12 +81,12 @@ impl Terminal {
         lines
     }
 
-    /// All that was written.
+    /// Returns all output.
     pub(crate) fn written(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().bytes).into_owned()
     }
 
-    /// Ctrl-C.
+    /// Sends Ctrl-C.
     pub(crate) fn interrupt(&self) {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
     }

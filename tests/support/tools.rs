@@ -1,4 +1,4 @@
-//! What tests install for themselves: below the target folder, and by Debian what nothing else brings.
+//! Tools that the tests install: below the target folder, or as Debian packages.
 
 use std::{
     fs::{self, File},
@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-/// Returns the folder under the target folder where tests keep what they install.
+/// Returns the folder for installed tools.
 pub(crate) fn installed() -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_bubbaloop-storage"));
     let folder = binary.parent().unwrap().parent().unwrap().join("test-tools");
@@ -14,7 +14,7 @@ pub(crate) fn installed() -> PathBuf {
     folder
 }
 
-/// Lets one test at a time install a thing, in whatever process: until the returned file is dropped.
+/// Takes a lock for the installation of a tool, across processes. It is held until the returned file is dropped.
 pub(crate) fn alone(thing: &str) -> File {
     let lock = File::create(installed().join(format!("{thing}.lock"))).unwrap();
     lock.lock().unwrap();
@@ -27,7 +27,7 @@ pub(crate) fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Returns the path of a program. Where it is absent, the Debian package of its name brings it.
+/// Returns the path of a program. If it is missing, the Debian package of the same name is installed.
 pub(crate) fn program(name: &str) -> PathBuf {
     let found = || {
         let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What the bytes cost: each file is read, hashed and sent by one PUT, and nothing else is done.
+//! The cost of the bytes alone: each file is read, hashed and sent by one PUT.
 
 use std::{
     fs::{self, File},
@@ -38,7 +38,7 @@ const BLOCK_BYTES: usize = 256 * 1024;
 
 const VALID: Duration = Duration::from_secs(3600);
 
-/// One request, signed before the time is taken.
+/// A request that is signed before the measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Put {
     path: PathBuf,
@@ -53,7 +53,7 @@ struct Spec {
     puts: Vec<Put>,
 }
 
-/// A client of a server as the SDK makes it. It signs only.
+/// An SDK client. It is used only for signing.
 pub(crate) fn signer(server: &Server) -> Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -65,7 +65,7 @@ pub(crate) fn signer(server: &Server) -> Client {
     Client::from_conf(config)
 }
 
-/// Signs the put of a file; the server finds out whether the bytes have its digest.
+/// Signs the put of a file. The server checks its digest.
 pub(crate) async fn put_of(signer: &Client, made: &Made, prefix: &str) -> Put {
     let digest = made.digest();
     let name = made.path.file_name().unwrap().to_str().unwrap();
@@ -76,7 +76,7 @@ pub(crate) async fn put_of(signer: &Client, made: &Made, prefix: &str) -> Put {
     Put { path: made.path.clone(), url: signed.uri().to_owned(), headers, digest }
 }
 
-/// Returns the command that sends files, as a process of its own.
+/// Returns the command that sends files in its own process.
 pub(crate) async fn command(server: &Server, chunks: impl Iterator<Item = &Made>, at_once: usize) -> Command {
     let signer = signer(server);
     let mut puts = Vec::new();
@@ -90,7 +90,7 @@ pub(crate) async fn command(server: &Server, chunks: impl Iterator<Item = &Made>
     command
 }
 
-/// Sends what the file says.
+/// Sends the requests in a file.
 pub(crate) async fn run(spec: &Path) {
     let Spec { at_once, puts } = serde_json::from_slice(&fs::read(spec).unwrap()).unwrap();
     let sender = Arc::new(Sender::new());
@@ -109,7 +109,7 @@ pub(crate) async fn run(spec: &Path) {
     }
 }
 
-/// Sends with as little as there is between a file and a socket.
+/// Sends with the least overhead between file and socket.
 pub(crate) struct Sender(HttpClient<HttpConnector, FileBody>);
 
 impl Sender {
@@ -133,7 +133,7 @@ impl Sender {
     }
 }
 
-/// Blocks are used again, so that the system need not clear new ones.
+/// Blocks are reused, so that the system need not clear new memory.
 static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
 struct Block {

@@ -1,4 +1,4 @@
-//! Questions over the bus, beside a Zenoh query that is answered with nothing.
+//! Requests over the bus, and Zenoh queries with an empty answer.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -18,7 +18,7 @@ async fn open(settings: &serde_json::Value) -> Session {
     zenoh::open(Config::from_json5(&settings.to_string()).unwrap()).await.unwrap()
 }
 
-/// Joins the bus as a client of one endpoint.
+/// Connects to the bus as a client of one endpoint.
 pub(crate) async fn client_of(endpoint: &str) -> Session {
     let multicast = json!({"multicast": {"enabled": false}});
     open(&json!({"mode": "client", "connect": {"endpoints": [endpoint]}, "scouting": multicast})).await
@@ -38,7 +38,7 @@ pub(crate) async fn echo() {
     ended.unwrap().unwrap();
 }
 
-/// A process that answers with nothing; it is killed when dropped.
+/// A process that sends empty answers. It is killed on drop.
 pub(crate) struct Echo {
     child: Child,
     endpoint: String,
@@ -70,7 +70,7 @@ async fn ask(session: &Session, selector: &str) -> usize {
     bytes
 }
 
-/// Asks in turns, and returns the milliseconds of each question.
+/// Asks in turns. Returns the milliseconds of each request.
 pub(crate) async fn latencies<'a>(endpoint: &str, space: &str, samples: usize) -> Vec<(&'a str, Vec<f64>)> {
     let echo = Echo::start();
     let (node, empty) = (client_of(endpoint).await, client_of(&echo.endpoint).await);

