@@ -233,7 +233,7 @@ impl Robot {
         Some(manifest["chunks"].as_array().unwrap().iter().map(|chunk| chunk["index"].as_u64().unwrap()).collect())
     }
 
-    /// Makes the recording's folder look older, as if wall time had passed.
+    /// Sets a file's modification time back by `age`.
     pub(crate) fn age(&self, path: &Path, age: Duration) {
         let time = std::time::SystemTime::now() - age;
         fs::File::open(path).unwrap().set_modified(time).unwrap();
