@@ -171,7 +171,7 @@ fn named(files: &[(String, Vec<u8>)]) -> Vec<(&str, Vec<u8>)> {
 }
 
 #[test]
-fn a_flat_session_becomes_a_recording_that_goes_up_and_its_files_stay_as_they_are() {
+fn a_flat_session_becomes_a_recording_that_is_uploaded_and_its_files_stay_unchanged() {
     let files = session();
     let (machine, mut python) = started("adopt_1", &named(&files));
     let root = machine.home().join("recordings");
@@ -219,7 +219,7 @@ fn a_flat_session_becomes_a_recording_that_goes_up_and_its_files_stay_as_they_ar
 }
 
 #[test]
-fn a_bag_of_rosbag2_is_taken_in_the_order_of_its_metadata() {
+fn a_rosbag2_bag_is_adopted_in_the_order_of_its_metadata() {
     let metadata = "rosbag2_bagfile_information:\n  version: 9\n  storage_identifier: mcap\n  duration:\n    \
                     nanoseconds: 4000\n  starting_time:\n    nanoseconds_since_epoch: 1000\n  message_count: 30\n  \
                     topics_with_message_count: []\n  compression_format: \"\"\n  compression_mode: \"\"\n  \
@@ -253,7 +253,7 @@ fn a_bag_of_rosbag2_is_taken_in_the_order_of_its_metadata() {
 }
 
 #[test]
-fn on_the_bus_only_names_that_list_shows_are_taken_and_what_may_be_written_is_left_alone() {
+fn on_the_bus_only_listed_names_are_adopted_and_files_in_use_are_left_alone() {
     let (machine, mut python) =
         started("adopt_3", &[("a_chunk_000.mcap", mcap(1, 5, None)), ("b.mcap", mcap(2, 5, None))]);
     let root = machine.home().join("recordings");
@@ -300,7 +300,7 @@ fn on_the_bus_only_names_that_list_shows_are_taken_and_what_may_be_written_is_le
 }
 
 #[test]
-fn what_was_cut_off_is_refused_and_then_recovered_with_its_loss_told() {
+fn a_truncated_file_is_refused_and_then_recovered_with_its_loss_reported() {
     let whole = mcap(1000, 200, Some(Compression::Zstd));
     let cut = whole[..whole.len() * 6 / 10].to_vec();
     let files = [
@@ -341,7 +341,7 @@ fn what_was_cut_off_is_refused_and_then_recovered_with_its_loss_told() {
 }
 
 #[test]
-fn what_a_crash_left_open_outlives_its_recorders_sweep_and_is_recovered() {
+fn a_file_left_open_by_a_crash_survives_its_recorders_sweep_and_is_recovered() {
     let mut machine = Machine::new("adopt_9", "rescan_interval = \"1s\"");
     let mut recorder = machine.recorder("drive");
     recorder.finalize();
@@ -434,7 +434,7 @@ fn orphans_get_a_manifest_and_a_foreign_recording_becomes_ours() {
 }
 
 #[test]
-fn a_disk_that_was_moved_from_another_robot_goes_up_as_this_robots_and_no_old_mark_counts() {
+fn a_disk_from_another_robot_is_uploaded_as_this_robots_and_its_old_marks_do_not_count() {
     let former = Machine::started("adopt_10");
     let mut recorder = former.recorder("drive");
     let chunk = recorder.finalize();
@@ -466,7 +466,7 @@ fn a_disk_that_was_moved_from_another_robot_goes_up_as_this_robots_and_no_old_ma
 }
 
 #[test]
-fn a_kill_in_the_middle_leaves_no_recording_and_the_same_request_ends_it() {
+fn a_killed_adoption_leaves_no_recording_and_the_same_request_completes_it() {
     let files: Vec<_> =
         (0..6).map(|number| (format!("big_chunk_{number:03}.mcap"), mcap(1000 * number, 20_000, None))).collect();
     let mut machine = Machine::new("adopt_6", "auto_upload = false");
@@ -545,7 +545,7 @@ fn paths_are_adopted_by_the_command_itself_beside_a_node_and_without_one() {
 }
 
 #[test]
-fn what_has_been_still_is_adopted_by_itself_where_that_is_wanted_and_nothing_of_others() {
+fn with_auto_adopt_unchanged_files_are_adopted_and_foreign_recordings_are_not() {
     let mut machine = Machine::new("adopt_8", "rescan_interval = \"1s\"\nauto_adopt = true");
     let root = machine.home().join("recordings");
     write(&root.join("a_chunk_000.mcap"), &mcap(1, 5, None));
@@ -573,7 +573,7 @@ fn what_has_been_still_is_adopted_by_itself_where_that_is_wanted_and_nothing_of_
 }
 
 #[test]
-fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
+fn a_removed_recording_is_adopted_again_only_by_name() {
     let mut machine = Machine::new("adopt_9", "rescan_interval = \"1s\"\nauto_adopt = true");
     let root = machine.home().join("recordings");
     for (from_ns, name) in [(1, "a_chunk_000.mcap"), (1000, "a_chunk_001.mcap")] {
@@ -619,7 +619,7 @@ fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
 }
 
 #[test]
-fn a_file_elsewhere_of_the_same_name_size_and_second_is_another_file() {
+fn a_file_in_another_folder_with_the_same_name_size_and_time_is_a_different_file() {
     let mut machine = Machine::started("adopt_10");
     let mut python = machine.python();
     let (root, elsewhere) = (machine.home().join("recordings"), machine.folder.path().join("usb"));
@@ -645,7 +645,7 @@ fn a_file_elsewhere_of_the_same_name_size_and_second_is_another_file() {
 }
 
 #[test]
-fn one_file_of_a_power_cut_keeps_no_other_from_being_recovered_and_times_of_other_clocks_are_taken() {
+fn one_file_damaged_by_a_power_cut_does_not_block_the_others_and_times_of_other_clocks_are_kept() {
     let machine = Machine::started("adopt_11");
     let root = machine.home().join("recordings");
     let ahead = SystemTime::now() + Duration::from_secs(365 * 24 * 3600);
@@ -672,7 +672,7 @@ fn one_file_of_a_power_cut_keeps_no_other_from_being_recovered_and_times_of_othe
 }
 
 #[test]
-fn what_would_have_to_be_copied_and_has_no_room_fills_no_disk() {
+fn an_adoption_that_must_copy_without_room_fills_no_disk() {
     let machine = Machine::new("adopt_12", "");
     let root = machine.home().join("recordings");
     let _disk = SmallDisk::mount(&root, 4);
@@ -689,7 +689,7 @@ fn what_would_have_to_be_copied_and_has_no_room_fills_no_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_adopted_and_uploaded_is_safe_although_its_files_still_lie_there() {
+async fn adopted_and_uploaded_files_are_safe_although_the_sources_are_still_there() {
     let robot = Robot::new();
     let root = robot.folder.path().join("recordings");
     let file = root.join("a_chunk_000.mcap");

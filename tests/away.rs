@@ -60,7 +60,7 @@ async fn an_empty_folder_in_the_place_of_the_library_is_not_safe_running_or_at_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recording_on_a_disk_of_its_own_that_goes_away_stays_at_risk() {
+async fn a_recording_on_a_separate_disk_that_disappears_stays_at_risk() {
     let (robot, chunk) = robot();
     let (folder, disk) = (robot.recording(), robot.folder.path().join("disk"));
     let off = robot.folder.path().join("off");
@@ -98,7 +98,7 @@ async fn a_recording_on_a_disk_of_its_own_that_goes_away_stays_at_risk() {
 }
 
 #[test]
-fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs() {
+fn a_library_that_can_have_no_mark_is_distinguished_from_another_while_the_node_runs() {
     let (robot, _) = robot();
     let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
     // A folder stands in the mark's place. Not even root can write a file there.
@@ -127,7 +127,7 @@ fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chunks_of_a_library_that_is_away_rest_and_who_asks_for_them_is_told() {
+async fn chunks_of_a_missing_library_wait_and_their_requester_is_told() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -151,7 +151,7 @@ async fn chunks_of_a_library_that_is_away_rest_and_who_asks_for_them_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_recorder_writes_to_another_disk_goes_up_and_a_person_says_that_it_takes_the_place() {
+async fn new_recordings_on_another_disk_are_uploaded_and_a_person_confirms_the_replacement() {
     let (robot, _) = robot();
     fs::create_dir(robot.folder.path().join("mnt")).unwrap();
     let root = robot.folder.path().join("recordings");
@@ -173,7 +173,7 @@ async fn what_a_recorder_writes_to_another_disk_goes_up_and_a_person_says_that_i
 }
 
 #[test]
-fn a_library_that_is_not_there_at_a_start_is_told_and_comes_back_be_it_a_folder_or_a_link() {
+fn a_library_that_is_missing_at_the_start_is_reported_and_comes_back_as_a_folder_or_a_link() {
     let mut machine = Machine::new("away_1", "rescan_interval = \"1s\"");
     machine.recorder("drive").finalize();
     let (root, away) = (machine.home().join("recordings"), machine.folder.path().join("away"));
@@ -201,7 +201,7 @@ fn a_library_that_is_not_there_at_a_start_is_told_and_comes_back_be_it_a_folder_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_whose_file_comes_back_goes_up_with_nobodys_help_over_a_restart_too() {
+async fn a_chunk_whose_file_comes_back_is_uploaded_without_help_also_after_a_restart() {
     for is_restarted in [false, true] {
         let robot = Robot::new();
         let chunk = robot.chunk(0);
@@ -226,7 +226,7 @@ async fn a_chunk_whose_file_comes_back_goes_up_with_nobodys_help_over_a_restart_
 }
 
 #[test]
-fn a_file_in_the_place_of_a_recording_is_none() {
+fn a_file_in_the_place_of_a_recording_folder_is_no_recording() {
     let (robot, _) = robot();
     let sync = robot.started_and_scanned();
     fs::remove_dir_all(robot.recording()).unwrap();
@@ -255,7 +255,7 @@ async fn a_recording_that_was_deleted_by_hand_leaves_neither_dead_letters_nor_a_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_that_cant_be_read_for_a_moment_is_not_given_up_and_who_asks_for_it_is_told() {
+async fn a_chunk_that_is_unreadable_for_a_moment_is_not_given_up_and_its_requester_is_told() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -297,7 +297,7 @@ fn a_chunk_that_is_a_link_and_a_name_that_is_no_text_are_at_risk() {
 }
 
 #[test]
-fn a_pause_ends_when_it_was_said_on_a_machine_whose_clock_is_set_after_each_start() {
+fn a_pause_ends_at_its_time_on_a_machine_whose_clock_is_set_after_each_start() {
     let hour = Duration::from_secs(3600);
     let robot = Robot::new();
     robot.set_wall_ahead(hour * 1000);
@@ -318,7 +318,7 @@ fn a_pause_ends_when_it_was_said_on_a_machine_whose_clock_is_set_after_each_star
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pause_lasts_as_long_as_it_was_said_whatever_the_clock_does() {
+async fn a_pause_lasts_as_long_as_requested_whatever_the_clock_does() {
     let hour = Duration::from_secs(3600);
     for (ahead_before, ahead_after) in [(hour * 10, Duration::ZERO), (Duration::ZERO, hour * 10)] {
         let robot = Robot::new();

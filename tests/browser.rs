@@ -38,7 +38,7 @@ fn comes_before(story: &[String], first: &str, second: &str) {
 }
 
 #[test]
-fn a_page_in_a_browser_asks_every_verb_and_sees_how_a_job_goes_on() {
+fn a_page_in_a_browser_asks_every_verb_and_follows_a_job() {
     let router = Router::started();
     let mut machine = Machine::new("browser_1", "auto_upload = false\nconcurrency = 1\nrescan_interval = \"1s\"");
     router.is_joined_by(&machine, "client");

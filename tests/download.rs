@@ -103,7 +103,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn a_download_is_a_copy_that_goes_on_where_it_ended_and_overwrites_nothing() {
+fn a_download_continues_where_it_ended_and_overwrites_nothing() {
     let (machine, recorder) = machine("download_1", 5);
     let person = Person::of(&machine);
     let stored = fs::read(remote(&machine, "drive").join("manifest.json")).unwrap();
@@ -186,7 +186,7 @@ fn a_part_of_a_recording_is_chosen_by_index_and_by_log_time() {
 }
 
 #[test]
-fn what_can_not_be_had_is_told_by_its_exit_code_and_what_to_do() {
+fn a_download_that_is_impossible_ends_with_its_exit_code_and_what_to_do() {
     let (machine, _) = machine("download_3", 1);
     let person = Person::of(&machine);
     let download = |name: &str, of: &str| person.run(&["download", name, "--to", "copy", "--machine", of]);
@@ -252,7 +252,7 @@ fn a_tampered_manifest_is_refused_with_its_reasons_and_wrong_bytes_get_no_name()
 }
 
 #[test]
-fn what_the_store_holds_is_listed_by_machine_without_a_node() {
+fn the_stores_content_is_listed_by_machine_without_a_node() {
     let (mut machine, recorder) = machine("list_1", 3);
     recorded(&machine, "night", 1);
     assert_eq!(machine.terminate(), Some(0));
@@ -283,7 +283,7 @@ fn what_the_store_holds_is_listed_by_machine_without_a_node() {
 }
 
 #[test]
-fn a_restore_and_a_download_that_are_killed_are_finished_by_saying_it_again() {
+fn a_killed_restore_or_download_is_completed_by_the_same_request() {
     let (kills, seed) = (number("BUBBALOOP_TEST_KILLS", 12), number("BUBBALOOP_TEST_SEED", 7));
     println!("{kills} kills with seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -385,13 +385,13 @@ fn comes_back(machine: &mut Machine, recorder: &Recorder) {
 }
 
 #[test]
-fn a_library_that_was_wiped_comes_back_from_a_folder_as_others_judge() {
+fn a_wiped_library_is_restored_from_a_folder_as_external_tools_confirm() {
     let (mut machine, recorder) = machine("wiped_1", 3);
     comes_back(&mut machine, &recorder);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_library_that_was_wiped_comes_back_from_a_bucket_as_others_judge() {
+async fn a_wiped_library_is_restored_from_a_bucket_as_external_tools_confirm() {
     let server: Arc<Server> = Server::seaweedfs().await;
     server.bucket("back").await;
     let mut machine = Machine::new("wiped_2", "");
@@ -439,7 +439,7 @@ async fn a_library_that_was_wiped_comes_back_from_a_bucket_as_others_judge() {
 }
 
 #[test]
-fn a_second_capture_of_a_name_is_told_and_can_be_chosen() {
+fn a_second_capture_of_a_name_is_reported_and_can_be_chosen() {
     let (mut machine, first) = machine("captures_1", 2);
     machine.kill();
     fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();

@@ -52,7 +52,7 @@ const PRESENT: ChunkLocal = ChunkLocal::Present;
 const EVICTED: ChunkLocal = ChunkLocal::Evicted;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oldest_files_go_as_far_as_needed_and_stay_known_as_evicted() {
+async fn the_oldest_files_are_evicted_as_far_as_needed_and_stay_known_as_evicted() {
     let (robot, chunks, sync) = full_robot().await;
     let mut heard = robot.facts.listen();
     sync.make_room().await;
@@ -79,7 +79,7 @@ async fn the_oldest_files_go_as_far_as_needed_and_stay_known_as_evicted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_store_does_not_hold_just_then_stays_and_goes_up_again() {
+async fn a_chunk_that_the_store_does_not_hold_stays_and_is_uploaded_again() {
     let (robot, chunks, sync) = full_robot().await;
     fs::remove_file(robot.object(&chunks[0])).unwrap();
     fs::write(robot.object(&chunks[1]), "other").unwrap();
@@ -91,7 +91,7 @@ async fn what_the_store_does_not_hold_just_then_stays_and_goes_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_with_a_second_name_makes_no_room_and_the_next_one_goes() {
+async fn a_hard_linked_file_makes_no_room_and_the_next_one_is_evicted() {
     let (robot, chunks, sync) = full_robot().await;
     let path = |index: usize| robot.recording().join("chunks").join(chunks[index]["name"].as_str().unwrap());
     fs::hard_link(path(1), robot.folder.path().join("source.mcap")).unwrap();
@@ -100,7 +100,7 @@ async fn a_file_with_a_second_name_makes_no_room_and_the_next_one_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_goes_without_the_manifest_that_names_it() {
+async fn nothing_is_evicted_without_a_remote_manifest_that_names_it() {
     let (robot, _, sync) = full_robot().await;
     fs::remove_file(robot.remote("manifest.json")).unwrap();
     sync.make_room().await;
@@ -108,7 +108,7 @@ async fn nothing_goes_without_the_manifest_that_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_not_proven_goes_and_the_want_of_room_is_told_once() {
+async fn nothing_unproven_is_evicted_and_the_lack_of_room_is_reported_once() {
     let mut robot = Robot::new();
     robot.tuning.retention = Retention { quota_bytes: Some(100_000), ..Retention::default() };
     let chunks = [robot.chunk(0), robot.chunk(1)];
@@ -137,7 +137,7 @@ async fn a_store_on_the_librarys_own_disk_makes_no_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_goes_while_the_store_does_not_tell_what_it_holds() {
+async fn nothing_is_evicted_while_the_store_does_not_tell_what_it_holds() {
     let (robot, _, _) = full_robot().await;
     let store = Watched::of(&robot);
     let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
@@ -162,7 +162,7 @@ async fn nothing_goes_while_the_store_does_not_tell_what_it_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_was_adopted_under_a_second_name_takes_its_room_once() {
+async fn a_file_that_was_adopted_by_a_hard_link_counts_once() {
     let (mut robot, _, _) = full_robot().await;
     let root = robot.recording().parent().unwrap().to_owned();
     let source = root.join("a_chunk_000.mcap");
@@ -222,7 +222,7 @@ fn scale() -> (u32, u32) {
 }
 
 #[test]
-fn a_robot_records_many_times_what_its_disk_holds_and_loses_nothing() {
+fn a_robot_records_many_times_its_disk_size_and_loses_nothing() {
     let (disk_mib, disks) = scale();
     // The size of a chunk is 1/32 of the disk.
     let chunk_mib = u64::from(disk_mib / 32);

@@ -107,7 +107,7 @@ async fn connections_that_break_at_any_byte_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_is_down_for_a_while_needs_nobody_afterwards() {
+async fn uploads_recover_by_themselves_after_a_link_was_down() {
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
     let mut behind = Behind::start(&server, &proxy, "faults_down", "").await;
@@ -119,7 +119,7 @@ async fn a_link_that_is_down_for_a_while_needs_nobody_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_of_2_mbit_a_second_is_slow_and_no_failure() {
+async fn a_link_of_2_mbit_per_second_is_slow_but_no_failure() {
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
     let mut behind = Behind::start(&server, &proxy, "faults_drip", "").await;
@@ -133,7 +133,7 @@ async fn a_link_of_2_mbit_a_second_is_slow_and_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_chunk_gets_over_a_link_that_is_cut_again_and_again() {
+async fn a_large_chunk_is_uploaded_over_a_link_that_is_cut_repeatedly() {
     const CUTS: usize = 3;
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -175,7 +175,7 @@ async fn a_server_that_is_killed_and_comes_back_gets_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_says_when_to_come_back_is_not_asked_before() {
+async fn a_store_with_retry_after_is_not_asked_earlier() {
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
     let mut behind = Behind::start(&server, &proxy, "faults_busy", "").await;
@@ -198,7 +198,7 @@ async fn a_store_that_says_when_to_come_back_is_not_asked_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_stands_still_is_given_up_and_tried_again() {
+async fn a_stalled_connection_is_closed_and_tried_again() {
     let server = Server::seaweedfs().await;
     server.bucket("faults-still").await;
     let proxy = Proxy::start(&server.endpoint).await;

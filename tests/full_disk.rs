@@ -108,6 +108,6 @@ fn a_full_disk_stops_no_upload_and_loses_no_mark() {
 }
 
 #[test]
-fn a_disk_that_can_only_be_read_stops_no_upload_and_loses_no_mark() {
+fn a_read_only_disk_stops_no_upload_and_loses_no_mark() {
     goes_up_all_the_same("full_2", Takes::NoWrite);
 }

@@ -82,7 +82,7 @@ fn mutated(random: &mut Rng, bytes: &[u8], other: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn no_decoder_panics_and_what_it_takes_survives_being_written() {
+fn no_decoder_panics_and_accepted_values_survive_a_round_trip() {
     let (mutations, seed) = (number("BUBBALOOP_TEST_MUTATIONS", 150), number("BUBBALOOP_TEST_SEED", 1));
     let mut random = Rng::with_seed(seed);
     for (name, target) in decoders::TARGETS {
@@ -104,7 +104,7 @@ fn no_decoder_panics_and_what_it_takes_survives_being_written() {
 }
 
 #[test]
-fn the_corpora_are_small_and_each_target_is_one_of_cargo_fuzz() {
+fn the_corpora_are_small_and_each_decoder_is_a_cargo_fuzz_target() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
     let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
     let mut total = 0;

@@ -144,7 +144,7 @@ fn no_two_files_use_each_other() {
 }
 
 #[test]
-fn no_struct_has_too_many_fields_to_have_one_subject() {
+fn no_struct_has_too_many_fields() {
     const FIELDS_MAX: usize = 12;
     let [(_, node), _] = crates();
     let found = node.structs_over(FIELDS_MAX);
@@ -165,7 +165,7 @@ fn crate_of(files: &[(&str, &str)]) -> (tempfile::TempDir, Sources) {
 }
 
 #[test]
-fn an_import_is_seen_however_it_is_written() {
+fn an_import_is_found_in_every_notation() {
     for user in [
         "use crate::b::Item;",
         "use crate::{a as other, b::{self, Item as Renamed}};",
@@ -220,7 +220,7 @@ fn files_that_use_each_other_are_found() {
 }
 
 #[test]
-fn a_crate_that_belongs_to_one_room_is_named_in_no_other() {
+fn a_crate_that_belongs_to_one_module_is_named_in_no_other() {
     for (room, path, text) in rooms() {
         for (name, owners) in OWNED.iter().filter(|(_, owners)| !owners.contains(&room.as_str())) {
             assert!(!code(&text).any(|line| line.contains(name)), "{}: {name} belongs to {owners:?}", path.display());
@@ -229,7 +229,7 @@ fn a_crate_that_belongs_to_one_room_is_named_in_no_other() {
 }
 
 #[test]
-fn policy_neither_waits_nor_touches_the_world() {
+fn policy_is_not_async_and_does_no_io() {
     for (_, path, text) in rooms().iter().filter(|(room, ..)| room == "policy") {
         for name in NOT_IN_POLICY {
             assert!(!code(text).any(|line| line.contains(name)), "{}: {name}", path.display());
@@ -238,7 +238,7 @@ fn policy_neither_waits_nor_touches_the_world() {
 }
 
 #[test]
-fn no_file_is_too_long_to_be_read_whole() {
+fn no_file_is_too_long() {
     const LINES_MAX: usize = 600;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = BTreeSet::new();

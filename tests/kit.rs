@@ -166,7 +166,7 @@ fn answered(verb: &[&str], output: &Output) -> Value {
 }
 
 #[test]
-fn of_every_broken_recording_every_verb_tells_what_is_so_and_harms_nothing() {
+fn every_verb_reports_every_broken_recording_correctly_and_harms_nothing() {
     let mut machine = Machine::new("kit_1", "rescan_interval = \"1s\"");
     make(&machine);
     let root = machine.home().join("recordings");

@@ -25,7 +25,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn the_annotated_settings_hold_as_they_are_and_with_every_line_taken_in() {
+fn the_annotated_settings_are_valid_also_with_every_line_uncommented() {
     let text = launch("storage.toml");
     let config = load(&text);
     assert_eq!(config.problems, []);
@@ -63,7 +63,7 @@ fn started_with(id: &str, file: &str, port: u16) -> Machine {
 }
 
 #[test]
-fn a_node_alone_is_dialled_by_its_clients() {
+fn clients_connect_to_a_node_without_a_router() {
     let port = free_port();
     let machine = started_with("launch_1", "zenoh/alone.json5", port);
     let mut python = Python::dialling(&[&format!("tcp/127.0.0.1:{port}")]);
@@ -91,7 +91,7 @@ fn beside_a_router_peers_and_clients_reach_the_node_through_it() {
 }
 
 #[test]
-fn what_starts_the_node_names_commands_that_there_are() {
+fn the_launch_files_name_existing_commands() {
     for (file, marker) in
         [("node.yaml", "command: "), ("bubbaloop-storage.service", "ExecStart="), ("storage.launch.yaml", "raw_args: ")]
     {

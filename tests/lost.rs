@@ -85,7 +85,7 @@ fn ends_without(mut command: Child, lost: &Machine, case: &str) -> String {
 }
 
 #[test]
-fn a_command_to_the_fleet_tells_who_was_lost_and_has_the_answer_of_the_other() {
+fn a_command_to_the_fleet_reports_the_lost_machine_and_the_answer_of_the_other() {
     for loss in Loss::ALL {
         for is_later in [false, true] {
             let case = format!("{loss:?}, after its first answer: {is_later}");
@@ -102,7 +102,7 @@ fn a_command_to_the_fleet_tells_who_was_lost_and_has_the_answer_of_the_other() {
 }
 
 #[test]
-fn a_command_to_one_machine_that_is_lost_ends_before_the_time_that_it_may_wait() {
+fn a_command_to_one_lost_machine_ends_before_its_timeout() {
     for loss in Loss::ALL {
         for is_later in [false, true] {
             let case = format!("{loss:?}, after its first answer: {is_later}");
@@ -119,7 +119,7 @@ fn a_command_to_one_machine_that_is_lost_ends_before_the_time_that_it_may_wait()
 }
 
 #[test]
-fn a_client_in_another_language_is_not_held_up_and_sees_who_is_gone() {
+fn a_client_in_another_language_is_not_delayed_and_sees_which_machine_is_gone() {
     for loss in Loss::ALL {
         let (one, mut two) = fleet("lost_3");
         let mut python = Python::dialling(&[&one.endpoint(), &two.endpoint()]);

@@ -38,7 +38,7 @@ fn uploaded_at(recorder: &Recorder) -> u64 {
 }
 
 #[test]
-fn out_of_hours_nothing_goes_but_what_is_asked_for_and_then_all_in_the_wanted_order() {
+fn outside_the_window_only_requested_chunks_are_sent_and_then_all_in_the_set_order() {
     let mut machine = Machine::new("manners_1", "rescan_interval = \"1s\"");
     machine.start();
     let mut python = machine.python();
@@ -80,7 +80,7 @@ fn out_of_hours_nothing_goes_but_what_is_asked_for_and_then_all_in_the_wanted_or
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_holds_for_all_uploads_and_its_end_is_felt_in_mid_upload() {
+async fn a_limit_holds_for_all_uploads_and_its_removal_takes_effect_during_an_upload() {
     let server = Server::seaweedfs().await;
     server.bucket("limited").await;
     let s3 =
@@ -159,7 +159,7 @@ async fn a_pause_stops_a_large_chunk_between_two_parts_and_nothing_is_sent_twice
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rate_is_right_in_the_midst_of_a_large_chunk_and_after_it() {
+async fn the_rate_is_correct_during_a_large_chunk_and_after_it() {
     let server = Server::seaweedfs().await;
     let (machine, recorder, large, _) =
         slow(&server, "manners_5", "rated", (12_000_000, "multipart_threshold = \"1 GiB\"")).await;
@@ -179,7 +179,7 @@ async fn the_rate_is_right_in_the_midst_of_a_large_chunk_and_after_it() {
 }
 
 #[test]
-fn a_wrong_rate_size_or_window_is_told_and_stops_nothing() {
+fn a_wrong_rate_size_or_window_is_reported_and_stops_nothing() {
     let mut machine = Machine::new(
         "manners_3",
         "bandwidth_limit = \"fast\"\nupload_window = \"25:00-6\"\npart_size = \"1 kB\"\norder = \"best\"\nrescan_interval = \"1s\"",

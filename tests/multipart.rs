@@ -75,7 +75,7 @@ async fn open_uploads(server: &Server, bucket: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_checks_parts_proves_the_object_and_one_that_can_not_gets_one_piece() {
+async fn a_store_that_checks_parts_proves_the_object_and_one_without_parts_gets_one_piece() {
     let files = tempfile::tempdir().unwrap();
     let size = 12 * MIB + 7;
     let seaweedfs = Server::seaweedfs().await;
@@ -199,7 +199,7 @@ async fn an_upload_that_the_store_forgot_begins_anew_and_a_lying_store_proves_no
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn that_a_store_takes_no_parts_is_remembered_only_where_it_says_so_itself() {
+async fn only_a_stores_own_answer_that_it_takes_no_parts_is_remembered() {
     let html = || "<html>log in</html>".to_owned();
     let told = |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
     for (status, body, support) in [
@@ -238,7 +238,7 @@ fn is_uploaded(recorder: &Recorder, chunk: &Value) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_killed_in_a_large_chunk_goes_on_where_it_was() {
+async fn a_node_that_is_killed_during_a_large_chunk_continues_where_it_was() {
     let server = Server::seaweedfs().await;
     server.bucket("killed").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -283,7 +283,7 @@ fn paths_of<'a>(result: &'a Value, kind: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_begun_of_a_removed_recording_is_given_up_and_of_a_store_that_is_silent_it_is_told() {
+async fn a_removal_aborts_begun_uploads_and_reports_them_if_the_store_is_silent() {
     let server = Server::seaweedfs().await;
     server.bucket("removed").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -324,7 +324,7 @@ async fn what_was_begun_of_a_removed_recording_is_given_up_and_of_a_store_that_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_moves_on_with_each_part_of_a_large_chunk_and_never_back() {
+async fn a_jobs_progress_grows_with_each_part_and_never_shrinks() {
     let server = Server::seaweedfs().await;
     server.bucket("moving").await;
     let proxy = Proxy::start(&server.endpoint).await;

@@ -353,7 +353,7 @@ fn replace(path: &Path, from: &str, to: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_chunk_that_the_first_version_half_sent_is_gone_on_with() {
+async fn a_large_chunk_that_the_first_version_half_sent_is_continued() {
     const SIZE: usize = 16 * MIB;
     let server = Server::seaweedfs().await;
     let mut home = Home::laid_out("s3");

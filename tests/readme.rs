@@ -49,7 +49,7 @@ fn record(machine: &Machine) {
 }
 
 #[test]
-fn every_command_that_is_shown_runs() {
+fn every_shown_command_runs() {
     let machine = robot();
     let text = readme();
     let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("$ bubbaloop-storage ")).collect();
@@ -61,7 +61,7 @@ fn every_command_that_is_shown_runs() {
 }
 
 #[test]
-fn the_settings_that_are_shown_hold() {
+fn the_shown_settings_are_valid() {
     let shown = blocks("toml");
     assert!(shown.len() >= 3);
     for block in shown {
@@ -76,7 +76,7 @@ fn the_settings_that_are_shown_hold() {
 }
 
 #[test]
-fn the_event_that_is_shown_is_one_and_the_policy_is_json() {
+fn the_shown_event_is_valid_and_the_policy_is_json() {
     let shown = blocks("json");
     let event = shown.iter().find(|block| block.contains("\"chunk\"")).unwrap();
     let event = FinalizeEvent::decode(event.as_bytes(), Some(Format::Json)).unwrap();
@@ -87,7 +87,7 @@ fn the_event_that_is_shown_is_one_and_the_policy_is_json() {
 }
 
 #[test]
-fn the_python_that_is_shown_prints_what_it_says() {
+fn the_shown_python_code_prints_the_shown_output() {
     let machine = robot();
     let script = blocks("python").into_iter().next().unwrap();
     assert!(script.contains("tcp/127.0.0.1:7448"));
@@ -103,7 +103,7 @@ fn the_python_that_is_shown_prints_what_it_says() {
 }
 
 #[test]
-fn the_curl_that_is_shown_prints_what_it_says() {
+fn the_shown_curl_command_prints_the_shown_output() {
     let router = Router::started();
     let mut machine = Machine::new("robot_1", "rescan_interval = \"1s\"");
     router.is_joined_by(&machine, "client");

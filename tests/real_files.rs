@@ -46,7 +46,7 @@ fn chunk(machine: &Machine, recording: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recordings_of_others_come_back_from_a_bucket_message_by_message() {
+async fn recordings_of_other_tools_are_restored_from_a_bucket_message_by_message() {
     let server: Arc<Server> = Server::seaweedfs().await;
     server.bucket("real").await;
     let mut machine = Machine::new("real_1", "");

@@ -279,7 +279,7 @@ fn forget_journal(robot: &Robot) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_intact_chunk_gets_to_the_store_whatever_stands_there() {
+async fn an_intact_chunk_is_stored_whatever_stands_under_its_key() {
     let (robot, chunk) = robot_with_chunk(false).await;
     let sync = heals(&robot, false, (&[], &[ActionKind::Upload, ActionKind::Publish])).await;
     assert!(robot.is_stored(&chunk) && robot.remote_indices("manifest.json") == Some(vec![0]));
@@ -303,7 +303,7 @@ async fn an_intact_chunk_gets_to_the_store_whatever_stands_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_chunk_is_never_sent_and_what_nothing_heals_is_corrupt() {
+async fn a_damaged_chunk_is_never_sent_and_a_recording_that_cannot_be_healed_is_corrupt() {
     let (robot, chunk) = robot_with_chunk(false).await;
     damage(&robot, &chunk);
     heals(&robot, true, (&[FindingKind::Lost], &[ActionKind::MarkCorrupt])).await;
@@ -323,7 +323,7 @@ async fn a_damaged_chunk_is_never_sent_and_what_nothing_heals_is_corrupt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_chunk_is_told_by_whether_the_store_has_it() {
+async fn a_missing_chunk_is_reported_by_whether_the_store_has_it() {
     let (robot, chunk) = robot_with_chunk(true).await;
     fs::remove_file(file(&robot, &chunk)).unwrap();
     heals(&robot, false, (&[FindingKind::Missing], &[])).await;
@@ -342,7 +342,7 @@ async fn a_missing_chunk_is_told_by_whether_the_store_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_no_manifest_names_is_told_and_left_alone() {
+async fn objects_that_no_manifest_names_are_reported_and_left_alone() {
     let (robot, chunk) = robot_with_chunk(true).await;
     let orphan = robot.chunk(1);
     heals(&robot, false, (&[FindingKind::OrphanFile], &[])).await;
@@ -365,7 +365,7 @@ async fn what_no_manifest_names_is_told_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_store_only_claims_is_proven() {
+async fn an_unproven_claim_of_the_store_is_proven() {
     let (robot, chunk) = robot_with_chunk(true).await;
     forget_journal(&robot);
     let store = LocalStore::new(robot.folder.path().join("mnt/bucket"));
@@ -438,7 +438,7 @@ async fn a_denied_look_at_an_object_leaves_its_mark() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_tells_no_etag_is_written_to_only_where_something_is_missing() {
+async fn a_store_without_etags_is_written_to_only_if_something_is_missing() {
     let (robot, chunk) = robot_with_chunk(true).await;
     let store = Watched::of(&robot);
     store.fails(Some(Fault::EtagsUntold));
@@ -462,7 +462,7 @@ async fn a_store_that_tells_no_etag_is_written_to_only_where_something_is_missin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_lets_nothing_be_replaced_needs_its_owner() {
+async fn a_store_that_forbids_replacement_needs_its_owner() {
     let (robot, chunk) = robot_with_chunk(false).await;
     plant(&robot, &chunk);
     let store = Watched::of(&robot);
@@ -479,7 +479,7 @@ async fn a_store_that_lets_nothing_be_replaced_needs_its_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_planted_object_is_left_when_the_local_bytes_are_damaged_too() {
+async fn an_object_with_other_bytes_stays_if_the_local_bytes_are_damaged_too() {
     let (robot, chunk) = robot_with_chunk(true).await;
     plant(&robot, &chunk);
     damage(&robot, &chunk);
@@ -528,7 +528,7 @@ async fn dead_letters_are_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_is_dropped_leaves_what_the_next_one_ends() {
+async fn an_interrupted_run_is_completed_by_the_next_one() {
     let (robot, chunk) = robot_with_chunk(false).await;
     let sync = robot.started_and_scanned();
     // Nothing drives the queue, so the job waits for its upload when it is dropped.
@@ -558,7 +558,7 @@ async fn proven_chunks_cost_listings_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rot_in_the_store_is_found_by_deep_and_healed() {
+async fn corruption_in_the_store_is_found_by_deep_and_healed() {
     let (robot, chunk) = robot_with_chunk(true).await;
     let mut bytes = fs::read(robot.object(&chunk)).unwrap();
     bytes[7] ^= 1;
@@ -574,7 +574,7 @@ async fn rot_in_the_store_is_found_by_deep_and_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_local_manifest_the_stores_one_tells_what_belongs_to_it() {
+async fn without_a_local_manifest_the_remote_one_says_which_chunks_belong_to_it() {
     let (robot, _) = robot_with_chunk(true).await;
     let manifest = fs::read(robot.recording().join("manifest.json")).unwrap();
     fs::remove_file(robot.recording().join("manifest.json")).unwrap();

@@ -84,7 +84,7 @@ fn rest_asks_every_verb_of_a_node_that_is_a_peer_of_the_router() {
 }
 
 #[test]
-fn a_request_may_be_the_body_and_a_refusal_is_told_as_error() {
+fn a_request_may_be_the_body_and_a_refusal_is_reported_as_an_error() {
     let (router, machine, _) = joined("rest_3", "client");
     let info = machine.key("info");
     let body = r#"{"recording": "drive", "limit": 1}"#;
@@ -122,7 +122,7 @@ fn a_request_may_be_the_body_and_a_refusal_is_told_as_error() {
 }
 
 #[test]
-fn rest_hears_events_as_they_come() {
+fn rest_receives_events_as_they_come() {
     use std::io::{BufRead, BufReader};
     let (router, machine, chunks) = joined("rest_4", "client");
     let mut follow = std::process::Command::new(program("curl"))

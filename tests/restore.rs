@@ -112,7 +112,7 @@ fn is_tidy(robot: &Robot) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_damaged_or_missing_here_comes_back_and_what_was_damaged_is_put_aside() {
+async fn damaged_and_missing_chunks_are_restored_and_damaged_files_are_moved_aside() {
     let (robot, chunks) = robot(5).await;
     damage(&robot, &chunks[0]);
     fs::remove_file(file(&robot, &chunks[1])).unwrap();
@@ -138,7 +138,7 @@ async fn what_is_damaged_or_missing_here_comes_back_and_what_was_damaged_is_put_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wiped_library_comes_back_byte_by_byte() {
+async fn a_wiped_library_is_restored_byte_by_byte() {
     let (robot, chunks) = robot(4).await;
     let before = snapshot(&robot.recording().join("chunks"));
     wipe(&robot);
@@ -194,7 +194,7 @@ async fn a_recording_that_another_spelling_of_the_machine_names_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_manifest_is_put_aside_and_one_of_another_version_is_left_alone() {
+async fn a_broken_manifest_is_moved_aside_and_one_of_another_version_is_left_alone() {
     let publish = [ActionKind::RestoreManifest, ActionKind::Publish];
     let (robot, chunks) = robot(2).await;
     let manifest = robot.recording().join("manifest.json");
@@ -232,7 +232,7 @@ async fn a_broken_manifest_is_put_aside_and_one_of_another_version_is_left_alone
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_remote_manifest_that_leaves_out_chunks_stands_in_and_is_not_written_here() {
+async fn an_incomplete_remote_manifest_is_used_but_not_written_locally() {
     let (robot, chunks) = robot(3).await;
     let mut manifest: Value = serde_json::from_slice(&fs::read(robot.remote("manifest.json")).unwrap()).unwrap();
     manifest["chunks"].as_array_mut().unwrap().remove(0);
@@ -276,7 +276,7 @@ async fn a_recorder_that_has_a_chunk_open_keeps_its_manifest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_capture_of_the_name_left_in_the_store_is_not_mixed_into_this_one() {
+async fn objects_of_another_capture_of_the_name_are_not_mixed_into_this_one() {
     let (robot, _) = robot(2).await;
     wipe(&robot);
     fs::create_dir_all(robot.recording().join("chunks")).unwrap();
@@ -293,7 +293,7 @@ async fn what_another_capture_of_the_name_left_in_the_store_is_not_mixed_into_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_stands_in_the_place_of_a_file_and_is_none_is_put_aside() {
+async fn an_entry_in_the_place_of_a_file_that_is_no_file_is_moved_aside() {
     let (robot, chunks) = robot(2).await;
     for chunk in &chunks {
         fs::remove_file(file(&robot, chunk)).unwrap();
@@ -477,7 +477,7 @@ impl ObjectStore for Cut {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_broken_line_brought_is_not_asked_for_again() {
+async fn chunks_fetched_before_a_broken_connection_are_not_fetched_again() {
     let (robot, chunks) = robot(3).await;
     wipe(&robot);
     let store = Cut::of(&robot, 400_000);
@@ -495,7 +495,7 @@ async fn what_a_broken_line_brought_is_not_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_earlier_try_left_damaged_is_fetched_anew() {
+async fn a_damaged_file_of_an_earlier_try_is_fetched_again() {
     let (robot, chunks) = robot(2).await;
     let part = |chunk: &Value| robot.recording().join(format!("chunks/.{}.part", chunk["name"].as_str().unwrap()));
     for chunk in &chunks {
@@ -518,7 +518,7 @@ async fn what_an_earlier_try_left_damaged_is_fetched_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_without_room_is_told_before_a_byte_is_fetched() {
+async fn a_disk_without_room_is_reported_before_a_byte_is_fetched() {
     const TIB: u64 = 1 << 40;
     let (robot, chunks) = robot(2).await;
     wipe(&robot);
@@ -562,7 +562,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_ends_a_restore_and_with_room_it_goes_on() {
+async fn a_full_disk_ends_a_restore_and_with_room_it_continues() {
     let (robot, chunks) = robot(6).await;
     wipe(&robot);
     let Some(disk) = SmallDisk::at(&recordings(&robot), 3_000_000) else {
@@ -619,7 +619,7 @@ async fn a_manifest_of_a_hundred_thousand_chunks_is_looked_at_and_a_larger_one_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_could_not_come_back_is_not_published_and_that_is_told() {
+async fn a_manifest_too_large_to_be_read_back_is_not_published_and_that_is_reported() {
     let (robot, chunks) = robot(1).await;
     let journal = robot.recording().join("uploads.jsonl");
     let text = fs::read_to_string(&journal).unwrap();
@@ -645,7 +645,7 @@ async fn what_could_not_come_back_is_not_published_and_that_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_glob_brings_back_what_only_the_store_has() {
+async fn a_glob_restores_recordings_that_only_the_store_has() {
     let (robot, chunks) = robot(2).await;
     wipe(&robot);
     let sync = started(&robot).await;

@@ -53,7 +53,7 @@ fn is_refused(reply: &Reply, code: &str, secrets: &[&str]) {
 }
 
 #[test]
-fn only_who_shows_the_token_to_one_machine_may_remove_and_nothing_ever_shows_it() {
+fn removal_needs_the_token_of_one_machine_and_nothing_ever_shows_it() {
     let machine = Machine::started("rm_1");
     let mut recorder = machine.recorder("drive");
     recorder.finalize();
@@ -113,7 +113,7 @@ fn only_who_shows_the_token_to_one_machine_may_remove_and_nothing_ever_shows_it(
 }
 
 #[test]
-fn a_home_in_which_no_token_can_be_kept_has_a_node_and_no_admin() {
+fn a_home_that_cannot_keep_a_token_has_a_node_without_admin_verbs() {
     let mut machine = Machine::new("rm_2", "");
     let secrets = machine.home().join("secrets.toml");
     fs::write(&secrets, "# mine\n").unwrap();
@@ -136,7 +136,7 @@ fn a_home_in_which_no_token_can_be_kept_has_a_node_and_no_admin() {
 }
 
 #[test]
-fn a_folder_as_a_store_is_no_remote_and_what_is_only_on_this_disk_needs_force() {
+fn a_local_store_is_no_remote_and_a_last_copy_needs_force() {
     let mut machine = Machine::started("rm_3");
     let mut recorder = machine.recorder("drive_1");
     let chunk = recorder.finalize();
@@ -240,7 +240,7 @@ fn files(machine: &Machine, name: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_go_when_the_store_holds_them_just_then_and_objects_when_the_disk_does() {
+async fn files_are_removed_if_the_store_holds_them_and_objects_if_the_disk_does() {
     let server = Server::seaweedfs().await;
     let machine = remote(&server, "rm_4", "rm-rules").await;
     let mut python = machine.python();
@@ -304,7 +304,7 @@ async fn files_go_when_the_store_holds_them_just_then_and_objects_when_the_disk_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_that_is_killed_at_any_moment_is_ended_by_saying_it_again_and_nothing_comes_back() {
+async fn a_removal_that_is_killed_at_any_moment_is_completed_by_the_same_request_and_nothing_comes_back() {
     let server = Server::seaweedfs().await;
     let mut machine = remote(&server, "rm_5", "rm-kill").await;
     let mut random = fastrand::Rng::with_seed(11);
@@ -358,7 +358,7 @@ fn behind(proxy: &Proxy, id: &str, bucket: &str) -> Machine {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_may_not_be_removed_is_refused_with_its_reason_whoever_forces_it() {
+async fn a_forbidden_removal_is_refused_with_its_reason_also_with_force() {
     let server = Server::seaweedfs().await;
     server.bucket("rm-refused").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -401,7 +401,7 @@ fn refusal(machine: &Machine, name: &str, from: &str) -> (Option<i32>, Value, bo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_on_its_way_or_worked_on_is_refused_until_that_ends_and_a_manifest_is_waited_for() {
+async fn removal_is_refused_during_uploads_and_jobs_and_waits_for_a_manifest() {
     let server = Server::seaweedfs().await;
     server.bucket("rm-busy").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -487,7 +487,7 @@ async fn another_captures_objects_and_another_machines_recording_stay() {
 }
 
 #[test]
-fn a_recording_whose_chunks_lie_elsewhere_goes_whole_and_the_other_folder_stays() {
+fn a_recording_with_linked_chunks_is_removed_completely_and_the_other_folder_stays() {
     let mut machine = Machine::started("rm_8");
     let (root, elsewhere) = (machine.home().join("recordings/linked"), machine.folder.path().join("elsewhere"));
     fs::create_dir(&elsewhere).unwrap();
@@ -502,7 +502,7 @@ fn a_recording_whose_chunks_lie_elsewhere_goes_whole_and_the_other_folder_stays(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_sequence_of_verbs_and_crashes_takes_the_last_copy_without_force() {
+async fn no_sequence_of_verbs_and_crashes_removes_the_last_copy_without_force() {
     for seed in 0..12 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut robot = Robot::new();

@@ -125,7 +125,7 @@ async fn the_main_job_is_done_on_a_naive_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_person_must_mend_is_told_with_its_remedy_and_heals_without_a_restart() {
+async fn problems_for_a_person_are_reported_with_their_remedy_and_recover_without_a_restart() {
     let server = Server::seaweedfs().await;
     server.bucket("node-mend").await;
     server.bucket("node-strange").await;
@@ -165,7 +165,7 @@ async fn what_a_person_must_mend_is_told_with_its_remedy_and_heals_without_a_res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_bucket_means_at_risk_again_and_what_vanishes_goes_up_again() {
+async fn in_another_bucket_chunks_are_at_risk_again_and_vanished_objects_are_uploaded_again() {
     let server = Server::seaweedfs().await;
     server.bucket("node-one").await;
     server.bucket("node-two").await;
@@ -202,7 +202,7 @@ async fn another_bucket_means_at_risk_again_and_what_vanishes_goes_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_private_ca_is_asked_for_and_the_node_goes_on_when_it_is_named() {
+async fn a_private_ca_is_requested_and_the_node_continues_once_it_is_set() {
     let certificates = crate::s3_store::certificates();
     let file = |name: &str| certificates.path().join(name);
     let server = Server::rclone(Some((&file("leaf.pem"), &file("leaf.key")))).await;
@@ -220,7 +220,7 @@ async fn a_private_ca_is_asked_for_and_the_node_goes_on_when_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn plain_http_off_loopback_and_a_store_that_is_no_store_are_told() {
+async fn plain_http_off_loopback_and_an_address_that_is_no_store_are_reported() {
     let machine = machine("s3_6", "backend = \"minio\"\nendpoint = \"http://192.0.2.1:9000\"\nbucket = \"b\"");
     let mut python = machine.python();
     let problems = status(&mut python, &machine)["config_problems"].clone();
@@ -239,7 +239,7 @@ async fn plain_http_off_loopback_and_a_store_that_is_no_store_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_portal_before_the_store_gives_up_no_chunk_whatever_it_answers() {
+async fn a_captive_portal_causes_no_dead_letter_whatever_it_answers() {
     let server = Server::seaweedfs().await;
     server.bucket("node-portal").await;
     let proxy = crate::support::proxy::Proxy::start(&server.endpoint).await;
@@ -276,7 +276,7 @@ async fn a_portal_before_the_store_gives_up_no_chunk_whatever_it_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_asks_for_time_before_the_first_chunk_is_given_it_and_blocks_nothing() {
+async fn retry_after_before_the_first_chunk_is_honoured_and_blocks_nothing() {
     let busy = crate::support::http::Fake::start(|_| {
         crate::support::http::Act::Answer(503, vec![("Retry-After", "600".into())], String::new())
     })
@@ -298,7 +298,7 @@ async fn a_store_that_asks_for_time_before_the_first_chunk_is_given_it_and_block
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_that_was_gone_and_is_empty_now_is_believed_in_nothing() {
+async fn marks_of_a_bucket_that_vanished_and_came_back_empty_are_not_trusted() {
     let server = Server::rclone(None).await;
     server.bucket("node-gone").await;
     let machine = machine("s3_7", &settings(&server, "node-gone", ""));
@@ -319,7 +319,7 @@ async fn a_bucket_that_was_gone_and_is_empty_now_is_believed_in_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_gives_no_answer_is_told_with_the_reason() {
+async fn a_silent_store_is_reported_with_the_reason() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let machine = machine(
         "s3_8",
@@ -336,7 +336,7 @@ async fn a_store_that_gives_no_answer_is_told_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_may_only_put_sends_chunks_and_manifests_stop_none() {
+async fn a_put_only_key_sends_chunks_and_manifests_stop_none() {
     let server = Server::seaweedfs().await;
     server.bucket("node-writer").await;
     let mut machine = Machine::new("s3_9", "");

@@ -135,7 +135,7 @@ async fn a_naive_store_conforms_as_far_as_its_probe_claims() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_checks_is_found_out_and_its_word_is_proof() {
+async fn the_probe_recognises_a_checking_store_whose_digests_are_proof() {
     let server = Server::seaweedfs().await;
     server.bucket("checks").await;
     let store = opened(&settings(&server.endpoint, "checks")).await;
@@ -172,7 +172,7 @@ async fn a_store_that_checks_is_found_out_and_its_word_is_proof() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_naive_store_is_found_out_and_what_it_says_of_a_digest_proves_nothing() {
+async fn the_probe_recognises_a_naive_store_whose_digests_prove_nothing() {
     let server = Server::rclone(None).await;
     server.bucket("naive").await;
     let store = opened(&settings(&server.endpoint, "naive")).await;
@@ -232,7 +232,7 @@ async fn wrong_bytes_under_a_chunks_name_are_a_conflict_whatever_the_store_says_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_person_must_mend_blocks_with_the_remedy_and_shows_no_secret() {
+async fn problems_for_a_person_block_with_their_remedy_and_show_no_secret() {
     const WRONG: &str = "wrong-secret-that-is-never-shown";
     let (seaweedfs, rclone) = (Server::seaweedfs().await, Server::rclone(None).await);
     for (server, bucket) in [(&*seaweedfs, "mended-s"), (&rclone, "mended-r")] {
@@ -305,7 +305,7 @@ async fn a_key_is_used_as_far_as_its_rights_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clock_an_hour_off_keeps_nothing_from_going_up() {
+async fn a_clock_that_is_an_hour_off_stops_no_upload() {
     let (seaweedfs, rclone) = (Server::seaweedfs().await, Server::rclone(None).await);
     let files = tempfile::tempdir().unwrap();
     for (server, bucket) in [(&*seaweedfs, "skewed"), (&rclone, "skewed")] {
@@ -386,7 +386,7 @@ pub(crate) fn certificates() -> TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ca_that_is_not_known_blocks_until_it_is_named() {
+async fn an_unknown_ca_blocks_until_it_is_set() {
     let certificates = certificates();
     let file = |name: &str| certificates.path().join(name);
     let server = Server::rclone(Some((&file("leaf.pem"), &file("leaf.key")))).await;

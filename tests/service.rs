@@ -105,7 +105,7 @@ async fn pages_hand_back_their_last_row_until_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_manifest_is_told_with_its_reason_and_its_chunks_go_up() {
+async fn a_refused_manifest_is_reported_with_its_reason_and_its_chunks_are_uploaded() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     fs::write(robot.recording().join("manifest.json"), r#"{"schema_version": 2}"#).unwrap();
@@ -119,7 +119,7 @@ async fn a_refused_manifest_is_told_with_its_reason_and_its_chunks_go_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_questions_are_answered_with_what_to_ask() {
+async fn wrong_requests_are_answered_with_the_correct_form() {
     let robot = Robot::new();
     let sync = robot.started();
     sync_once(&sync).await;
@@ -147,7 +147,7 @@ fn help_names_the_key_of_every_verb_in_the_space_that_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_meets_a_fault_of_ours_ends_and_says_so() {
+async fn a_job_that_panics_ends_and_reports_it() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
     let store = Watched::of(&robot);

@@ -210,7 +210,7 @@ fn is_sound(machine: &Machine, recording: &str) {
 }
 
 #[test]
-fn a_restore_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+fn a_restore_that_is_killed_after_any_step_is_completed_by_the_same_request() {
     let (machine, recorder) = uploaded("step_1");
     fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();
     let names = || recorder.chunks.iter().map(|chunk| chunk["name"].as_str().unwrap());
@@ -229,7 +229,7 @@ fn a_restore_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
 }
 
 #[test]
-fn an_adoption_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+fn an_adoption_that_is_killed_after_any_step_is_completed_by_the_same_request() {
     let machine = Machine::new("step_2", "");
     let whole = mcap(9000, 100, None);
     let files = [
@@ -261,7 +261,7 @@ fn an_adoption_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
 }
 
 #[test]
-fn a_node_that_is_killed_after_any_step_of_making_room_makes_it_after_the_restart() {
+fn an_eviction_that_is_killed_after_any_step_is_completed_after_the_restart() {
     let (machine, recorder) = uploaded("step_3");
     let here = |home: &Path, chunk: &Value| chunks(home, "drive").join(chunk["name"].as_str().unwrap()).exists();
     let is_done = |home: &Path| recorder.chunks.iter().filter(|chunk| here(home, chunk)).count() <= 1;
@@ -284,7 +284,7 @@ fn a_node_that_is_killed_after_any_step_of_making_room_makes_it_after_the_restar
 }
 
 #[test]
-fn a_removal_that_is_killed_after_any_step_is_ended_by_saying_it_again_and_nothing_is_adopted_anew() {
+fn a_removal_that_is_killed_after_any_step_is_completed_by_the_same_request_and_nothing_is_adopted_again() {
     let mut machine = Machine::new("step_4", "auto_adopt = true\nrescan_interval = \"1s\"");
     let root = |machine: &Machine| machine.home().join("recordings");
     for (from_ns, name) in [(1, "a_chunk_000.mcap"), (1000, "a_chunk_001.mcap")] {
@@ -323,7 +323,7 @@ async fn objects(server: &Server, machine: &Machine, recorder: &Recorder) -> Vec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manifest_that_names_what_is_not_there() {
+async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manifest_that_names_missing_chunks() {
     let server = Server::seaweedfs().await;
     server.bucket("steps-rm").await;
     let (runtime, made) = (tokio::runtime::Handle::current(), AtomicUsize::new(0));
@@ -365,7 +365,7 @@ async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manife
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restore_from_a_server_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+async fn a_restore_from_a_server_that_is_killed_after_any_step_is_completed_by_the_same_request() {
     let server = Server::seaweedfs().await;
     server.bucket("steps-restore").await;
     let settings = remote("steps-restore", &server.endpoint);

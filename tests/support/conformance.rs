@@ -70,16 +70,16 @@ impl Subject<'_> {
     pub(crate) async fn conforms(&self) {
         // The probe finds which claims the adapter has to ensure itself.
         let probe = self.store.probe().await.unwrap();
-        self.what_was_put_is_what_is_got().await;
-        self.what_is_absent_is_data_and_no_error().await;
-        self.create_only_leaves_what_is_there_untouched().await;
-        self.of_racing_creators_exactly_one_wins(probe.honours_create_only).await;
+        self.an_object_is_read_as_it_was_put().await;
+        self.a_missing_object_is_no_error().await;
+        self.create_only_leaves_an_existing_object_untouched().await;
+        self.exactly_one_of_racing_creators_wins(probe.honours_create_only).await;
         self.an_overwrite_is_seen_at_once().await;
         self.an_update_replaces_only_the_version_that_it_names().await;
         self.a_damaged_or_absent_file_never_becomes_an_object().await;
         self.a_range_is_the_bytes_that_it_names().await;
-        self.a_listing_is_whole_ordered_and_paged().await;
-        self.folders_are_told_without_what_is_in_them().await;
+        self.a_listing_is_complete_ordered_and_paged().await;
+        self.folders_are_listed_without_their_content().await;
         self.a_removed_object_is_gone_and_removing_it_again_is_no_error().await;
         let takes_parts = match self.store.multipart() {
             None => false,
@@ -223,7 +223,7 @@ impl Subject<'_> {
         self.store.get(key, None).await.unwrap().expect("the object is there").collect(u64::MAX).await.unwrap()
     }
 
-    async fn what_was_put_is_what_is_got(&self) {
+    async fn an_object_is_read_as_it_was_put(&self) {
         for size in [0, 1, BLOCK_BYTES, 5 * 1024 * 1024 + 1] {
             let content = pattern(size);
             let digest = Digest::of(&content);
@@ -236,14 +236,14 @@ impl Subject<'_> {
         }
     }
 
-    async fn what_is_absent_is_data_and_no_error(&self) {
+    async fn a_missing_object_is_no_error(&self) {
         let key = manifest_key("absent");
         assert!(self.store.head(&key).await.unwrap().is_none());
         assert!(self.store.get(&key, None).await.unwrap().is_none());
         assert!(self.store.list("robot_1/absent/", None, 10).await.unwrap().objects.is_empty());
     }
 
-    async fn create_only_leaves_what_is_there_untouched(&self) {
+    async fn create_only_leaves_an_existing_object_untouched(&self) {
         let key = manifest_key("create");
         self.store.put(&key, &bytes("first"), PutMode::Create).await.unwrap();
         let error = self.store.put(&key, &bytes("second"), PutMode::Create).await.unwrap_err();
@@ -253,7 +253,7 @@ impl Subject<'_> {
 
     /// If the store ignores the condition, the adapter looks before the put. Another writer may come between, and then
     /// each of them succeeds. The object of one writer stays, complete.
-    async fn of_racing_creators_exactly_one_wins(&self, honours_create_only: bool) {
+    async fn exactly_one_of_racing_creators_wins(&self, honours_create_only: bool) {
         let key = manifest_key("race");
         let mut racers = JoinSet::new();
         for number in 0..8 {
@@ -323,7 +323,7 @@ impl Subject<'_> {
         }
     }
 
-    async fn a_listing_is_whole_ordered_and_paged(&self) {
+    async fn a_listing_is_complete_ordered_and_paged(&self) {
         let mut keys: Vec<_> = (0..5_u32)
             .map(|number| ChunkName::new(number, &Digest::of(&number.to_be_bytes())))
             .map(|chunk| ObjectKey::chunk(&machine(), &recording("list"), chunk))
@@ -349,7 +349,7 @@ impl Subject<'_> {
         }
     }
 
-    async fn folders_are_told_without_what_is_in_them(&self) {
+    async fn folders_are_listed_without_their_content(&self) {
         for (machine, name) in
             [("fleet_1", "b"), ("fleet_1", "a"), ("fleet_1", "a"), ("fleet-1", "c"), ("fleet_10", "d")]
         {
