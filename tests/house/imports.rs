@@ -1,6 +1,6 @@
-//! Which source file uses items of which other file, read from the sources.
+//! Finds which source file uses items of which other file.
 //!
-//! A module declaration is no import, and a re-export leads to the file that defines the item.
+//! A module declaration is no import. A re-export is followed to the file that defines the item.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,18 +12,18 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{ImplItem, Item};
 
-/// How many re-exports may follow each other.
+/// Longest chain of re-exports.
 const RE_EXPORTS_MAX: usize = 8;
 
 /// A module's path from the crate's root.
 type ModulePath = Vec<String>;
 
-/// A name that a module has from elsewhere.
+/// A name that a module imports.
 #[derive(Debug, Clone)]
 struct Import {
-    /// The path as it is written, without an alias.
+    /// The path as written, without an alias.
     path: Vec<String>,
-    /// The name that it has in the module.
+    /// The name in the module.
     name: String,
 }
 
@@ -31,14 +31,14 @@ struct Import {
 struct Module {
     /// The index of its file.
     file: usize,
-    /// What it defines, modules not among it.
+    /// The items that it defines, without child modules.
     items: BTreeSet<String>,
     imports: Vec<Import>,
-    /// The modules whose public items it has, as their paths are written.
+    /// The paths of glob imports.
     globs: Vec<Vec<String>>,
-    /// Each path of two or more segments in its code, and each import.
+    /// Each path with two or more segments in its code, and each import.
     paths: BTreeSet<Vec<String>>,
-    /// Types that it has inherent implementations of, as their paths are written, with the functions in them.
+    /// Types with inherent implementations in it, as written, with the names of the functions.
     inherent: BTreeMap<Vec<String>, BTreeSet<String>>,
     /// The names of functions that it calls on `self` or `Self`.
     own_calls: BTreeSet<String>,
@@ -49,21 +49,21 @@ struct Module {
 pub(super) struct Sources {
     files: Vec<PathBuf>,
     modules: BTreeMap<ModulePath, Module>,
-    /// How many named fields each struct has, by its file and name.
+    /// The number of fields of each struct, by file and name.
     structs: BTreeMap<(PathBuf, String), usize>,
 }
 
-/// Uses of one file's items by another file: the paths as they are written.
+/// Uses of one file's items by another file: user, used file, and the paths as written.
 pub(super) type Uses = BTreeMap<(PathBuf, PathBuf), BTreeSet<String>>;
 
-/// Where a path leads.
+/// What a path names.
 #[derive(Debug, PartialEq, Eq)]
 enum Target {
-    /// To an item that this file defines.
+    /// An item that this file defines.
     File(usize),
-    /// To a module as such.
+    /// A module.
     Module(ModulePath),
-    /// Out of the crate, or to a local name.
+    /// Something outside the crate, or a local name.
     Elsewhere,
 }
 
@@ -138,7 +138,7 @@ impl Sources {
             for path in &module.paths {
                 let target = match self.resolve(at, path, 0) {
                     Target::File(file) => file,
-                    // A glob uses the module's own file; a module that is only named is used where its items are.
+                    // A glob uses the module's own file. A module that is only named is used where its items are named.
                     Target::Module(found) if path.last().is_some_and(|last| last == "*") => self.modules[&found].file,
                     Target::Module(_) | Target::Elsewhere => continue,
                 };
@@ -152,9 +152,9 @@ impl Sources {
         uses
     }
 
-    /// Adds what the files of one type's implementation call of each other: no import tells of it.
+    /// Adds the calls between the files that implement one type: no import shows them.
     fn add_own_calls(&self, uses: &mut Uses) {
-        // The functions of each type, told by its name and the file that defines it, by the file that they are in.
+        // The functions of each type (its file and name), by the file that contains them.
         let mut types: BTreeMap<(usize, String), BTreeMap<usize, BTreeSet<String>>> = BTreeMap::new();
         for (at, module) in &self.modules {
             for (path, functions) in &module.inherent {
@@ -195,7 +195,7 @@ impl Sources {
         }
     }
 
-    /// Tells whether a module knows a name, its globs aside.
+    /// Tells whether a module defines or imports a name, apart from globs.
     fn has(&self, at: &[String], name: &String) -> bool {
         let module = &self.modules[at];
         let child = [at, std::slice::from_ref(name)].concat();
@@ -274,7 +274,7 @@ fn is_colon(token: Option<&TokenTree>) -> bool {
     matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == ':')
 }
 
-/// Collects the paths in code, those in macro calls and in imports inside functions too.
+/// Collects the paths in code, also in macro calls and in imports inside functions.
 fn walk(tokens: TokenStream, module: &mut Module) {
     let tokens: Vec<_> = tokens.into_iter().collect();
     let mut place = 0;
@@ -312,7 +312,7 @@ fn walk(tokens: TokenStream, module: &mut Module) {
     }
 }
 
-/// Collects one branch of an import; returns the place behind it.
+/// Collects one branch of an import. Returns the index behind it.
 fn import(tokens: &[TokenTree], mut place: usize, before: &[String], module: &mut Module) -> usize {
     let mut path = before.to_vec();
     loop {
@@ -361,7 +361,7 @@ fn end(path: Vec<String>, name: String, module: &mut Module) {
     module.imports.push(Import { path, name });
 }
 
-/// Returns the groups of files that use each other in a ring, each in order of its names.
+/// Returns the groups of files that import each other in a cycle.
 pub(super) fn rings(uses: &Uses) -> Vec<BTreeSet<PathBuf>> {
     let reached = |from: &PathBuf| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from.clone()]);
