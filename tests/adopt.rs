@@ -1,5 +1,5 @@
-//! Adopting, on the real binary: files of other tools, orphans and foreign recordings become recordings that go up, the
-//! sources stay as they are, and what was cut off is recovered as far as it is whole.
+//! Adoption on the real binary. Files of other tools, orphans and foreign recordings become recordings and are
+//! uploaded. The sources stay unchanged. A truncated file is recovered as far as it is intact.
 
 use std::{
     fs::{self, File},
@@ -24,11 +24,11 @@ use crate::{
     },
 };
 
-/// A file that nobody writes any more.
+/// Age of a file that nobody writes to.
 const STILL: Duration = Duration::from_secs(300);
 
-/// A real MCAP file: `messages` on two topics, beginning at `from_ns`.
-pub fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8> {
+/// Returns a real MCAP file: `messages` messages on two topics, from `from_ns` on.
+pub(crate) fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Vec<u8> {
     let options = WriteOptions::new().compression(compression).chunk_size(Some(20_000)).profile("ros2");
     let mut writer = options.create(Cursor::new(Vec::new())).unwrap();
     let schema = writer.add_schema("std_msgs/msg/String", "ros2msg", b"string data").unwrap();
@@ -46,18 +46,18 @@ pub fn mcap(from_ns: u64, messages: u32, compression: Option<Compression>) -> Ve
     writer.into_inner().into_inner()
 }
 
-pub fn write(path: &Path, bytes: &[u8]) {
+pub(crate) fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
     still(path);
 }
 
-/// Lets nobody have written to it for a while.
-pub fn still(path: &Path) {
+/// Sets a file's time back, so that it counts as finished.
+pub(crate) fn still(path: &Path) {
     File::open(path).unwrap().set_modified(SystemTime::now() - STILL).unwrap();
 }
 
-/// What is in a folder: names, sizes, times and digests.
+/// Returns the names, sizes, times and digests of the files in a folder.
 fn snapshot(folder: &Path) -> Vec<(PathBuf, u64, SystemTime, Digest)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -72,8 +72,8 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, u64, SystemTime, Digest)> {
     found
 }
 
-/// Every message of a file as the Python reader finds it: topic, log time, digest of the data.
-pub fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
+/// Returns every message of a file as the Python reader finds it: topic, log time, digest of the data.
+pub(crate) fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
     let script = "import hashlib, json, sys\nfrom mcap.reader import make_reader\nwith open(sys.argv[1], 'rb') as f:\n    \
                   print(json.dumps([[c.topic, m.log_time, hashlib.sha256(m.data).hexdigest()] for _, c, m in \
                   make_reader(f, validate_crcs=True).iter_messages()]))";
@@ -82,8 +82,8 @@ pub fn read_by_python(path: &Path) -> Vec<(String, u64, String)> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Has others judge a file, and returns its messages.
-pub fn judged(path: &Path) -> Vec<(String, u64, String)> {
+/// Checks a file with the external tools and returns its messages.
+pub(crate) fn judged(path: &Path) -> Vec<(String, u64, String)> {
     let doctor = Command::new(python::python().with_file_name("pymcap-cli")).arg("doctor").arg(path).output().unwrap();
     assert!(doctor.status.success(), "{}: {doctor:?}", path.display());
     read_by_python(path)
@@ -129,7 +129,7 @@ fn refused(reply: &Reply, code: &str) -> Value {
     error
 }
 
-/// A machine whose library holds files, with a node that has seen them.
+/// Returns a machine with these files in its library, and a node that has scanned them.
 fn started(id: &str, files: &[(&str, Vec<u8>)]) -> (Machine, Python) {
     let mut machine = Machine::new(id, "rescan_interval = \"1s\"");
     for (name, bytes) in files {
@@ -140,7 +140,7 @@ fn started(id: &str, files: &[(&str, Vec<u8>)]) -> (Machine, Python) {
     (machine, python)
 }
 
-/// The files of a recording's chunks, by index.
+/// Returns the files of a recording's chunks, by index.
 fn chunks(machine: &Machine, recording: &str) -> Vec<PathBuf> {
     let mut found: Vec<_> = fs::read_dir(machine.home().join("recordings").join(recording).join("chunks"))
         .unwrap()
@@ -171,7 +171,7 @@ fn named(files: &[(String, Vec<u8>)]) -> Vec<(&str, Vec<u8>)> {
 }
 
 #[test]
-fn a_flat_session_becomes_a_recording_that_goes_up_and_its_files_stay_as_they_are() {
+fn a_flat_session_becomes_a_recording_that_is_uploaded_and_its_files_stay_unchanged() {
     let files = session();
     let (machine, mut python) = started("adopt_1", &named(&files));
     let root = machine.home().join("recordings");
@@ -219,7 +219,7 @@ fn a_flat_session_becomes_a_recording_that_goes_up_and_its_files_stay_as_they_ar
 }
 
 #[test]
-fn a_bag_of_rosbag2_is_taken_in_the_order_of_its_metadata() {
+fn a_rosbag2_bag_is_adopted_in_the_order_of_its_metadata() {
     let metadata = "rosbag2_bagfile_information:\n  version: 9\n  storage_identifier: mcap\n  duration:\n    \
                     nanoseconds: 4000\n  starting_time:\n    nanoseconds_since_epoch: 1000\n  message_count: 30\n  \
                     topics_with_message_count: []\n  compression_format: \"\"\n  compression_mode: \"\"\n  \
@@ -253,7 +253,7 @@ fn a_bag_of_rosbag2_is_taken_in_the_order_of_its_metadata() {
 }
 
 #[test]
-fn on_the_bus_only_names_that_list_shows_are_taken_and_what_may_be_written_is_left_alone() {
+fn on_the_bus_only_listed_names_are_adopted_and_files_in_use_are_left_alone() {
     let (machine, mut python) =
         started("adopt_3", &[("a_chunk_000.mcap", mcap(1, 5, None)), ("b.mcap", mcap(2, 5, None))]);
     let root = machine.home().join("recordings");
@@ -300,7 +300,7 @@ fn on_the_bus_only_names_that_list_shows_are_taken_and_what_may_be_written_is_le
 }
 
 #[test]
-fn what_was_cut_off_is_refused_and_then_recovered_with_its_loss_told() {
+fn a_truncated_file_is_refused_and_then_recovered_with_its_loss_reported() {
     let whole = mcap(1000, 200, Some(Compression::Zstd));
     let cut = whole[..whole.len() * 6 / 10].to_vec();
     let files = [
@@ -341,7 +341,7 @@ fn what_was_cut_off_is_refused_and_then_recovered_with_its_loss_told() {
 }
 
 #[test]
-fn what_a_crash_left_open_outlives_its_recorders_sweep_and_is_recovered() {
+fn a_file_left_open_by_a_crash_survives_its_recorders_sweep_and_is_recovered() {
     let mut machine = Machine::new("adopt_9", "rescan_interval = \"1s\"");
     let mut recorder = machine.recorder("drive");
     recorder.finalize();
@@ -434,7 +434,7 @@ fn orphans_get_a_manifest_and_a_foreign_recording_becomes_ours() {
 }
 
 #[test]
-fn a_disk_that_was_moved_from_another_robot_goes_up_as_this_robots_and_no_old_mark_counts() {
+fn a_disk_from_another_robot_is_uploaded_as_this_robots_and_its_old_marks_do_not_count() {
     let former = Machine::started("adopt_10");
     let mut recorder = former.recorder("drive");
     let chunk = recorder.finalize();
@@ -466,7 +466,7 @@ fn a_disk_that_was_moved_from_another_robot_goes_up_as_this_robots_and_no_old_ma
 }
 
 #[test]
-fn a_kill_in_the_middle_leaves_no_recording_and_the_same_request_ends_it() {
+fn a_killed_adoption_leaves_no_recording_and_the_same_request_completes_it() {
     let files: Vec<_> =
         (0..6).map(|number| (format!("big_chunk_{number:03}.mcap"), mcap(1000 * number, 20_000, None))).collect();
     let mut machine = Machine::new("adopt_6", "auto_upload = false");
@@ -545,7 +545,7 @@ fn paths_are_adopted_by_the_command_itself_beside_a_node_and_without_one() {
 }
 
 #[test]
-fn what_has_been_still_is_adopted_by_itself_where_that_is_wanted_and_nothing_of_others() {
+fn with_auto_adopt_unchanged_files_are_adopted_and_foreign_recordings_are_not() {
     let mut machine = Machine::new("adopt_8", "rescan_interval = \"1s\"\nauto_adopt = true");
     let root = machine.home().join("recordings");
     write(&root.join("a_chunk_000.mcap"), &mcap(1, 5, None));
@@ -573,7 +573,7 @@ fn what_has_been_still_is_adopted_by_itself_where_that_is_wanted_and_nothing_of_
 }
 
 #[test]
-fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
+fn a_removed_recording_is_adopted_again_only_by_name() {
     let mut machine = Machine::new("adopt_9", "rescan_interval = \"1s\"\nauto_adopt = true");
     let root = machine.home().join("recordings");
     for (from_ns, name) in [(1, "a_chunk_000.mcap"), (1000, "a_chunk_001.mcap")] {
@@ -591,7 +591,8 @@ fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
     let left: Vec<_> = actions.iter().filter(|row| row["kind"] == "leave_source").map(|row| &row["path"]).collect();
     assert_eq!(left, ["a_chunk_000.mcap", "a_chunk_001.mcap"], "{done:#}");
 
-    // Whatever is adopted by itself after it shows that its turn has passed, before a restart and after it.
+    // The node adopts the next file by itself. That shows that the turn of this one has passed, before a restart and
+    // after it.
     for (number, session) in ["b", "c"].into_iter().enumerate() {
         write(&root.join(format!("{session}_chunk_000.mcap")), &mcap(number as u64 * 7, 5, None));
         until("the next session is adopted", || machine.home().join("recordings").join(session).exists());
@@ -607,7 +608,7 @@ fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
     assert_eq!(row["state"], "unmanaged");
     assert!(row["reason"].as_str().unwrap().contains("was removed"), "{row}");
 
-    // Another file of the session is nobody's copy: with it the session is taken in again.
+    // A new file of the session is not known yet, so the session is adopted again with it.
     let output = machine.run(&["adopt", "a"]);
     assert!(output.status.success(), "{output:?}");
     assert!(root.join("a/manifest.json").exists(), "a person's word counts");
@@ -618,7 +619,7 @@ fn what_a_person_removed_is_not_adopted_by_itself_again_and_by_name_it_is() {
 }
 
 #[test]
-fn a_file_elsewhere_of_the_same_name_size_and_second_is_another_file() {
+fn a_file_in_another_folder_with_the_same_name_size_and_time_is_a_different_file() {
     let mut machine = Machine::started("adopt_10");
     let mut python = machine.python();
     let (root, elsewhere) = (machine.home().join("recordings"), machine.folder.path().join("usb"));
@@ -644,7 +645,7 @@ fn a_file_elsewhere_of_the_same_name_size_and_second_is_another_file() {
 }
 
 #[test]
-fn one_file_of_a_power_cut_keeps_no_other_from_being_recovered_and_times_of_other_clocks_are_taken() {
+fn one_file_damaged_by_a_power_cut_does_not_block_the_others_and_times_of_other_clocks_are_kept() {
     let machine = Machine::started("adopt_11");
     let root = machine.home().join("recordings");
     let ahead = SystemTime::now() + Duration::from_secs(365 * 24 * 3600);
@@ -671,7 +672,7 @@ fn one_file_of_a_power_cut_keeps_no_other_from_being_recovered_and_times_of_othe
 }
 
 #[test]
-fn what_would_have_to_be_copied_and_has_no_room_fills_no_disk() {
+fn an_adoption_that_must_copy_without_room_fills_no_disk() {
     let machine = Machine::new("adopt_12", "");
     let root = machine.home().join("recordings");
     let _disk = SmallDisk::mount(&root, 4);
@@ -688,7 +689,7 @@ fn what_would_have_to_be_copied_and_has_no_room_fills_no_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_adopted_and_uploaded_is_safe_although_its_files_still_lie_there() {
+async fn adopted_and_uploaded_files_are_safe_although_the_sources_are_still_there() {
     let robot = Robot::new();
     let root = robot.folder.path().join("recordings");
     let file = root.join("a_chunk_000.mcap");

@@ -1,4 +1,4 @@
-//! What goes away under a running node: the library's disk, one file, the right time.
+//! Things that disappear under a running node: the library's disk, one file, the correct time.
 
 use std::{fs, os::unix::fs::symlink, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A robot with a chunk that can't go up, as its store is away, and its library, which can be taken away too.
+/// A robot whose chunk can't be uploaded because its store is missing. Its library can be removed too.
 fn robot() -> (Robot, Value) {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
@@ -60,7 +60,7 @@ async fn an_empty_folder_in_the_place_of_the_library_is_not_safe_running_or_at_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recording_on_a_disk_of_its_own_that_goes_away_stays_at_risk() {
+async fn a_recording_on_a_separate_disk_that_disappears_stays_at_risk() {
     let (robot, chunk) = robot();
     let (folder, disk) = (robot.recording(), robot.folder.path().join("disk"));
     let off = robot.folder.path().join("off");
@@ -70,7 +70,7 @@ async fn a_recording_on_a_disk_of_its_own_that_goes_away_stays_at_risk() {
     let told = |sync: &Arc<Sync>| json_of(service(&robot, sync).status(&Params::default()));
     assert_eq!(told(&sync)["at_risk_chunks"], 1);
 
-    // The link leads nowhere; or to what a disk is mounted on, which is empty.
+    // The link leads nowhere, or to the empty mount point of a disk.
     for is_empty in [false, true] {
         fs::rename(&disk, &off).unwrap();
         if is_empty {
@@ -98,10 +98,10 @@ async fn a_recording_on_a_disk_of_its_own_that_goes_away_stays_at_risk() {
 }
 
 #[test]
-fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs() {
+fn a_library_that_can_have_no_mark_is_distinguished_from_another_while_the_node_runs() {
     let (robot, _) = robot();
     let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
-    // A folder in the mark's place: not even root writes a file there.
+    // A folder stands in the mark's place. Not even root can write a file there.
     fs::create_dir(root.join(".library.json")).unwrap();
     let sync = robot.started_and_scanned();
     fs::rename(&root, &away).unwrap();
@@ -110,7 +110,7 @@ fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs
     let told = json_of(service(&robot, &sync).status(&Params::default()));
     assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");
     assert_eq!(told["blocked"]["reason"], "recordings_changed");
-    // Other settings make the parts anew, and the node is the same.
+    // Other settings rebuild the components. The node stays the same.
     let tuned = robot.started_after(&sync, "s");
     let elsewhere = robot.folder.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
@@ -127,7 +127,7 @@ fn a_library_that_can_have_no_mark_is_told_from_another_as_long_as_the_node_runs
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chunks_of_a_library_that_is_away_rest_and_who_asks_for_them_is_told() {
+async fn chunks_of_a_missing_library_wait_and_their_requester_is_told() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -151,7 +151,7 @@ async fn chunks_of_a_library_that_is_away_rest_and_who_asks_for_them_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_recorder_writes_to_another_disk_goes_up_and_a_person_says_that_it_takes_the_place() {
+async fn new_recordings_on_another_disk_are_uploaded_and_a_person_confirms_the_replacement() {
     let (robot, _) = robot();
     fs::create_dir(robot.folder.path().join("mnt")).unwrap();
     let root = robot.folder.path().join("recordings");
@@ -173,12 +173,12 @@ async fn what_a_recorder_writes_to_another_disk_goes_up_and_a_person_says_that_i
 }
 
 #[test]
-fn a_library_that_is_not_there_at_a_start_is_told_and_comes_back_be_it_a_folder_or_a_link() {
+fn a_library_that_is_missing_at_the_start_is_reported_and_comes_back_as_a_folder_or_a_link() {
     let mut machine = Machine::new("away_1", "rescan_interval = \"1s\"");
     machine.recorder("drive").finalize();
     let (root, away) = (machine.home().join("recordings"), machine.folder.path().join("away"));
     machine.start();
-    // Killed before it remembers the mark it would know of no library.
+    // A node that is killed before it stores the mark would know of no library.
     let remembered = || fs::read_to_string(machine.home().join("storage/state.json")).unwrap_or_default();
     until("its mark is remembered", || remembered().contains(root.to_str().unwrap()));
     machine.kill();
@@ -201,14 +201,14 @@ fn a_library_that_is_not_there_at_a_start_is_told_and_comes_back_be_it_a_folder_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_whose_file_comes_back_goes_up_with_nobodys_help_over_a_restart_too() {
+async fn a_chunk_whose_file_comes_back_is_uploaded_without_help_also_after_a_restart() {
     for is_restarted in [false, true] {
         let robot = Robot::new();
         let chunk = robot.chunk(0);
         robot.ended(std::slice::from_ref(&chunk));
         let folder = robot.recording().join("chunks");
         let away = robot.folder.path().join("chunks");
-        // As a mount does, so that the recording's folder looks as before when it is back.
+        // The folder is moved as a mount would do it, so that the recording's folder looks the same when it is back.
         fs::rename(&folder, &away).unwrap();
         symlink(&away, &folder).unwrap();
         let sync = robot.started_and_scanned();
@@ -226,7 +226,7 @@ async fn a_chunk_whose_file_comes_back_goes_up_with_nobodys_help_over_a_restart_
 }
 
 #[test]
-fn a_file_in_the_place_of_a_recording_is_none() {
+fn a_file_in_the_place_of_a_recording_folder_is_no_recording() {
     let (robot, _) = robot();
     let sync = robot.started_and_scanned();
     fs::remove_dir_all(robot.recording()).unwrap();
@@ -255,7 +255,7 @@ async fn a_recording_that_was_deleted_by_hand_leaves_neither_dead_letters_nor_a_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_that_cant_be_read_for_a_moment_is_not_given_up_and_who_asks_for_it_is_told() {
+async fn a_chunk_that_is_unreadable_for_a_moment_is_not_given_up_and_its_requester_is_told() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -263,7 +263,7 @@ async fn a_chunk_that_cant_be_read_for_a_moment_is_not_given_up_and_who_asks_for
     let sync = robot.started_and_scanned();
     let bytes = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    // A folder has a name and no bytes: no right of root reads it.
+    // A folder has a name and no bytes. Not even root can read it as a file.
     fs::create_dir(&path).unwrap();
     sync.drain().await;
     let told = json_of(service(&robot, &sync).status(&Params::default()));
@@ -297,12 +297,12 @@ fn a_chunk_that_is_a_link_and_a_name_that_is_no_text_are_at_risk() {
 }
 
 #[test]
-fn a_pause_ends_when_it_was_said_on_a_machine_whose_clock_is_set_after_each_start() {
+fn a_pause_ends_at_its_time_on_a_machine_whose_clock_is_set_after_each_start() {
     let hour = Duration::from_secs(3600);
     let robot = Robot::new();
     robot.set_wall_ahead(hour * 1000);
     robot.started().pause(Some(hour * 12)).unwrap();
-    // Off for eight hours, and on again without the time.
+    // The machine was off for eight hours and started without the correct time.
     robot.set_wall_ahead(Duration::ZERO);
     let sync = robot.started();
     sync.restore_pause();
@@ -318,7 +318,7 @@ fn a_pause_ends_when_it_was_said_on_a_machine_whose_clock_is_set_after_each_star
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pause_lasts_as_long_as_it_was_said_whatever_the_clock_does() {
+async fn a_pause_lasts_as_long_as_requested_whatever_the_clock_does() {
     let hour = Duration::from_secs(3600);
     for (ahead_before, ahead_after) in [(hour * 10, Duration::ZERO), (Duration::ZERO, hour * 10)] {
         let robot = Robot::new();

@@ -1,11 +1,11 @@
-//! The browser as a client: a page over zenoh-ts and a router's WebSocket, in Chromium.
+//! The browser as a client: a page in Chromium, over zenoh-ts and a router's WebSocket.
 
 use bubbaloop_storage_schemas::{Role, Verb};
 use serde_json::{Value, json};
 
 use crate::support::{browser::visit, node::Machine, router::Router};
 
-/// The one reply that a question in this form got.
+/// Returns the only reply to a question in this form.
 fn only<'a>(asked: &'a Value, form: &str) -> &'a Value {
     let replies = asked[form].as_array().unwrap();
     assert_eq!(replies.len(), 1, "{form}: {asked}");
@@ -14,12 +14,12 @@ fn only<'a>(asked: &'a Value, form: &str) -> &'a Value {
     &replies[0]
 }
 
-/// So many that an upload does not end while a page asks for its pause.
+/// Number of chunks: enough that an upload does not end while a page asks for a pause.
 const CHUNKS: usize = 40;
 
 const FORMS: [&str; 4] = ["plain", "cbor", "json_payload", "cbor_payload"];
 
-/// What a page saw of a job, in order, as `reply running`, `event chunk_uploaded` and so on.
+/// Returns what a page received about a job, in order, as `reply running`, `event chunk_uploaded` and so on.
 fn story(followed: &Value) -> Vec<String> {
     let text = |it: &Value, name: &str| it[name].as_str().unwrap_or_default().to_owned();
     let line = |it: &Value| match (text(it, "from").as_str(), text(it, "kind").as_str()) {
@@ -30,7 +30,7 @@ fn story(followed: &Value) -> Vec<String> {
     followed["seen"].as_array().unwrap().iter().map(line).collect()
 }
 
-/// Checks that `first` comes before `second` in a story.
+/// Checks that `first` comes before `second`.
 fn comes_before(story: &[String], first: &str, second: &str) {
     let place =
         |what: &str| story.iter().position(|line| line == what).unwrap_or_else(|| panic!("no {what}: {story:?}"));
@@ -38,7 +38,7 @@ fn comes_before(story: &[String], first: &str, second: &str) {
 }
 
 #[test]
-fn a_page_in_a_browser_asks_every_verb_and_sees_how_a_job_goes_on() {
+fn a_page_in_a_browser_asks_every_verb_and_follows_a_job() {
     let router = Router::started();
     let mut machine = Machine::new("browser_1", "auto_upload = false\nconcurrency = 1\nrescan_interval = \"1s\"");
     router.is_joined_by(&machine, "client");

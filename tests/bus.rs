@@ -1,4 +1,5 @@
-//! Every verb over real Zenoh sessions: plain and wild, both spaces, both formats, and what is no request at all.
+//! Every verb over real Zenoh sessions: exact and wildcard keys, both key spaces, both formats, and input that is no
+//! request.
 
 use bubbaloop_storage_schemas::{
     Verb,
@@ -11,7 +12,7 @@ use crate::support::{
     python::{Get, Python, Reply},
 };
 
-/// Every verb with a request that it answers.
+/// Each verb with a request that it answers.
 const REQUESTS: [(Verb, &str); 12] = [
     (Verb::Help, ""),
     (Verb::List, ""),
@@ -27,7 +28,7 @@ const REQUESTS: [(Verb, &str); 12] = [
     (Verb::Resume, ""),
 ];
 
-/// A machine with one recording that is uploaded.
+/// Returns a machine with one uploaded recording.
 fn machine(id: &str) -> (Machine, Python) {
     let machine = Machine::started(id);
     let mut recorder = machine.recorder("drive");
@@ -95,7 +96,7 @@ fn every_verb_answers_in_both_spaces_and_both_formats() {
 }
 
 #[test]
-fn a_wild_question_is_answered_once_by_each_node() {
+fn a_wildcard_query_is_answered_once_by_each_node() {
     let (one, _) = machine("bus_2a");
     let (two, _) = machine("bus_2b");
     let mut python = Python::dialling(&[&one.endpoint(), &two.endpoint()]);
@@ -140,7 +141,7 @@ fn a_wild_question_is_answered_once_by_each_node() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_clearly_and_the_node_goes_on() {
+fn input_that_is_no_request_is_refused_clearly_and_the_node_keeps_running() {
     let (mut machine, mut python) = machine("bus_3");
     for root in spaces("bus_3") {
         for (selector, code, hint) in [
@@ -191,7 +192,7 @@ fn what_is_no_request_is_refused_clearly_and_the_node_goes_on() {
 }
 
 #[test]
-fn an_upload_that_is_asked_for_is_a_job_that_tells_how_it_ended() {
+fn a_requested_upload_is_a_job_that_reports_its_result() {
     let mut machine = Machine::new("bus_4", "auto_upload = false\nrescan_interval = \"1s\"");
     machine.start();
     let mut python = machine.python();
@@ -226,7 +227,7 @@ fn an_upload_that_is_asked_for_is_a_job_that_tells_how_it_ended() {
 }
 
 #[test]
-fn a_store_that_is_away_holds_a_job_and_it_goes_on_by_itself() {
+fn a_missing_store_holds_a_job_which_continues_by_itself() {
     let mut machine = Machine::new("bus_5", "local_path = \"/nonexistent/mount/store\"\nrescan_interval = \"1s\"");
     let config = machine.home().join("config.toml");
     let mount = machine.folder.path().join("mount");
@@ -272,7 +273,7 @@ fn two_libraries_of_one_machine_id_find_each_other_on_the_bus() {
 }
 
 #[test]
-fn another_disk_in_the_stores_place_is_no_store_of_ours() {
+fn another_disk_in_the_stores_place_is_not_used() {
     let (machine, mut python) = machine("bus_7");
     let (store, away) = (machine.folder.path().join("store"), machine.folder.path().join("away"));
     let mut status = |field: &str| {
@@ -305,7 +306,7 @@ fn another_disk_in_the_stores_place_is_no_store_of_ours() {
 }
 
 #[test]
-fn a_pause_outlives_a_restart_and_ends_by_a_word_or_its_time() {
+fn a_pause_survives_a_restart_and_ends_by_resume_or_at_its_time() {
     let (mut machine, mut python) = machine("bus_8");
     python.subscribe(&machine.key("events/*"));
     let mut recorder = machine.recorder("later");
@@ -330,7 +331,7 @@ fn a_pause_outlives_a_restart_and_ends_by_a_word_or_its_time() {
 }
 
 #[test]
-fn a_job_is_listed_can_be_cancelled_and_tells_how_it_goes() {
+fn a_job_is_listed_reports_its_progress_and_can_be_cancelled() {
     let mut machine =
         Machine::new("bus_9", "auto_upload = false\nrescan_interval = \"1s\"\nlocal_path = \"../none/store\"");
     let config = machine.home().join("config.toml");
@@ -407,7 +408,7 @@ fn the_node_contract_of_the_fleet_is_kept() {
 }
 
 #[test]
-fn a_reconcile_tells_what_it_saw_heals_and_then_has_nothing_to_do() {
+fn a_reconcile_reports_its_findings_heals_and_then_has_nothing_to_do() {
     let (machine, mut python) = machine("bus_11");
     let ask = |python: &mut Python, more: &str| {
         let job = python.ask(&format!("{}?{more};wait=60s", machine.key("reconcile"))).value();

@@ -1,4 +1,4 @@
-//! The command line of the real binary: what programs read, and how it ends.
+//! The command line of the real binary: its JSON and its exit codes.
 
 use std::{
     fs,
@@ -62,7 +62,7 @@ fn people_get_tables_and_programs_json_and_exit_codes() {
 }
 
 #[test]
-fn where_no_node_runs_that_is_said_with_what_to_do() {
+fn without_a_running_node_the_error_says_what_to_do() {
     let machine = Machine::new("cli_2", "");
     let never = machine.run(&["status"]);
     assert_eq!(code(&never), 4);
@@ -93,7 +93,7 @@ fn a_second_node_in_one_home_is_refused_and_a_wrong_setting_is_not() {
 }
 
 #[test]
-fn a_faulty_store_section_blocks_uploads_and_nothing_else() {
+fn wrong_store_settings_block_uploads_and_nothing_else() {
     let mut machine = Machine::new("cli_4", "");
     let config = machine.home().join("config.toml");
     let settings = fs::read_to_string(&config).unwrap();
@@ -114,7 +114,7 @@ fn a_faulty_store_section_blocks_uploads_and_nothing_else() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_crash() {
+fn a_closed_pipe_is_no_crash() {
     let machine = Machine::started("cli_5");
     until("the node answers", || code(&machine.run(&["list"])) == 0);
     let command = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"))
@@ -146,7 +146,7 @@ fn the_demo_shows_the_whole_way_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_name_that_is_refused_at_the_first_start_becomes_nobodys_identity() {
+fn a_refused_machine_name_at_the_first_start_becomes_no_identity() {
     let mut machine = Machine::new("cli_6", "");
     let config = machine.home().join("config.toml");
     let good = fs::read_to_string(&config).unwrap();
@@ -169,7 +169,7 @@ fn a_name_that_is_refused_at_the_first_start_becomes_nobodys_identity() {
 }
 
 #[test]
-fn text_of_others_reaches_the_terminal_plain_and_the_fleet_has_a_row_for_each() {
+fn external_text_reaches_the_terminal_without_control_characters_and_the_fleet_has_a_row_for_each_machine() {
     let machine = Machine::started("cli_7");
     until("the node answers", || code(&machine.run(&["list"])) == 0);
     let empty = machine.run(&["list", "--machine", "*"]);
@@ -183,7 +183,7 @@ fn text_of_others_reaches_the_terminal_plain_and_the_fleet_has_a_row_for_each() 
     assert_eq!(code(&machine.run(&["info", "drive", "--machine", "cli-7"])), 0, "host names are spelled with dashes");
 }
 
-/// Runs a command with something on its stdin.
+/// Runs a command with this text on its stdin.
 fn run_with(machine: &Machine, arguments: &[&str], input: &str) -> Output {
     use std::io::Write;
     let command = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"))
@@ -200,7 +200,7 @@ fn run_with(machine: &Machine, arguments: &[&str], input: &str) -> Output {
 }
 
 #[test]
-fn settings_are_changed_from_the_command_line_and_taken_up_by_the_node() {
+fn settings_are_changed_from_the_command_line_and_applied_by_the_node() {
     let machine = Machine::started("cli_8");
     let changed = machine.run(&["configure", "concurrency=7", "command_verbs=operator"]);
     assert_eq!(code(&changed), 0, "{changed:?}");
@@ -292,7 +292,7 @@ fn events_are_followed_and_uploads_are_paused_from_the_command_line() {
 }
 
 #[test]
-fn without_a_node_the_same_answers_come_from_the_command_itself() {
+fn without_a_node_the_command_gives_the_same_answers() {
     let mut machine = Machine::new("cli_10", "");
     let mut recorder = machine.recorder("drive");
     let chunk = recorder.finalize();
@@ -311,7 +311,7 @@ fn without_a_node_the_same_answers_come_from_the_command_itself() {
 }
 
 #[test]
-fn a_frozen_machine_of_the_fleet_is_told_and_holds_up_no_other() {
+fn a_frozen_machine_of_the_fleet_is_reported_and_delays_no_other() {
     let one = Machine::started("cli_11a");
     let mut two = Machine::new("cli_11b", "");
     let config = two.home().join("config.toml");
@@ -338,7 +338,7 @@ fn a_frozen_machine_of_the_fleet_is_told_and_holds_up_no_other() {
 }
 
 #[test]
-fn a_machine_of_the_fleet_that_is_off_is_known_from_what_the_store_holds_of_it() {
+fn a_machine_that_is_off_is_known_from_its_objects_in_the_store() {
     let mut machine = Machine::started("cli_13");
     let mut recorder = machine.recorder("drive");
     let chunk = recorder.finalize();
@@ -354,7 +354,7 @@ fn a_machine_of_the_fleet_that_is_off_is_known_from_what_the_store_holds_of_it()
     assert!(known[1]["no_answer"].as_str().unwrap().contains("not on the bus"), "{known:#}");
     let row = out(&machine.run(&["list", "--machine", "*"]));
     assert!(row.lines().any(|line| line.contains("cli_14") && line.contains("no answer")), "{row}");
-    // A store that can't be read hides no machine that answers.
+    // An unreadable store does not hide the machines that answer.
     fs::rename(&store, store.with_file_name("away")).unwrap();
     let fleet = machine.run(&["list", "--machine", "*", "--json"]);
     assert_eq!((code(&fleet), json_of(&fleet).as_array().unwrap().len()), (0, 1), "{fleet:?}");
@@ -414,7 +414,7 @@ fn a_problem_of_the_store_names_the_real_source_of_its_setting() {
 }
 
 #[test]
-fn a_time_in_seconds_is_refused_with_what_to_give() {
+fn a_time_in_seconds_is_refused_with_the_expected_form() {
     let machine = Machine::started("cli_14");
     until("the node answers", || code(&machine.run(&["list"])) == 0);
     let refused = machine.run(&["list", "--since", "1700000000"]);
@@ -424,7 +424,7 @@ fn a_time_in_seconds_is_refused_with_what_to_give() {
 }
 
 #[test]
-fn a_glob_that_meets_no_recording_is_not_found() {
+fn a_glob_that_matches_no_recording_is_not_found() {
     let machine = Machine::started("cli_15");
     machine.recorder("drive").finalize();
     until("the recording is seen", || out(&machine.run(&["list"])).contains("drive"));
@@ -437,7 +437,7 @@ fn a_glob_that_meets_no_recording_is_not_found() {
 }
 
 #[test]
-fn a_reconcile_without_the_stores_answer_fails_and_tells_what_it_saw() {
+fn a_reconcile_without_an_answer_of_the_store_fails_and_reports_its_findings() {
     let mut machine = Machine::new("cli_16", "");
     machine.set("backend = \"s3\"\nbucket = \"fleet\"\nregion = \"eu\"\nendpoint = \"http://127.0.0.1:1\"");
     machine.set_secrets("key", "secret");

@@ -1,8 +1,8 @@
-//! The real binary killed at random, and after each of its steps on disk and network: nothing is lost, falsely marked or
-//! torn.
+//! The real binary is killed at random times, and after each of its steps on disk and network. Nothing is lost, falsely
+//! marked or half-written.
 //!
-//! `BUBBALOOP_TEST_KILLS` and `BUBBALOOP_TEST_SEED` make longer or other runs; `BUBBALOOP_TEST_STEPS` says how many of the
-//! steps are tried, spread over all of them; without it all are.
+//! `BUBBALOOP_TEST_KILLS` and `BUBBALOOP_TEST_SEED` set the number of kills and the seed. `BUBBALOOP_TEST_STEPS` sets
+//! how many steps are tried, spread over all of them. Without it all are tried.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::support::{
     steps::{DISK, DISK_AND_NETWORK, Went},
 };
 
-pub fn number(name: &str, default: u64) -> u64 {
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
@@ -58,13 +58,13 @@ async fn kills_at_random_moments_lose_nothing_and_mark_nothing_falsely() {
     });
 }
 
-/// Settings of a machine whose store is a bucket of a server.
-pub fn remote(bucket: &str, endpoint: &str) -> String {
+/// Returns the settings of a machine whose store is a bucket of a server.
+pub(crate) fn remote(bucket: &str, endpoint: &str) -> String {
     format!("backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = {bucket:?}\nrescan_interval = \"1s\"")
 }
 
-/// Kills one machine's node again and again while its recorders are busy. What a run marked is looked for at once, and all
-/// that was ever marked in the end.
+/// Kills one machine's node repeatedly while its recorders write. Checks the marks of each run at once, and all marks
+/// at the end.
 fn kill_at_random(mut machine: Machine, kills: u64, seed: u64, stored: Stored<'_>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut recorders: Vec<_> = (0..3).map(|number| machine.recorder(&format!("drive_{number}"))).collect();
@@ -79,7 +79,7 @@ fn kill_at_random(mut machine: Machine, kills: u64, seed: u64, stored: Stored<'_
                 recorder.rename()
             };
         }
-        // The moment of the crash is what is tried here, not anything that has to be over by then.
+        // The moment of the crash is the subject of this test. Nothing has to be finished by then.
         thread::sleep(Duration::from_millis(random.u64(0..400)));
         machine.kill();
         for (recorder, seen) in recorders.iter().zip(&mut seen) {
@@ -123,7 +123,7 @@ fn kill_at_random(mut machine: Machine, kills: u64, seed: u64, stored: Stored<'_
     }
 }
 
-/// A machine with two ended recordings of a few chunks that were never sent.
+/// Returns a machine with two ended recordings of a few chunks, not uploaded.
 fn machine(id: &str, storage: &str, sizes: &[usize]) -> (Machine, Vec<Recorder>) {
     let machine = Machine::new(id, "");
     machine.set(storage);
@@ -133,7 +133,7 @@ fn machine(id: &str, storage: &str, sizes: &[usize]) -> (Machine, Vec<Recorder>)
         let mut recorder = machine.recorder(name);
         sizes.iter().for_each(|size| drop(recorder.finalize_of(*size)));
         recorder.end();
-        // Still for long enough that marks are folded into it.
+        // The manifest is old enough that the node writes marks into it.
         let past = SystemTime::now() - Duration::from_secs(120);
         File::open(machine.home().join("recordings").join(name).join("manifest.json"))
             .unwrap()
@@ -148,7 +148,7 @@ fn lines(recorder: &Recorder, kind: &str) -> Vec<Value> {
     recorder.journal().into_iter().filter(|line| line["kind"] == kind).collect()
 }
 
-/// All is marked and published, and marks are folded into the manifests.
+/// Tells whether all chunks are marked, the remote manifests are written, and the marks are in the local manifests.
 fn is_done(recorder: &Recorder) -> bool {
     let is_marked = lines(recorder, "uploaded").len() == recorder.chunks.len();
     let is_folded = || {
@@ -158,7 +158,7 @@ fn is_done(recorder: &Recorder) -> bool {
     is_marked && !lines(recorder, "published").is_empty() && is_folded()
 }
 
-/// What a store holds under a key.
+/// Returns the content of a key in the store.
 type Stored<'a> = &'a (dyn Fn(&str) -> Option<Vec<u8>> + Sync);
 
 fn is_stored(stored: Stored<'_>, machine: &Machine, recorder: &Recorder, chunk: &Value) -> bool {
@@ -166,7 +166,8 @@ fn is_stored(stored: Stored<'_>, machine: &Machine, recorder: &Recorder, chunk: 
     stored(&key).is_some_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
 }
 
-/// What must be true after any crash: what is marked and what a manifest names is there, and all files can be read.
+/// Checks what must be true after any crash: every marked chunk and every chunk in a manifest is in the store, and all
+/// files are readable.
 fn check(stored: Stored<'_>, machine: &Machine, recorders: &[Recorder]) {
     for recorder in recorders {
         let chunk_of = |name: &Value| recorder.chunks.iter().find(|chunk| chunk["name"] == *name).unwrap();
@@ -192,10 +193,10 @@ fn check(stored: Stored<'_>, machine: &Machine, recorders: &[Recorder]) {
 
 type Make<'a> = &'a (dyn Fn(usize) -> (Machine, Vec<Recorder>) + Sync);
 
-/// Machines that are tried at once: each waits most of the time.
+/// Number of machines at once. Each waits most of the time.
 const AT_ONCE: usize = 4;
 
-/// Tries a crash after each step of a run, each on a machine of its own.
+/// Tries a crash after each step of a run, each time on a new machine.
 fn crash_after_every_step(calls: &str, make: Make<'_>, stored: Stored<'_>) {
     let (mut machine, recorders) = make(0);
     let went = machine.run_steps(calls, usize::MAX, || recorders.iter().all(is_done));

@@ -1,4 +1,4 @@
-//! The real binary gets recordings back: a copy for a person, a restore that is killed, what the store holds.
+//! The real binary fetches recordings: `download`, a restore that is killed, `list --remote`.
 
 use std::{
     env, fs,
@@ -23,7 +23,7 @@ use crate::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
-/// A machine whose node runs, with an ended recording of so many chunks that is in the store.
+/// Returns a machine with a running node, and an ended recording of so many chunks in the store.
 fn machine(id: &str, chunks: usize) -> (Machine, Recorder) {
     let machine = Machine::started(id);
     let recorder = recorded(&machine, "drive", chunks);
@@ -47,7 +47,7 @@ fn remote(machine: &Machine, recording: &str) -> PathBuf {
     machine.folder.path().join("store").join(&machine.id).join(recording)
 }
 
-/// A person's computer: a home without a node, with access to a store.
+/// Returns a home without a node that has access to the store, as on a person's computer.
 struct Person(TempDir);
 
 impl Person {
@@ -103,7 +103,7 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 #[test]
-fn a_download_is_a_copy_that_goes_on_where_it_ended_and_overwrites_nothing() {
+fn a_download_continues_where_it_ended_and_overwrites_nothing() {
     let (machine, recorder) = machine("download_1", 5);
     let person = Person::of(&machine);
     let stored = fs::read(remote(&machine, "drive").join("manifest.json")).unwrap();
@@ -170,7 +170,7 @@ fn a_part_of_a_recording_is_chosen_by_index_and_by_log_time() {
         (&["--chunks", "1..3"][..], &[1, 2, 3][..]),
         (&["--chunks", "4.."], &[4, 5]),
         (&["--chunks", "2"], &[2]),
-        // 2023-11-14T22:13:20Z is where it begins.
+        // The recording begins at 2023-11-14T22:13:20Z.
         (&["--since", "2023-11-14T22:14:00Z"], &[4, 5]),
         (&["--since", "2023-11-14T22:13:35Z", "--until", "2023-11-14T22:13:45Z"], &[1, 2]),
         (&["--until", "2023-11-14T22:13:45Z", "--chunks", "2.."], &[2]),
@@ -186,7 +186,7 @@ fn a_part_of_a_recording_is_chosen_by_index_and_by_log_time() {
 }
 
 #[test]
-fn what_can_not_be_had_is_told_by_its_exit_code_and_what_to_do() {
+fn a_download_that_is_impossible_ends_with_its_exit_code_and_what_to_do() {
     let (machine, _) = machine("download_3", 1);
     let person = Person::of(&machine);
     let download = |name: &str, of: &str| person.run(&["download", name, "--to", "copy", "--machine", of]);
@@ -197,7 +197,7 @@ fn what_can_not_be_had_is_told_by_its_exit_code_and_what_to_do() {
     exits(&download("drive", "*"), 2, &["of one machine"]);
     assert!(!person.to().exists(), "nothing is begun");
     exits(&person.run(&["download", "drive", "--to", "copy"]), 2, &["--machine"]);
-    // The home's own machine is meant without a word.
+    // The default is the machine of this home.
     let own = person.0.path().join("own");
     let output = machine.run(&["download", "drive", "--to", own.to_str().unwrap()]);
     exits(&output, 0, &[]);
@@ -252,7 +252,7 @@ fn a_tampered_manifest_is_refused_with_its_reasons_and_wrong_bytes_get_no_name()
 }
 
 #[test]
-fn what_the_store_holds_is_listed_by_machine_without_a_node() {
+fn the_stores_content_is_listed_by_machine_without_a_node() {
     let (mut machine, recorder) = machine("list_1", 3);
     recorded(&machine, "night", 1);
     assert_eq!(machine.terminate(), Some(0));
@@ -283,7 +283,7 @@ fn what_the_store_holds_is_listed_by_machine_without_a_node() {
 }
 
 #[test]
-fn a_restore_and_a_download_that_are_killed_are_finished_by_saying_it_again() {
+fn a_killed_restore_or_download_is_completed_by_the_same_request() {
     let (kills, seed) = (number("BUBBALOOP_TEST_KILLS", 12), number("BUBBALOOP_TEST_SEED", 7));
     println!("{kills} kills with seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -293,7 +293,7 @@ fn a_restore_and_a_download_that_are_killed_are_finished_by_saying_it_again() {
     let person = Person::of(&machine);
     let manifest = fs::read(remote(&machine, "drive").join("manifest.json")).unwrap();
     machine.terminate();
-    // A new disk has not even the folder.
+    // A new disk does not have the folder.
     fs::remove_dir_all(machine.home().join("recordings")).unwrap();
     for _ in 0..kills {
         machine.start();
@@ -306,7 +306,7 @@ fn a_restore_and_a_download_that_are_killed_are_finished_by_saying_it_again() {
             .unwrap();
         let download = ["download", "drive", "--to", "copy", "--machine", "restore_1"];
         let mut copying = person.command(&download).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        // The moment of the crash is what is tried here, not anything that has to be over by then.
+        // The moment of the crash is the subject of this test. Nothing has to be finished by then.
         std::thread::sleep(Duration::from_millis(random.u64(0..200)));
         machine.kill();
         for child in [&mut asking, &mut copying] {
@@ -325,7 +325,7 @@ fn a_restore_and_a_download_that_are_killed_are_finished_by_saying_it_again() {
         let copied = recorder.chunks.iter().filter(|chunk| is_there(&person.to(), chunk)).count();
         println!("killed with {restored} restored and {copied} copied");
         if restored == recorder.chunks.len() {
-            // It was faster than the crash: the next one meets all of it again.
+            // The restore ended before the crash. The next round starts from the beginning.
             fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();
             fs::remove_dir_all(person.to()).ok();
         } else if let Some(chunk) = recorder.chunks.iter().find(|chunk| recorder.path(chunk).exists())
@@ -356,7 +356,7 @@ fn a_restore_and_a_download_that_are_killed_are_finished_by_saying_it_again() {
     assert!(recorder.chunks.iter().all(|chunk| machine.is_stored("drive", chunk)), "the store lost nothing");
 }
 
-/// Wipes the library of a machine, gets all of it back, and has others judge it.
+/// Wipes a machine's library, restores all of it, and checks it with external tools.
 fn comes_back(machine: &mut Machine, recorder: &Recorder) {
     let library = machine.home().join("recordings");
     let kept = machine.folder.path().join("kept");
@@ -385,13 +385,13 @@ fn comes_back(machine: &mut Machine, recorder: &Recorder) {
 }
 
 #[test]
-fn a_library_that_was_wiped_comes_back_from_a_folder_as_others_judge() {
+fn a_wiped_library_is_restored_from_a_folder_as_external_tools_confirm() {
     let (mut machine, recorder) = machine("wiped_1", 3);
     comes_back(&mut machine, &recorder);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_library_that_was_wiped_comes_back_from_a_bucket_as_others_judge() {
+async fn a_wiped_library_is_restored_from_a_bucket_as_external_tools_confirm() {
     let server: Arc<Server> = Server::seaweedfs().await;
     server.bucket("back").await;
     let mut machine = Machine::new("wiped_2", "");
@@ -439,7 +439,7 @@ async fn a_library_that_was_wiped_comes_back_from_a_bucket_as_others_judge() {
 }
 
 #[test]
-fn a_second_capture_of_a_name_is_told_and_can_be_chosen() {
+fn a_second_capture_of_a_name_is_reported_and_can_be_chosen() {
     let (mut machine, first) = machine("captures_1", 2);
     machine.kill();
     fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();
@@ -468,7 +468,7 @@ fn a_second_capture_of_a_name_is_told_and_can_be_chosen() {
     assert!(second.chunks.iter().all(|chunk| is_there(&person.to(), chunk)));
     assert_eq!(fs::read(person.to().join("manifest.json")).unwrap(), fs::read(&own).unwrap());
 
-    // What was copied is the library's recording again where it is put there.
+    // The downloaded copy is a recording of the library again when it is put there.
     machine.kill();
     let library = machine.home().join("recordings/drive");
     fs::remove_dir_all(&library).unwrap();

@@ -1,4 +1,4 @@
-//! Making room: what goes is known to be elsewhere just then, and nothing else ever goes.
+//! Eviction: only a file whose chunk the store holds at that moment is removed.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// A robot of which five chunks are uploaded and published, and whose disk may hold three of them.
+/// A robot with five uploaded chunks, a written remote manifest, and a quota for three chunks.
 async fn full_robot() -> (Robot, Vec<Value>, Arc<Sync>) {
     let mut robot = Robot::new();
     robot.tuning.retention = Retention { quota_bytes: Some(900_000), ..Retention::default() };
@@ -52,7 +52,7 @@ const PRESENT: ChunkLocal = ChunkLocal::Present;
 const EVICTED: ChunkLocal = ChunkLocal::Evicted;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oldest_files_go_as_far_as_needed_and_stay_known_as_evicted() {
+async fn the_oldest_files_are_evicted_as_far_as_needed_and_stay_known_as_evicted() {
     let (robot, chunks, sync) = full_robot().await;
     let mut heard = robot.facts.listen();
     sync.make_room().await;
@@ -79,7 +79,7 @@ async fn the_oldest_files_go_as_far_as_needed_and_stay_known_as_evicted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_store_does_not_hold_just_then_stays_and_goes_up_again() {
+async fn a_chunk_that_the_store_does_not_hold_stays_and_is_uploaded_again() {
     let (robot, chunks, sync) = full_robot().await;
     fs::remove_file(robot.object(&chunks[0])).unwrap();
     fs::write(robot.object(&chunks[1]), "other").unwrap();
@@ -91,7 +91,7 @@ async fn what_the_store_does_not_hold_just_then_stays_and_goes_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_with_a_second_name_makes_no_room_and_the_next_one_goes() {
+async fn a_hard_linked_file_makes_no_room_and_the_next_one_is_evicted() {
     let (robot, chunks, sync) = full_robot().await;
     let path = |index: usize| robot.recording().join("chunks").join(chunks[index]["name"].as_str().unwrap());
     fs::hard_link(path(1), robot.folder.path().join("source.mcap")).unwrap();
@@ -100,7 +100,7 @@ async fn a_file_with_a_second_name_makes_no_room_and_the_next_one_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_goes_without_the_manifest_that_names_it() {
+async fn nothing_is_evicted_without_a_remote_manifest_that_names_it() {
     let (robot, _, sync) = full_robot().await;
     fs::remove_file(robot.remote("manifest.json")).unwrap();
     sync.make_room().await;
@@ -108,7 +108,7 @@ async fn nothing_goes_without_the_manifest_that_names_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_not_proven_goes_and_the_want_of_room_is_told_once() {
+async fn nothing_unproven_is_evicted_and_the_lack_of_room_is_reported_once() {
     let mut robot = Robot::new();
     robot.tuning.retention = Retention { quota_bytes: Some(100_000), ..Retention::default() };
     let chunks = [robot.chunk(0), robot.chunk(1)];
@@ -137,7 +137,7 @@ async fn a_store_on_the_librarys_own_disk_makes_no_room() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_goes_while_the_store_does_not_tell_what_it_holds() {
+async fn nothing_is_evicted_while_the_store_does_not_tell_what_it_holds() {
     let (robot, _, _) = full_robot().await;
     let store = Watched::of(&robot);
     let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
@@ -162,7 +162,7 @@ async fn nothing_goes_while_the_store_does_not_tell_what_it_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_was_adopted_under_a_second_name_takes_its_room_once() {
+async fn a_file_that_was_adopted_by_a_hard_link_counts_once() {
     let (mut robot, _, _) = full_robot().await;
     let root = robot.recording().parent().unwrap().to_owned();
     let source = root.join("a_chunk_000.mcap");
@@ -186,11 +186,11 @@ async fn a_file_that_was_adopted_under_a_second_name_takes_its_room_once() {
     assert_eq!(files(&robot), 4, "one byte more than that is too much");
 }
 
-/// A small disk of its own for a library.
-pub struct SmallDisk(PathBuf);
+/// A small disk for one library.
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    pub fn mount(at: &Path, mebibytes: u32) -> Self {
+    pub(crate) fn mount(at: &Path, mebibytes: u32) -> Self {
         fs::create_dir_all(at).unwrap();
         let size = format!("size={mebibytes}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output().unwrap();
@@ -215,16 +215,16 @@ fn status(python: &mut Python, machine: &Machine) -> Value {
     replies.first().filter(|reply| reply.is_ok).map(|reply| reply.value()).unwrap_or_default()
 }
 
-/// How large the disk is, and how many of its size are recorded: 512 and 8 are 4 GiB on a disk of 512 MiB.
+/// Returns the size of the disk, and how many times that size is recorded. 512 and 8 are 4 GiB on a disk of 512 MiB.
 fn scale() -> (u32, u32) {
     let number = |name, default| u32::try_from(crate::crash::number(name, default)).unwrap();
     (number("BUBBALOOP_TEST_DISK_MIB", 32), number("BUBBALOOP_TEST_DISKS", 4))
 }
 
 #[test]
-fn a_robot_records_many_times_what_its_disk_holds_and_loses_nothing() {
+fn a_robot_records_many_times_its_disk_size_and_loses_nothing() {
     let (disk_mib, disks) = scale();
-    // A chunk is a thirty-second of the disk.
+    // The size of a chunk is 1/32 of the disk.
     let chunk_mib = u64::from(disk_mib / 32);
     let min_free_gb = f64::from(disk_mib) * 0.012 / 32.0;
     let mut machine = Machine::new("evict_1", &format!("rescan_interval = \"1s\"\nmin_free_gb = {min_free_gb}"));
@@ -264,14 +264,14 @@ fn a_robot_records_many_times_what_its_disk_holds_and_loses_nothing() {
         let sent = recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count();
         assert_eq!(sent, 8, "each was sent once");
     }
-    // What is more than the disk has room for is refused before a byte of it comes.
+    // A restore that needs more room than the disk has is refused before it fetches any byte.
     let before = free_mib(&recordings);
     let restored = machine.run(&["reconcile", "drive_*", "--restore", "--json"]);
     let told: Value = serde_json::from_slice(&restored.stdout).unwrap();
     assert_eq!((restored.status.code(), &told["error"]["code"]), (Some(1), &json!("E_UNAVAILABLE")), "{told:#}");
     assert!(told["error"]["message"].as_str().unwrap().contains("free"), "{told:#}");
     assert_eq!(free_mib(&recordings), before);
-    // One that fits comes back, stays, and the recorder goes on beside it.
+    // A restore that fits succeeds. The restored files stay while the recorder writes more.
     let first = &recorders[0];
     let restored = machine.run(&["reconcile", &first.name, "--restore", "--json"]);
     assert!(restored.status.success(), "{restored:?}");

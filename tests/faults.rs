@@ -1,5 +1,5 @@
-//! The real binary behind a link that breaks in every way: nothing is lost, nothing is falsely marked, `status` says what
-//! is wrong, and all of it goes up by itself in the end.
+//! The real binary behind a link that breaks in every way. Nothing is lost or falsely marked, `status` says what is
+//! wrong, and in the end everything is uploaded without help.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ use crate::{
 
 const MIB: usize = 1024 * 1024;
 
-/// A machine whose only way to its bucket is a proxy, and which has used it already.
+/// A machine that reaches its bucket only through a proxy, and that has used the bucket already.
 struct Behind {
     machine: Machine,
     python: Python,
@@ -60,8 +60,8 @@ impl Behind {
         self.recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count()
     }
 
-    /// A chunk was finalized while the link was broken: the failure is told with its reason, blocks nothing, gives
-    /// nothing up and proves nothing.
+    /// Checks the state while the link is broken: the failure is reported with its reason, uploads are not blocked, no
+    /// chunk is given up, and none is marked.
     fn fails_with(&mut self, reason: &str) {
         let chunks = self.recorder.chunks.len();
         until("the failure is told", || {
@@ -75,7 +75,7 @@ impl Behind {
         assert_eq!(self.marks(), chunks - 1, "what did not arrive is not marked");
     }
 
-    /// All that was finalized is there with its bytes, is marked one time, and nothing fails any more.
+    /// Checks that every finalized chunk is in the store with its bytes, is marked once, and that nothing fails.
     async fn until_safe(&mut self, server: &Server) {
         let chunks = self.recorder.chunks.len();
         until("everything is safe", || {
@@ -94,7 +94,7 @@ async fn connections_that_break_at_any_byte_lose_nothing() {
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
     let mut behind = Behind::start(&server, &proxy, "faults_cut", "").await;
-    // In the head, in the middle of the body, and in its last bytes: a head has some 900 bytes.
+    // The cut is in the head, in the middle of the body, or in its last bytes. A head has about 900 bytes.
     let size = 3 * MIB;
     for cut_after in [1, size / 2, size + 500] {
         proxy.cut_after(Some(cut_after as u64));
@@ -107,7 +107,7 @@ async fn connections_that_break_at_any_byte_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_is_down_for_a_while_needs_nobody_afterwards() {
+async fn uploads_recover_by_themselves_after_a_link_was_down() {
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
     let mut behind = Behind::start(&server, &proxy, "faults_down", "").await;
@@ -119,7 +119,7 @@ async fn a_link_that_is_down_for_a_while_needs_nobody_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_of_2_mbit_a_second_is_slow_and_no_failure() {
+async fn a_link_of_2_mbit_per_second_is_slow_but_no_failure() {
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
     let mut behind = Behind::start(&server, &proxy, "faults_drip", "").await;
@@ -133,7 +133,7 @@ async fn a_link_of_2_mbit_a_second_is_slow_and_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_chunk_gets_over_a_link_that_is_cut_again_and_again() {
+async fn a_large_chunk_is_uploaded_over_a_link_that_is_cut_repeatedly() {
     const CUTS: usize = 3;
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -145,7 +145,7 @@ async fn a_large_chunk_gets_over_a_link_that_is_cut_again_and_again() {
     behind.recorder.finalize_of(size);
     let sent = |recorder: &Recorder| recorder.journal().iter().filter(|line| line["kind"] == "part_sent").count();
     for cut in 1..=CUTS {
-        // In the middle of the part after the next one.
+        // The cut is in the middle of the part after the next one.
         until("parts are there", || sent(&behind.recorder) >= cut);
         let now = proxy.sent();
         until("another part is on its way", || proxy.sent() > now + MIB as u64);
@@ -175,7 +175,7 @@ async fn a_server_that_is_killed_and_comes_back_gets_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_says_when_to_come_back_is_not_asked_before() {
+async fn a_store_with_retry_after_is_not_asked_earlier() {
     let server = Server::seaweedfs().await;
     let proxy = Proxy::start(&server.endpoint).await;
     let mut behind = Behind::start(&server, &proxy, "faults_busy", "").await;
@@ -198,11 +198,11 @@ async fn a_store_that_says_when_to_come_back_is_not_asked_before() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_that_stands_still_is_given_up_and_tried_again() {
+async fn a_stalled_connection_is_closed_and_tried_again() {
     let server = Server::seaweedfs().await;
     server.bucket("faults-still").await;
     let proxy = Proxy::start(&server.endpoint).await;
-    // The default is a minute and more, for links that are slow and not dead.
+    // The default timeout is over a minute, for links that are slow but not dead.
     let short = Duration::from_secs(1);
     let patience = Patience { connect: short, stall: short, reply: short, request: short };
     let store = opened(&S3Settings { patience, ..settings(&proxy.endpoint, "faults-still") }).await;
@@ -219,7 +219,7 @@ async fn a_link_that_stands_still_is_given_up_and_tried_again() {
     assert_eq!((waiting(), sync.dead_letters().len()), (2, 0), "{going:?}");
     proxy.stand_still(false);
     for _ in 0..10 {
-        // Backoff, and the block of a store that could not be probed.
+        // This covers the backoff, and the block reason of a store that could not be probed.
         robot.pass(Duration::from_secs(60));
         tokio::time::timeout(Duration::from_secs(60), sync.drain()).await.expect("what moves again ends");
     }

@@ -1,5 +1,5 @@
-//! The library's disk takes nothing more, because it is full or can only be read: what lies there goes up all the same, and
-//! nothing of it is forgotten once it can be written down.
+//! The library's disk is full or read-only. The files on it are still uploaded, and every mark is written once that is
+//! possible.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// How a disk comes to take nothing.
+/// Why a disk takes no writes.
 #[derive(Debug, Clone, Copy)]
 enum Takes {
     NoByte,
@@ -83,7 +83,7 @@ fn goes_up_all_the_same(id: &str, takes: Takes) {
     let object = machine.object("drive", recorder.chunks[0]["name"].as_str().unwrap());
     let written = fs::metadata(&object).unwrap().modified().unwrap();
 
-    // What a crash takes from memory, the store tells again: nothing is sent twice.
+    // A crash loses the marks in memory. The store is asked again, and nothing is sent twice.
     machine.kill();
     machine.start();
     python = machine.python();
@@ -108,6 +108,6 @@ fn a_full_disk_stops_no_upload_and_loses_no_mark() {
 }
 
 #[test]
-fn a_disk_that_can_only_be_read_stops_no_upload_and_loses_no_mark() {
+fn a_read_only_disk_stops_no_upload_and_loses_no_mark() {
     goes_up_all_the_same("full_2", Takes::NoWrite);
 }

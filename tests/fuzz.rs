@@ -1,7 +1,7 @@
-//! The corpora of the fuzz targets and seeded changes of them, run as plain tests.
+//! Runs the corpora of the fuzz targets, and seeded mutations of them, as plain tests.
 //!
-//! `BUBBALOOP_TEST_MUTATIONS` and `BUBBALOOP_TEST_SEED` make longer or other runs. `tests/fuzz` is a crate of its own for
-//! `cargo fuzz`, with the same targets.
+//! `BUBBALOOP_TEST_MUTATIONS` and `BUBBALOOP_TEST_SEED` set the number of mutations and the seed. `tests/fuzz` is a
+//! separate crate for `cargo fuzz` with the same targets.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::crash::number;
 #[path = "fuzz/decoders.rs"]
 mod decoders;
 
-/// What decoders are tempted to overlook.
+/// Text that decoders often handle wrongly.
 const TOKENS: [&str; 22] = [
     "null",
     "true",
@@ -42,7 +42,7 @@ const TOKENS: [&str; 22] = [
     "é",
 ];
 
-/// Largest corpus of all: it is checked in.
+/// Largest size of all corpora together: they are in the repository.
 const BYTES_MAX: u64 = 100 * 1024;
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -82,7 +82,7 @@ fn mutated(random: &mut Rng, bytes: &[u8], other: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn no_decoder_panics_and_what_it_takes_survives_being_written() {
+fn no_decoder_panics_and_accepted_values_survive_a_round_trip() {
     let (mutations, seed) = (number("BUBBALOOP_TEST_MUTATIONS", 150), number("BUBBALOOP_TEST_SEED", 1));
     let mut random = Rng::with_seed(seed);
     for (name, target) in decoders::TARGETS {
@@ -104,7 +104,7 @@ fn no_decoder_panics_and_what_it_takes_survives_being_written() {
 }
 
 #[test]
-fn the_corpora_are_small_and_each_target_is_one_of_cargo_fuzz() {
+fn the_corpora_are_small_and_each_decoder_is_a_cargo_fuzz_target() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
     let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).unwrap();
     let mut total = 0;

@@ -1,5 +1,5 @@
-//! A kit of broken recordings, and every verb said of each of them: a clear answer, no chunk's file changed, nothing false in the
-//! store, and a node that goes on.
+//! Broken recordings of many kinds, and every verb on each of them. Each answer is clear, no chunk file changes,
+//! nothing false is stored, and the node keeps running.
 
 use std::{
     collections::BTreeMap,
@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 
 use crate::support::node::{Machine, Recorder};
 
-/// Chunks of the manifest that is as large as one may be.
+/// Number of chunks in the largest permitted manifest.
 const MANY: u32 = 100_000;
 
 /// A broken recording.
 struct Broken {
     name: &'static str,
-    /// What `list` calls it.
+    /// Its state in `list`.
     state: &'static str,
-    /// What must be told of it somewhere, by `list`, `info` or `reconcile`.
+    /// Text that `list`, `info` or `reconcile` must contain.
     told: &'static str,
 }
 
@@ -43,7 +43,7 @@ const KIT: [Broken; 14] = [
     Broken { name: "many", state: "ended", told: "missing" },
 ];
 
-/// Breaks a manifest's rows and ends the recording with them.
+/// Changes a manifest's rows and ends the recording with them.
 fn with_rows(recorder: &Recorder, change: impl FnOnce(&mut Vec<Value>)) {
     let mut rows = recorder.chunks.clone();
     change(&mut rows);
@@ -94,7 +94,7 @@ fn make(machine: &Machine) {
             }),
             _ => unreachable!("the kit has no {}", broken.name),
         }
-        // Still for long enough that it may be adopted.
+        // The file is old enough to be adopted.
         let past = SystemTime::now() - Duration::from_secs(300);
         let folder = second.parent().unwrap().parent().unwrap();
         for path in [folder.join("manifest.json"), folder.join("chunks")] {
@@ -103,7 +103,7 @@ fn make(machine: &Machine) {
     }
 }
 
-/// A file of which every read fails, as on a dying disk: no rights of root help.
+/// A file whose every read fails, also for root, as on a failing disk.
 struct Failing(PathBuf);
 
 impl Failing {
@@ -122,7 +122,7 @@ impl Drop for Failing {
     }
 }
 
-/// Every chunk's file below a folder, with its bytes; what can't be read counts as it stands.
+/// Returns every chunk file below a folder with its bytes. An unreadable file has none.
 fn chunks(root: &Path) -> BTreeMap<PathBuf, Option<Digest>> {
     let mut found = BTreeMap::new();
     for folder in fs::read_dir(root).into_iter().flatten() {
@@ -135,7 +135,7 @@ fn chunks(root: &Path) -> BTreeMap<PathBuf, Option<Digest>> {
     found
 }
 
-/// What the store holds is what its name says.
+/// Checks that each object has the bytes that its name says.
 fn is_sound(machine: &Machine) {
     for (path, digest) in chunks(&machine.folder.path().join("store").join(&machine.id)) {
         let digest = digest.unwrap().to_string();
@@ -147,7 +147,7 @@ fn is_sound(machine: &Machine) {
     }
 }
 
-/// The answer to a verb: done, refused with what, why and what to do, or absent; never anything else.
+/// Checks that a verb's answer is done, not found, or a refusal with code, message and hint.
 fn answered(verb: &[&str], output: &Output) -> Value {
     let value: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{verb:?}: {output:?}"));
     let error = if value["code"].is_string() { &value } else { &value["error"] };
@@ -166,7 +166,7 @@ fn answered(verb: &[&str], output: &Output) -> Value {
 }
 
 #[test]
-fn of_every_broken_recording_every_verb_tells_what_is_so_and_harms_nothing() {
+fn every_verb_reports_every_broken_recording_correctly_and_harms_nothing() {
     let mut machine = Machine::new("kit_1", "rescan_interval = \"1s\"");
     make(&machine);
     let root = machine.home().join("recordings");

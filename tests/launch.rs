@@ -1,4 +1,4 @@
-//! What `launch/` holds starts a node that answers.
+//! The files in `launch/` start a node that answers.
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path};
 
@@ -19,13 +19,13 @@ fn load(text: &str) -> Config {
     Config::of(Path::new("/home"), &files, &BTreeMap::new(), &[])
 }
 
-/// A port that nobody listens on just now.
+/// Returns a free port.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]
-fn the_annotated_settings_hold_as_they_are_and_with_every_line_taken_in() {
+fn the_annotated_settings_are_valid_also_with_every_line_uncommented() {
     let text = launch("storage.toml");
     let config = load(&text);
     assert_eq!(config.problems, []);
@@ -49,7 +49,7 @@ fn the_annotated_settings_hold_as_they_are_and_with_every_line_taken_in() {
     assert!(taken > 18 && matches!(config.settings.store, StoreSettings::Remote(_)), "{taken}");
 }
 
-/// Starts a node with a Zenoh file of `launch/zenoh`, moved to another port.
+/// Starts a node with a Zenoh file from `launch/zenoh`, on another port.
 fn started_with(id: &str, file: &str, port: u16) -> Machine {
     let mut machine = Machine::new(id, "");
     let text = launch(file).replace("7447", &port.to_string()).replace("7448", &port.to_string());
@@ -63,7 +63,7 @@ fn started_with(id: &str, file: &str, port: u16) -> Machine {
 }
 
 #[test]
-fn a_node_alone_is_dialled_by_its_clients() {
+fn clients_connect_to_a_node_without_a_router() {
     let port = free_port();
     let machine = started_with("launch_1", "zenoh/alone.json5", port);
     let mut python = Python::dialling(&[&format!("tcp/127.0.0.1:{port}")]);
@@ -91,7 +91,7 @@ fn beside_a_router_peers_and_clients_reach_the_node_through_it() {
 }
 
 #[test]
-fn what_starts_the_node_names_commands_that_there_are() {
+fn the_launch_files_name_existing_commands() {
     for (file, marker) in
         [("node.yaml", "command: "), ("bubbaloop-storage.service", "ExecStart="), ("storage.launch.yaml", "raw_args: ")]
     {

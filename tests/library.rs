@@ -1,4 +1,4 @@
-//! What the library's states look like from outside.
+//! How `list` and `info` show the states of a library.
 
 use std::{fs, time::Duration};
 
@@ -16,7 +16,7 @@ fn rows(robot: &Robot, params: &Params) -> Vec<Value> {
 }
 
 #[test]
-fn what_other_tools_laid_out_is_listed_and_never_touched() {
+fn files_of_other_tools_are_listed_and_never_touched() {
     let robot = Robot::new();
     let root = robot.folder.path().join("recordings");
     for name in ["a_chunk_000.mcap", "a_chunk_001.mcap", "z.mcap"] {
@@ -56,7 +56,7 @@ fn what_other_tools_laid_out_is_listed_and_never_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recording_without_an_end_that_is_still_for_a_day_counts_as_ended_and_keeps_its_manifest() {
+async fn an_open_recording_without_changes_for_a_day_counts_as_ended_and_keeps_its_manifest() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.manifest(&[chunk]);
@@ -76,7 +76,7 @@ async fn a_recording_without_an_end_that_is_still_for_a_day_counts_as_ended_and_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_foreign_recording_is_listed_and_goes_nowhere() {
+async fn a_foreign_recording_is_listed_and_not_uploaded() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.manifest_with(&[chunk], &json!({"machine_id": "robot_2"}));
@@ -108,7 +108,7 @@ fn status(robot: &Robot) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_nobody_takes_anywhere_is_told_and_never_called_safe() {
+async fn files_that_are_not_uploaded_are_reported_and_never_called_safe() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
     sync_once(&robot.started()).await;
@@ -136,7 +136,7 @@ async fn what_nobody_takes_anywhere_is_told_and_never_called_safe() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recording_behind_a_link_is_one_like_any_other() {
+async fn a_recording_behind_a_link_is_treated_like_any_other() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -150,7 +150,7 @@ async fn a_recording_behind_a_link_is_one_like_any_other() {
 }
 
 #[test]
-fn a_folder_of_recordings_that_is_away_is_told_and_comes_back() {
+fn a_missing_recordings_folder_is_reported_and_comes_back() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
     let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));

@@ -1,4 +1,4 @@
-//! The folder that behaves like an object store.
+//! The local store: a folder that behaves like an object store.
 
 use std::{fs, sync::Arc};
 
@@ -29,7 +29,7 @@ async fn a_folder_conforms() {
 }
 
 #[tokio::test]
-async fn of_a_store_that_is_away_nothing_is_removed_and_nothing_is_said_to_be() {
+async fn nothing_is_removed_from_a_missing_store_and_no_removal_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("bucket");
     let (store, key) = (opened(&root), manifest_key("away"));
@@ -42,7 +42,7 @@ async fn of_a_store_that_is_away_nothing_is_removed_and_nothing_is_said_to_be() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writers_that_share_a_folder_never_share_what_they_stage() {
+async fn writers_that_share_a_store_never_share_staged_files() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("bucket");
     let stores: Vec<_> = (0..2).map(|_| opened(&root)).collect();
@@ -60,7 +60,7 @@ async fn writers_that_share_a_folder_never_share_what_they_stage() {
 }
 
 #[tokio::test]
-async fn an_object_that_rots_is_found_when_it_is_looked_at_or_read() {
+async fn a_corrupt_object_is_found_by_head_and_get() {
     let folder = tempfile::tempdir().unwrap();
     let store = opened(&folder.path().join("bucket"));
     let key = manifest_key("rot");
@@ -77,7 +77,7 @@ async fn an_object_that_rots_is_found_when_it_is_looked_at_or_read() {
 }
 
 #[tokio::test]
-async fn an_object_that_somebody_planted_is_told_by_its_own_bytes() {
+async fn an_object_from_another_writer_is_reported_by_its_own_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let store = opened(&folder.path().join("bucket"));
     let key = manifest_key("planted");
@@ -89,7 +89,7 @@ async fn an_object_that_somebody_planted_is_told_by_its_own_bytes() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_not_mounted_blocks_and_is_not_made_up() {
+async fn an_unmounted_disk_blocks_and_its_mount_point_is_not_created() {
     let folder = tempfile::tempdir().unwrap();
     let mount = folder.path().join("usb");
     let store = LocalStore::new(mount.join("bucket"));
@@ -112,7 +112,7 @@ async fn a_disk_that_is_not_mounted_blocks_and_is_not_made_up() {
 }
 
 #[tokio::test]
-async fn what_a_crash_left_half_written_is_swept_and_never_listed() {
+async fn half_written_files_of_a_crash_are_swept_and_never_listed() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("bucket");
     let store = opened(&root);
@@ -128,11 +128,11 @@ async fn what_a_crash_left_half_written_is_swept_and_never_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_taken_away_in_mid_put_leaves_nothing_at_its_mount_point() {
+async fn a_disk_that_is_removed_during_a_put_leaves_nothing_at_its_mount_point() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("bucket");
     let mark = opened(&root).open(None).unwrap();
-    // Slow enough that the disk goes while the object is written.
+    // The write is slow enough that the disk is removed meanwhile.
     let throttle = Arc::new(Throttle::new(Arc::new(SystemClock::start())));
     throttle.set(Some(1024 * 1024));
     let store = LocalStore::new(&*root).throttled(throttle);

@@ -1,4 +1,4 @@
-//! A machine that is lost while it is asked: the asker is told, in time, and has the answers of the others.
+//! A machine that is lost while it is asked. The client is told in time, and gets the answers of the others.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::support::{
 #[derive(Debug, Clone, Copy)]
 enum Loss {
     Killed,
-    /// It stands still, and its connections with it.
+    /// It is stopped; its connections stay open.
     Frozen,
 }
 
@@ -34,7 +34,7 @@ impl Loss {
     }
 }
 
-/// Two machines of one fleet, each with a recording. The second one's store is away: what is asked of it does not end.
+/// Two machines of one fleet, each with a recording. The store of the second one is missing, so jobs there do not end.
 fn fleet(id: &str) -> (Machine, Machine) {
     let one = Machine::started(&format!("{id}a"));
     one.recorder("drive").finalize();
@@ -53,7 +53,7 @@ fn fleet(id: &str) -> (Machine, Machine) {
     (one, two)
 }
 
-/// Asks for an upload on the command line of a machine's home, and returns while the job runs on the other machine.
+/// Starts an upload command in a machine's home. Returns once the job runs on the other machine.
 fn asked_for_upload(home: &Machine, runs_on: &Machine, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bubbaloop-storage"));
     command.args(["upload", "--all", "--timeout", "2s", "--home"]).arg(home.home()).args(more);
@@ -65,13 +65,13 @@ fn asked_for_upload(home: &Machine, runs_on: &Machine, more: &[&str]) -> Child {
     command
 }
 
-/// Waits until a command has had its first answer: then it writes how it goes.
+/// Waits until a command has received its first answer: then it prints progress.
 fn until_answered(command: &mut Child) {
     let mut first = [0];
     command.stderr.as_mut().unwrap().read_exact(&mut first).unwrap();
 }
 
-/// Checks that a command ends soon, without having been answered by `lost`, and returns what it printed.
+/// Checks that a command ends soon without an answer of `lost`. Returns what it printed.
 fn ends_without(mut command: Child, lost: &Machine, case: &str) -> String {
     let began = Instant::now();
     until("the command ends", || command.try_wait().unwrap().is_some());
@@ -85,7 +85,7 @@ fn ends_without(mut command: Child, lost: &Machine, case: &str) -> String {
 }
 
 #[test]
-fn a_command_to_the_fleet_tells_who_was_lost_and_has_the_answer_of_the_other() {
+fn a_command_to_the_fleet_reports_the_lost_machine_and_the_answer_of_the_other() {
     for loss in Loss::ALL {
         for is_later in [false, true] {
             let case = format!("{loss:?}, after its first answer: {is_later}");
@@ -102,7 +102,7 @@ fn a_command_to_the_fleet_tells_who_was_lost_and_has_the_answer_of_the_other() {
 }
 
 #[test]
-fn a_command_to_one_machine_that_is_lost_ends_before_the_time_that_it_may_wait() {
+fn a_command_to_one_lost_machine_ends_before_its_timeout() {
     for loss in Loss::ALL {
         for is_later in [false, true] {
             let case = format!("{loss:?}, after its first answer: {is_later}");
@@ -119,7 +119,7 @@ fn a_command_to_one_machine_that_is_lost_ends_before_the_time_that_it_may_wait()
 }
 
 #[test]
-fn a_client_in_another_language_is_not_held_up_and_sees_who_is_gone() {
+fn a_client_in_another_language_is_not_delayed_and_sees_which_machine_is_gone() {
     for loss in Loss::ALL {
         let (one, mut two) = fleet("lost_3");
         let mut python = Python::dialling(&[&one.endpoint(), &two.endpoint()]);

@@ -1,4 +1,4 @@
-//! The end-to-end tests: real files, real servers, real sessions. One binary, because linking is slow.
+//! The end-to-end tests: real files, real servers, real sessions. They are one binary because linking is slow.
 #![expect(clippy::disallowed_methods, reason = "tests make and break files on purpose")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on has failed")]
 #![expect(clippy::print_stderr, reason = "a failed test shows the node's log")]
@@ -24,6 +24,7 @@ mod main_job;
 mod manifests;
 mod manners;
 mod multipart;
+mod older_versions;
 mod readme;
 mod real_files;
 mod reconcile;

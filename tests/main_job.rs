@@ -1,4 +1,5 @@
-//! The main job on the real binary: a recorder writes, Python publishes and asks, the store ends up whole.
+//! The main job on the real binary: a recorder writes, a Python client publishes and asks, and the store is complete at
+//! the end.
 
 use std::{fs, os::unix::fs::MetadataExt};
 
@@ -32,7 +33,7 @@ fn publish(python: &mut Python, machine: &Machine, event: &Value) {
 }
 
 #[test]
-fn fifty_chunks_survive_a_kill_and_none_that_was_proven_is_sent_again() {
+fn fifty_chunks_survive_a_kill_and_no_proven_one_is_sent_again() {
     let mut machine = Machine::started("job_1");
     let mut python = machine.python();
     python.subscribe(&machine.key("events/*"));
@@ -97,7 +98,7 @@ fn fifty_chunks_survive_a_kill_and_none_that_was_proven_is_sent_again() {
 }
 
 #[test]
-fn a_node_that_is_told_to_stop_as_it_starts_ends_in_order() {
+fn a_node_that_is_stopped_during_its_start_ends_in_order() {
     for _ in 0..20 {
         let mut machine = Machine::new("early_1", "");
         machine.spawn();
@@ -128,7 +129,7 @@ fn a_recorder_that_rewrites_its_manifest_loses_no_mark_and_hides_no_chunk() {
 }
 
 #[test]
-fn chunks_go_up_whatever_their_manifest_is_worth() {
+fn chunks_are_uploaded_whatever_their_manifest_says() {
     let machine = Machine::started("job_3");
     let mut python = machine.python();
     let mut crashed = machine.recorder("crashed");
@@ -159,7 +160,7 @@ fn chunks_go_up_whatever_their_manifest_is_worth() {
 }
 
 #[test]
-fn what_is_wrong_with_events_is_counted_and_costs_nothing() {
+fn wrong_events_are_counted_and_have_no_other_effect() {
     let machine = Machine::started("job_4");
     let mut python = machine.python();
     let mut recorder = machine.recorder("drive");
@@ -199,7 +200,7 @@ fn what_is_wrong_with_events_is_counted_and_costs_nothing() {
     assert_eq!(recorder.journal().iter().filter(|line| line["kind"] == "uploaded").count(), 2);
     machine.set("backend = \"local\"\nlocal_path = \"../store\"\nconcurrency = 9");
     until("other settings are taken up", || {
-        // While the parts are made anew nobody answers for a moment.
+        // While the components are rebuilt, nobody answers for a moment.
         let replies = python.get(&Get { selector: &machine.key("config"), ..Get::default() });
         replies.first().is_some_and(|reply| {
             let config = reply.value();

@@ -1,4 +1,4 @@
-//! Remote manifests: they name only what is there, only grow, and never take another capture's place.
+//! Remote manifests name only stored chunks, only grow, and never replace the manifest of another capture.
 
 use std::{fs, time::Duration};
 
@@ -12,7 +12,7 @@ fn remote(robot: &Robot, name: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_ended_recording_is_published_once_its_chunks_are_there() {
+async fn an_ended_recording_is_published_once_its_chunks_are_stored() {
     let robot = Robot::new();
     let mut facts = robot.facts.listen();
     let chunks = [robot.chunk(0), robot.chunk(1)];
@@ -35,7 +35,7 @@ async fn an_ended_recording_is_published_once_its_chunks_are_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_recording_that_goes_on_is_published_after_a_while_and_grows() {
+async fn an_open_recording_is_published_after_a_while_and_grows() {
     let robot = Robot::new();
     let chunks = [robot.chunk(0), robot.chunk(1)];
     robot.manifest(&chunks[..1]);
@@ -56,7 +56,7 @@ async fn a_recording_that_goes_on_is_published_after_a_while_and_grows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_that_only_the_remote_manifest_names_stays_named() {
+async fn a_chunk_that_only_the_remote_manifest_names_stays_in_it() {
     let robot = Robot::new();
     let chunks = [robot.chunk(0), robot.chunk(1), robot.chunk(2)];
     robot.ended(&chunks);
@@ -121,7 +121,7 @@ async fn marks_are_folded_into_an_ended_manifest_and_nothing_is_published_again_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_library_of_the_same_machine_is_told_and_loses_nothing() {
+async fn another_library_of_the_same_machine_is_reported_and_loses_nothing() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(&[chunk]);

@@ -1,4 +1,4 @@
-//! Uploads keep out of the robot's way, and do so from the moment that the settings say it.
+//! Limits on uploads: bandwidth, hours and pause, from the moment that they are set.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::{
 
 const LOCAL: &str = "backend = \"local\"\nlocal_path = \"../store\"\nrescan_interval = \"1s\"\n";
 
-/// An hour that begins half a day from now, where the machine stands.
+/// Returns an hour that begins half a day from now, in the machine's time zone.
 fn other_hours() -> String {
     let date = std::process::Command::new("date").arg("+%H").output().unwrap();
     let hour: u32 = String::from_utf8(date.stdout).unwrap().trim().parse().unwrap();
@@ -38,7 +38,7 @@ fn uploaded_at(recorder: &Recorder) -> u64 {
 }
 
 #[test]
-fn out_of_hours_nothing_goes_but_what_is_asked_for_and_then_all_in_the_wanted_order() {
+fn outside_the_window_only_requested_chunks_are_sent_and_then_all_in_the_set_order() {
     let mut machine = Machine::new("manners_1", "rescan_interval = \"1s\"");
     machine.start();
     let mut python = machine.python();
@@ -58,7 +58,7 @@ fn out_of_hours_nothing_goes_but_what_is_asked_for_and_then_all_in_the_wanted_or
         let mut recorder = machine.recorder(name);
         let chunk = recorder.rename();
         recorder.save(&json!({"tags": tags}));
-        // Files of one moment have no order.
+        // Files with the same time have no order.
         let age = Duration::from_secs(if name == "c_new" { 10 } else { 100 });
         let file = std::fs::File::options().append(true).open(recorder.path(&chunk)).unwrap();
         file.set_modified(std::time::SystemTime::now() - age).unwrap();
@@ -80,7 +80,7 @@ fn out_of_hours_nothing_goes_but_what_is_asked_for_and_then_all_in_the_wanted_or
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_holds_for_all_uploads_and_its_end_is_felt_in_mid_upload() {
+async fn a_limit_holds_for_all_uploads_and_its_removal_takes_effect_during_an_upload() {
     let server = Server::seaweedfs().await;
     server.bucket("limited").await;
     let s3 =
@@ -93,9 +93,9 @@ async fn a_limit_holds_for_all_uploads_and_its_end_is_felt_in_mid_upload() {
     machine.start();
     let began = Instant::now();
     until("the small ones are there", || small.iter().all(|chunk| is_uploaded(&recorder, chunk)));
-    // 1.2 MB at half a megabyte a second, the last quarter of a second's piece aside.
+    // 1.2 MB at 0.5 MB/s, minus the burst of a quarter of a second.
     assert!(began.elapsed() > Duration::from_millis(2000), "{:?}", began.elapsed());
-    // At this limit it would take four hours.
+    // At this limit the upload would take four hours.
     machine.set(&format!("{s3}bandwidth_limit = \"2 kB/s\""));
     let mut python = machine.python();
     let limit = |python: &mut Python| {
@@ -111,7 +111,7 @@ async fn a_limit_holds_for_all_uploads_and_its_end_is_felt_in_mid_upload() {
     assert!(status(&mut python, &machine)["upload_rate_bytes_per_s"].as_u64().unwrap() > 100_000);
 }
 
-/// A machine with a large chunk that goes up at half a megabyte a second.
+/// Returns a machine that uploads a large chunk at 0.5 MB/s.
 async fn slow(
     server: &Server,
     id: &str,
@@ -159,7 +159,7 @@ async fn a_pause_stops_a_large_chunk_between_two_parts_and_nothing_is_sent_twice
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_rate_is_right_in_the_midst_of_a_large_chunk_and_after_it() {
+async fn the_rate_is_correct_during_a_large_chunk_and_after_it() {
     let server = Server::seaweedfs().await;
     let (machine, recorder, large, _) =
         slow(&server, "manners_5", "rated", (12_000_000, "multipart_threshold = \"1 GiB\"")).await;
@@ -170,7 +170,8 @@ async fn the_rate_is_right_in_the_midst_of_a_large_chunk_and_after_it() {
         rates.extend(rate.filter(|rate| *rate > 0));
         is_uploaded(&recorder, &large)
     });
-    // The first seconds are too few to say more than that it goes. A busy machine is slower than the limit, never faster.
+    // The first seconds show only that the upload makes progress. A busy machine is slower than the limit, never
+    // faster.
     let later = &rates[rates.len() / 4..];
     assert!(later.len() > 1 && later.iter().all(|rate| *rate <= 750_000), "{rates:?}");
     let after = status(&mut python, &machine)["upload_rate_bytes_per_s"].as_u64().unwrap();
@@ -178,7 +179,7 @@ async fn the_rate_is_right_in_the_midst_of_a_large_chunk_and_after_it() {
 }
 
 #[test]
-fn a_wrong_rate_size_or_window_is_told_and_stops_nothing() {
+fn a_wrong_rate_size_or_window_is_reported_and_stops_nothing() {
     let mut machine = Machine::new(
         "manners_3",
         "bandwidth_limit = \"fast\"\nupload_window = \"25:00-6\"\npart_size = \"1 kB\"\norder = \"best\"\nrescan_interval = \"1s\"",

@@ -1,4 +1,4 @@
-//! Large chunks go up in parts, and what was sent is not sent again.
+//! Large chunks are uploaded in parts, and no part is sent twice.
 
 use std::{collections::BTreeMap, fs, sync::Arc};
 
@@ -66,7 +66,7 @@ fn large(log: &Arc<Memory>, size: usize, begun: Option<BegunUpload>) -> Option<L
     })
 }
 
-/// The keys of the bucket's uploads that have not ended.
+/// Returns the keys of the uploads in a bucket that are neither completed nor aborted.
 async fn open_uploads(server: &Server, bucket: &str) -> Vec<String> {
     let listed = server.request("GET", &format!("{bucket}?uploads"), &[], b"").await.unwrap();
     let text = String::from_utf8(listed.body).unwrap();
@@ -75,7 +75,7 @@ async fn open_uploads(server: &Server, bucket: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_checks_parts_proves_the_object_and_one_that_can_not_gets_one_piece() {
+async fn a_store_that_checks_parts_proves_the_object_and_one_without_parts_gets_one_piece() {
     let files = tempfile::tempdir().unwrap();
     let size = 12 * MIB + 7;
     let seaweedfs = Server::seaweedfs().await;
@@ -96,7 +96,7 @@ async fn a_store_that_checks_parts_proves_the_object_and_one_that_can_not_gets_o
         assert!(stored == fs::read(&parcel.path).unwrap(), "the object has the chunk's bytes");
         assert_eq!(*log.0.lock().await, None, "the upload has ended");
 
-        // As after a crash before the journal line: what is there is recognized without reading it.
+        // As after a crash before the journal line: the object is recognised without reading it.
         let again = Parcel { may_be_there: true, ..parcel };
         let found = transfer::send(&*store, probe, &again).await.unwrap();
         assert_eq!((found.proof, found.etag), (proof, proven.etag));
@@ -120,7 +120,7 @@ async fn another_try_sends_only_what_is_missing_and_another_object_is_left_alone
     let whole = Parcel { large: large(&log, size, None), ..parcel(files.path(), "large", size) };
     proxy.cut_after(Some(8 * MIB as u64));
     let before = proxy.sent();
-    // Each connection carries one part and breaks in the next, so several tries are needed.
+    // Each connection carries one part and breaks in the next one, so several attempts are needed.
     let mut tries = 0;
     let proven = loop {
         tries += 1;
@@ -142,7 +142,7 @@ async fn another_try_sends_only_what_is_missing_and_another_object_is_left_alone
     let stored = server.content(&format!("resumed/{}", whole.key)).await.unwrap();
     assert!(stored == fs::read(&whole.path).unwrap());
 
-    // Something else under the key is left as it is, and no part stays behind.
+    // Another object under the key stays unchanged, and no part is left.
     let other = Parcel { large: large(&log, size, None), ..parcel(files.path(), "other", size) };
     server.request("PUT", &format!("resumed/{}", other.key), &[], b"other").await.unwrap();
     let error = transfer::send(&*store, probe, &other).await.unwrap_err();
@@ -192,14 +192,14 @@ async fn an_upload_that_the_store_forgot_begins_anew_and_a_lying_store_proves_no
     let proven = transfer::send(&*store, probe, &parcel).await.unwrap();
     assert_eq!(proven.proof, Proof::Enforced);
 
-    // A store that answers everything with 200 and an ETag: it has no uploads in parts, and proves nothing.
+    // A store that answers 200 and an ETag to everything has no uploads in parts, and proves nothing.
     let fake = Fake::start(|_| Act::Answer(200, vec![("ETag", "\"e\"".into())], String::new())).await;
     let store = opened(&settings(&fake.endpoint, "bucket")).await;
     assert_eq!(store.multipart().unwrap().support().await.unwrap(), PartSupport::Unknown);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn that_a_store_takes_no_parts_is_remembered_only_where_it_says_so_itself() {
+async fn only_a_stores_own_answer_that_it_takes_no_parts_is_remembered() {
     let html = || "<html>log in</html>".to_owned();
     let told = |code: &str| format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
     for (status, body, support) in [
@@ -238,7 +238,7 @@ fn is_uploaded(recorder: &Recorder, chunk: &Value) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_killed_in_a_large_chunk_goes_on_where_it_was() {
+async fn a_node_that_is_killed_during_a_large_chunk_continues_where_it_was() {
     let server = Server::seaweedfs().await;
     server.bucket("killed").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -265,7 +265,7 @@ async fn a_node_that_is_killed_in_a_large_chunk_goes_on_where_it_was() {
     let mut once = numbers.clone();
     once.dedup();
     assert_eq!((once, numbers.len()), ((1..=7).collect(), 7), "no part that was written down is sent again");
-    // Each kill costs at most the part that was on its way, and what the link had taken of it already.
+    // Each kill costs at most the part in flight, and what the link had already taken of it.
     assert!(proxy.sent() < (size + 12 * MIB) as u64, "{} bytes were sent", proxy.sent());
     assert_eq!(open_uploads(&server, "killed").await, [""; 0]);
     assert_eq!(recorder.journal().iter().filter(|line| line["kind"] == "upload_ended").count(), 1);
@@ -283,7 +283,7 @@ fn paths_of<'a>(result: &'a Value, kind: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_begun_of_a_removed_recording_is_given_up_and_of_a_store_that_is_silent_it_is_told() {
+async fn a_removal_aborts_begun_uploads_and_reports_them_if_the_store_is_silent() {
     let server = Server::seaweedfs().await;
     server.bucket("removed").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -298,7 +298,7 @@ async fn what_was_begun_of_a_removed_recording_is_given_up_and_of_a_store_that_i
         machine.kill();
         let key = format!("{id}/drive/chunks/{}", chunk["name"].as_str().unwrap());
         assert_eq!(open_uploads(&server, "removed").await, [&*key]);
-        // Nothing goes on with it by itself.
+        // With `auto_upload` off, nothing continues the upload.
         let endpoint = &proxy.endpoint;
         machine.set(&format!(
             "backend = \"s3\"\nendpoint = {endpoint:?}\nbucket = \"removed\"\nauto_upload = false\nrescan_interval = \"1s\""
@@ -324,7 +324,7 @@ async fn what_was_begun_of_a_removed_recording_is_given_up_and_of_a_store_that_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_moves_on_with_each_part_of_a_large_chunk_and_never_back() {
+async fn a_jobs_progress_grows_with_each_part_and_never_shrinks() {
     let server = Server::seaweedfs().await;
     server.bucket("moving").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -347,7 +347,7 @@ async fn a_job_moves_on_with_each_part_of_a_large_chunk_and_never_back() {
     until("the job is done", || {
         let job = job();
         let progress = &job["progress"];
-        // On a busy machine an answer may not come in time.
+        // On a busy machine an answer may be late.
         let Some(bytes_done) = progress["bytes_done"].as_u64() else { return false };
         assert!(bytes_done >= *told.last().unwrap(), "it moves back: {told:?} {bytes_done}");
         if job["state"] == "running" {

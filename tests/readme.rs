@@ -1,4 +1,4 @@
-//! The README is true: its commands run, its settings hold, its examples do what they say.
+//! The README is correct: its commands run, its settings exist, and its examples do what they say.
 
 use std::{
     collections::BTreeMap,
@@ -22,14 +22,14 @@ fn readme() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
 }
 
-/// The blocks of a language.
+/// Returns the code blocks of a language.
 fn blocks(language: &str) -> Vec<String> {
     let text = readme();
     let fence = format!("```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// A machine as the examples have it.
+/// Returns a machine as in the examples.
 fn robot() -> Machine {
     let machine = Machine::started("robot_1");
     record(&machine);
@@ -37,7 +37,7 @@ fn robot() -> Machine {
     machine
 }
 
-/// Records as the examples have it.
+/// Records as in the examples.
 fn record(machine: &Machine) {
     let mut recorder = machine.recorder("drive_1");
     let chunk = recorder.finalize();
@@ -49,7 +49,7 @@ fn record(machine: &Machine) {
 }
 
 #[test]
-fn every_command_that_is_shown_runs() {
+fn every_shown_command_runs() {
     let machine = robot();
     let text = readme();
     let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("$ bubbaloop-storage ")).collect();
@@ -61,7 +61,7 @@ fn every_command_that_is_shown_runs() {
 }
 
 #[test]
-fn the_settings_that_are_shown_hold() {
+fn the_shown_settings_are_valid() {
     let shown = blocks("toml");
     assert!(shown.len() >= 3);
     for block in shown {
@@ -76,7 +76,7 @@ fn the_settings_that_are_shown_hold() {
 }
 
 #[test]
-fn the_event_that_is_shown_is_one_and_the_policy_is_json() {
+fn the_shown_event_is_valid_and_the_policy_is_json() {
     let shown = blocks("json");
     let event = shown.iter().find(|block| block.contains("\"chunk\"")).unwrap();
     let event = FinalizeEvent::decode(event.as_bytes(), Some(Format::Json)).unwrap();
@@ -87,7 +87,7 @@ fn the_event_that_is_shown_is_one_and_the_policy_is_json() {
 }
 
 #[test]
-fn the_python_that_is_shown_prints_what_it_says() {
+fn the_shown_python_code_prints_the_shown_output() {
     let machine = robot();
     let script = blocks("python").into_iter().next().unwrap();
     assert!(script.contains("tcp/127.0.0.1:7448"));
@@ -103,7 +103,7 @@ fn the_python_that_is_shown_prints_what_it_says() {
 }
 
 #[test]
-fn the_curl_that_is_shown_prints_what_it_says() {
+fn the_shown_curl_command_prints_the_shown_output() {
     let router = Router::started();
     let mut machine = Machine::new("robot_1", "rescan_interval = \"1s\"");
     router.is_joined_by(&machine, "client");
@@ -119,7 +119,7 @@ fn the_curl_that_is_shown_prints_what_it_says() {
     assert_eq!(names(&printed), names(&shown), "{printed}");
 }
 
-/// The names of fields, at all depths and in their order.
+/// Returns the names of fields at all depths, in order.
 fn names(value: &Value) -> Vec<String> {
     match value {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! MCAP files that others recorded: adopted, uploaded, wiped and restored, they hold what they held, as others judge.
+//! MCAP files of other recorders are adopted, uploaded, wiped and restored. External tools find the same content.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The files of the `mcap` crate's own tests, where the dependency lies.
+/// Returns the test files of the `mcap` crate from the dependency's folder.
 fn files_of_others() -> PathBuf {
     let mut metadata = Command::new(env!("CARGO"));
     metadata.args(["metadata", "--format-version", "1", "--locked", "--manifest-path"]);
@@ -36,7 +36,7 @@ fn asked(machine: &Machine, arguments: &[&str]) -> (bool, Value) {
     (output.status.success(), told)
 }
 
-/// The one chunk of a recording.
+/// Returns the only chunk of a recording.
 fn chunk(machine: &Machine, recording: &str) -> PathBuf {
     let folder = machine.home().join("recordings").join(recording).join("chunks");
     let mut files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -46,7 +46,7 @@ fn chunk(machine: &Machine, recording: &str) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recordings_of_others_come_back_from_a_bucket_message_by_message() {
+async fn recordings_of_other_tools_are_restored_from_a_bucket_message_by_message() {
     let server: Arc<Server> = Server::seaweedfs().await;
     server.bucket("real").await;
     let mut machine = Machine::new("real_1", "");
@@ -66,7 +66,7 @@ fn come_back(machine: &mut Machine) {
     for name in whole.into_iter().chain(broken) {
         write(&library.join(format!("{name}.mcap")), &fs::read(original(name)).unwrap());
     }
-    // The power went while the recording was written.
+    // Power was lost while the recording was written.
     let bytes = fs::read(original("uncompressed")).unwrap();
     write(&library.join("cut.mcap"), &bytes[..bytes.len() * 6 / 10]);
     machine.start();
@@ -74,7 +74,8 @@ fn come_back(machine: &mut Machine) {
         let (is_done, told) = asked(machine, &["adopt", name]);
         assert!(is_done, "{told:#}");
     }
-    // The one names channels that it does not define, as other readers say too, and the other ends in its first group.
+    // The first file uses channels that it does not define, as other readers confirm. The second one ends in its first
+    // chunk.
     for name in broken.into_iter().chain(["cut"]) {
         let (is_done, told) = asked(machine, &["adopt", name]);
         assert!(!is_done && told["error"]["code"] == "E_CORRUPT", "{told:#}");

@@ -1,4 +1,4 @@
-//! Reconcile, row by row, on real files and real stores: what it sees, what it heals, and what it leaves alone.
+//! Reconcile on real files and real stores, row by row: what it finds, what it heals, and what it leaves unchanged.
 
 use std::{
     collections::BTreeMap,
@@ -41,32 +41,32 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(2);
 const DEADLINE: Duration = Duration::from_secs(60);
-pub const DEEP: Options = Options { deep: true, dry_run: false, restore: false };
-pub const SHALLOW: Options = Options { deep: false, dry_run: false, restore: false };
+pub(crate) const DEEP: Options = Options { deep: true, dry_run: false, restore: false };
+pub(crate) const SHALLOW: Options = Options { deep: false, dry_run: false, restore: false };
 
-pub fn drive() -> RecordingName {
+pub(crate) fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-pub fn view(sync: &Sync) -> Arc<Recording> {
+pub(crate) fn view(sync: &Sync) -> Arc<Recording> {
     sync.recording(&drive()).unwrap()
 }
 
 /// Which requests a store refuses, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     ListUnreachable,
     ReadsDenied,
     OverwriteDenied,
     HeadDenied,
     EtagsUntold,
-    /// No fault of the store's: one of ours.
+    /// Not a fault of the store, but of the node.
     Panics,
 }
 
-/// The local store with its requests counted and some of them refused.
+/// The local store. It counts requests and refuses some of them.
 #[derive(Debug)]
-pub struct Watched {
+pub(crate) struct Watched {
     store: LocalStore,
     fault: Mutex<Option<Fault>>,
     lists: AtomicUsize,
@@ -75,13 +75,13 @@ pub struct Watched {
 }
 
 impl Watched {
-    pub fn of(robot: &Robot) -> Arc<Self> {
+    pub(crate) fn of(robot: &Robot) -> Arc<Self> {
         let store = LocalStore::new(robot.folder.path().join("mnt/bucket"));
         let (lists, others, puts) = Default::default();
         Arc::new(Self { store, fault: Mutex::default(), lists, others, puts })
     }
 
-    pub fn fails(&self, fault: Option<Fault>) {
+    pub(crate) fn fails(&self, fault: Option<Fault>) {
         *self.fault.lock().unwrap() = fault;
     }
 
@@ -166,7 +166,7 @@ impl ObjectStore for Watched {
     }
 }
 
-/// Carries out what is queued as a running node does.
+/// Carries out queued work as a running node does.
 struct Driver(AbortHandle);
 
 impl Driver {
@@ -188,7 +188,7 @@ impl Drop for Driver {
     }
 }
 
-pub async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
+pub(crate) async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     let _driver = (!options.dry_run).then(|| Driver::of(sync));
     let heard = Mutex::new(Progress::default());
     let name = drive();
@@ -201,16 +201,16 @@ pub async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
     result
 }
 
-pub fn findings(result: &ReconcileResult) -> Vec<FindingKind> {
+pub(crate) fn findings(result: &ReconcileResult) -> Vec<FindingKind> {
     result.findings.iter().map(|finding| finding.kind).collect()
 }
 
-pub fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
+pub(crate) fn actions(result: &ReconcileResult) -> Vec<ActionKind> {
     result.actions.iter().map(|action| action.kind).collect()
 }
 
-/// Every file below a folder, with its bytes.
-pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+/// Returns every file below a folder with its bytes.
+pub(crate) fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -223,12 +223,13 @@ pub fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// A dry run tells the plan and changes nothing; the run does it; a second one finds nothing to do.
+/// Checks that a dry run reports the plan and changes nothing, that the run does it, and that a second run finds
+/// nothing to do.
 async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind])) -> Arc<Sync> {
     let options = if deep { DEEP } else { SHALLOW };
     let sync = robot.started_and_scanned();
     sync.scan().unwrap();
-    // A running node has probed its store before anybody asks.
+    // A running node has probed its store before the first request.
     reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
     let folder = robot.folder.path();
     let before = snapshot(folder);
@@ -245,8 +246,8 @@ async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind]
     robot.started_and_scanned()
 }
 
-/// A robot with an ended recording of one chunk, which is in the store or not.
-pub async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
+/// Returns a robot with an ended recording of one chunk, which is in the store or not.
+pub(crate) async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
     let mut robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
@@ -258,17 +259,17 @@ pub async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
     (robot, chunk)
 }
 
-pub fn file(robot: &Robot, chunk: &Value) -> std::path::PathBuf {
+pub(crate) fn file(robot: &Robot, chunk: &Value) -> std::path::PathBuf {
     robot.recording().join("chunks").join(chunk["name"].as_str().unwrap())
 }
 
-pub fn damage(robot: &Robot, chunk: &Value) {
+pub(crate) fn damage(robot: &Robot, chunk: &Value) {
     let mut bytes = fs::read(file(robot, chunk)).unwrap();
     bytes[1000] ^= 1;
     fs::write(file(robot, chunk), bytes).unwrap();
 }
 
-pub fn plant(robot: &Robot, chunk: &Value) {
+pub(crate) fn plant(robot: &Robot, chunk: &Value) {
     fs::create_dir_all(robot.object(chunk).parent().unwrap()).unwrap();
     fs::write(robot.object(chunk), "planted").unwrap();
 }
@@ -278,7 +279,7 @@ fn forget_journal(robot: &Robot) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_intact_chunk_gets_to_the_store_whatever_stands_there() {
+async fn an_intact_chunk_is_stored_whatever_stands_under_its_key() {
     let (robot, chunk) = robot_with_chunk(false).await;
     let sync = heals(&robot, false, (&[], &[ActionKind::Upload, ActionKind::Publish])).await;
     assert!(robot.is_stored(&chunk) && robot.remote_indices("manifest.json") == Some(vec![0]));
@@ -287,7 +288,7 @@ async fn an_intact_chunk_gets_to_the_store_whatever_stands_there() {
     forget_journal(&robot);
     heals(&robot, false, (&[], &[ActionKind::Mark, ActionKind::Publish])).await;
 
-    // Taken away behind the node's back, with the journal's word that it is there.
+    // The object is removed outside the node. The journal still says that it is there.
     fs::remove_file(robot.object(&chunk)).unwrap();
     heals(&robot, false, (&[], &[ActionKind::Unmark, ActionKind::Upload, ActionKind::Publish])).await;
     assert!(robot.is_stored(&chunk));
@@ -302,7 +303,7 @@ async fn an_intact_chunk_gets_to_the_store_whatever_stands_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_chunk_is_never_sent_and_what_nothing_heals_is_corrupt() {
+async fn a_damaged_chunk_is_never_sent_and_a_recording_that_cannot_be_healed_is_corrupt() {
     let (robot, chunk) = robot_with_chunk(false).await;
     damage(&robot, &chunk);
     heals(&robot, true, (&[FindingKind::Lost], &[ActionKind::MarkCorrupt])).await;
@@ -322,7 +323,7 @@ async fn a_damaged_chunk_is_never_sent_and_what_nothing_heals_is_corrupt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_missing_chunk_is_told_by_whether_the_store_has_it() {
+async fn a_missing_chunk_is_reported_by_whether_the_store_has_it() {
     let (robot, chunk) = robot_with_chunk(true).await;
     fs::remove_file(file(&robot, &chunk)).unwrap();
     heals(&robot, false, (&[FindingKind::Missing], &[])).await;
@@ -341,7 +342,7 @@ async fn a_missing_chunk_is_told_by_whether_the_store_has_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_no_manifest_names_is_told_and_left_alone() {
+async fn objects_that_no_manifest_names_are_reported_and_left_alone() {
     let (robot, chunk) = robot_with_chunk(true).await;
     let orphan = robot.chunk(1);
     heals(&robot, false, (&[FindingKind::OrphanFile], &[])).await;
@@ -364,7 +365,7 @@ async fn what_no_manifest_names_is_told_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_store_only_claims_is_proven() {
+async fn an_unproven_claim_of_the_store_is_proven() {
     let (robot, chunk) = robot_with_chunk(true).await;
     forget_journal(&robot);
     let store = LocalStore::new(robot.folder.path().join("mnt/bucket"));
@@ -376,7 +377,7 @@ async fn what_the_store_only_claims_is_proven() {
     assert_eq!(view(&sync).chunks[0].facts.proof, Some(Proof::ReadBack));
     assert_eq!(actions(&run(&sync, SHALLOW).await), []);
 
-    // What turns out to be something else is replaced in the second round.
+    // An object that turns out to be different is replaced in the second round.
     forget_journal(&robot);
     plant(&robot, &chunk);
     let sync = robot.started_and_scanned();
@@ -385,7 +386,7 @@ async fn what_the_store_only_claims_is_proven() {
     assert!(robot.is_stored(&chunk));
     assert_eq!((actions(&run(&sync, SHALLOW).await), sync.dead_letters()), (vec![], vec![]));
 
-    // Of what can't be sent again, a claim is no comfort and no loss.
+    // If a chunk can't be sent again, an unproven claim neither helps nor counts as a loss.
     forget_journal(&robot);
     fs::remove_file(file(&robot, &chunk)).unwrap();
     let sync = robot.started_and_scanned();
@@ -437,7 +438,7 @@ async fn a_denied_look_at_an_object_leaves_its_mark() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_tells_no_etag_is_written_to_only_where_something_is_missing() {
+async fn a_store_without_etags_is_written_to_only_if_something_is_missing() {
     let (robot, chunk) = robot_with_chunk(true).await;
     let store = Watched::of(&robot);
     store.fails(Some(Fault::EtagsUntold));
@@ -461,7 +462,7 @@ async fn a_store_that_tells_no_etag_is_written_to_only_where_something_is_missin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_lets_nothing_be_replaced_needs_its_owner() {
+async fn a_store_that_forbids_replacement_needs_its_owner() {
     let (robot, chunk) = robot_with_chunk(false).await;
     plant(&robot, &chunk);
     let store = Watched::of(&robot);
@@ -478,7 +479,7 @@ async fn a_store_that_lets_nothing_be_replaced_needs_its_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_planted_object_is_left_when_the_local_bytes_are_damaged_too() {
+async fn an_object_with_other_bytes_stays_if_the_local_bytes_are_damaged_too() {
     let (robot, chunk) = robot_with_chunk(true).await;
     plant(&robot, &chunk);
     damage(&robot, &chunk);
@@ -497,7 +498,7 @@ async fn corrupt_lasts_over_a_restart_and_ends_when_it_is_healed() {
     damage(&robot, &chunk);
     let sync = robot.started_and_scanned();
     assert!(!view(&sync).is_corrupt);
-    // Without deep the damage shows when the chunk is sent.
+    // Without `deep`, the damage is found when the chunk is sent.
     let told = run(&sync, SHALLOW).await;
     assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::Lost], vec![ActionKind::MarkCorrupt]));
     assert!(view(&sync).is_corrupt);
@@ -527,10 +528,10 @@ async fn dead_letters_are_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_is_dropped_leaves_what_the_next_one_ends() {
+async fn an_interrupted_run_is_completed_by_the_next_one() {
     let (robot, chunk) = robot_with_chunk(false).await;
     let sync = robot.started_and_scanned();
-    // Nothing drives the queue, so that it waits for its upload when it is dropped.
+    // Nothing drives the queue, so the job waits for its upload when it is dropped.
     let name = drive();
     let dropped = tokio::time::timeout(Duration::from_millis(200), reconcile(&sync, &name, SHALLOW, &|_| {})).await;
     assert!(dropped.is_err() && !robot.is_stored(&chunk));
@@ -557,7 +558,7 @@ async fn proven_chunks_cost_listings_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rot_in_the_store_is_found_by_deep_and_healed() {
+async fn corruption_in_the_store_is_found_by_deep_and_healed() {
     let (robot, chunk) = robot_with_chunk(true).await;
     let mut bytes = fs::read(robot.object(&chunk)).unwrap();
     bytes[7] ^= 1;
@@ -573,7 +574,7 @@ async fn rot_in_the_store_is_found_by_deep_and_healed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_local_manifest_the_stores_one_tells_what_belongs_to_it() {
+async fn without_a_local_manifest_the_remote_one_says_which_chunks_belong_to_it() {
     let (robot, _) = robot_with_chunk(true).await;
     let manifest = fs::read(robot.recording().join("manifest.json")).unwrap();
     fs::remove_file(robot.recording().join("manifest.json")).unwrap();
@@ -611,7 +612,7 @@ async fn another_captures_objects_are_no_orphans() {
     assert!(robot.is_stored(&chunk) && robot.is_stored(&other));
 }
 
-/// The essential rows on a server that checks what it is sent.
+/// The most important rows on a server that checks what it receives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_on_a_real_server() {
     let server = Server::seaweedfs().await;

@@ -1,4 +1,4 @@
-//! REST as a client: `curl` at a router that the node has joined.
+//! REST clients: `curl` at a router that the node is connected to.
 
 use bubbaloop_storage_schemas::{Role, Verb};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::support::{
     tools::program,
 };
 
-/// A router, a node that joined it in this mode and sends nothing by itself, and a recording of two chunks.
+/// Returns a router, a node in this mode that sends nothing by itself, and a recording of two chunks.
 fn joined(id: &str, mode: &str) -> (Router, Machine, [Value; 2]) {
     let router = Router::started();
     let mut machine = Machine::new(id, "auto_upload = false\nrescan_interval = \"1s\"");
@@ -22,7 +22,7 @@ fn joined(id: &str, mode: &str) -> (Router, Machine, [Value; 2]) {
     (router, machine, chunks)
 }
 
-/// Asks one verb and returns what it told.
+/// Asks one verb and returns its reply.
 fn told(router: &Router, selector: &str, more: &[&str]) -> Value {
     let rows = router.get(selector, more);
     assert_eq!(rows.len(), 1, "{selector}: {rows:?}");
@@ -31,7 +31,7 @@ fn told(router: &Router, selector: &str, more: &[&str]) -> Value {
     rows[0]["value"].clone()
 }
 
-/// Asks what is refused and returns the refusal: REST has no word for it but the key.
+/// Sends a request that is refused and returns the refusal. In REST only the key says that it is an error.
 fn refused(router: &Router, selector: &str, more: &[&str]) -> Value {
     let rows = router.get(selector, more);
     assert_eq!((rows.len(), &rows[0]["key"]), (1, &json!("ERROR")), "{selector}: {rows:?}");
@@ -84,7 +84,7 @@ fn rest_asks_every_verb_of_a_node_that_is_a_peer_of_the_router() {
 }
 
 #[test]
-fn a_request_may_be_the_body_and_a_refusal_is_told_as_error() {
+fn a_request_may_be_the_body_and_a_refusal_is_reported_as_an_error() {
     let (router, machine, _) = joined("rest_3", "client");
     let info = machine.key("info");
     let body = r#"{"recording": "drive", "limit": 1}"#;
@@ -99,7 +99,7 @@ fn a_request_may_be_the_body_and_a_refusal_is_told_as_error() {
     assert_eq!(cbor[0]["encoding"], "application/cbor");
     assert!(cbor[0]["value"].is_string(), "what is no JSON is told in base64");
 
-    // What HTTP's clients write for a body that they are told nothing of.
+    // The content type that HTTP clients send by default.
     let form = refused(&router, &info, &["--data", body]);
     assert!(form["message"].as_str().unwrap().contains("encoding"), "{form}");
 
@@ -122,7 +122,7 @@ fn a_request_may_be_the_body_and_a_refusal_is_told_as_error() {
 }
 
 #[test]
-fn rest_hears_events_as_they_come() {
+fn rest_receives_events_as_they_come() {
     use std::io::{BufRead, BufReader};
     let (router, machine, chunks) = joined("rest_4", "client");
     let mut follow = std::process::Command::new(program("curl"))

@@ -1,4 +1,5 @@
-//! Getting a recording back from the store: verified before it has its name, nothing overwritten, and safe to say again.
+//! Restore from the store: a file gets its name only after it is verified, nothing is overwritten, and the request can
+//! be repeated.
 
 use std::{
     collections::BTreeMap,
@@ -42,7 +43,7 @@ use crate::{
 
 const RESTORE: Options = Options { deep: false, dry_run: false, restore: true };
 
-/// A robot with an ended recording, all of it in the store.
+/// Returns a robot with an ended recording that is completely in the store.
 async fn robot(chunks: u32) -> (Robot, Vec<Value>) {
     let mut robot = Robot::new();
     let chunks: Vec<_> = (0..chunks).map(|index| robot.chunk(index)).collect();
@@ -61,14 +62,15 @@ fn wipe(robot: &Robot) {
     fs::remove_dir_all(robot.recording()).unwrap();
 }
 
-/// Starts a node that has probed its store and read its library.
+/// Starts a node that has probed its store and scanned its library.
 async fn started(robot: &Robot) -> Arc<Sync> {
     let sync = robot.started_and_scanned();
     reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
     sync
 }
 
-/// A dry run tells the plan and changes nothing; the run does it; further runs find nothing to do.
+/// Checks that a dry run reports the plan and changes nothing, that the run does it, and that further runs find nothing
+/// to do.
 async fn restores(robot: &Robot, wanted: &[ActionKind], chunks: u64) -> ReconcileResult {
     let sync = started(robot).await;
     let before = snapshot(robot.folder.path());
@@ -96,21 +98,21 @@ fn is_whole(robot: &Robot, chunks: &[Value]) -> bool {
     chunks.iter().all(|chunk| fs::read(file(robot, chunk)).is_ok_and(|it| json!(Digest::of(&it)) == chunk["sha256"]))
 }
 
-/// What was put aside in a folder, by name.
+/// Returns the names of the files that were moved aside in a folder.
 fn aside(folder: &Path) -> BTreeMap<String, PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let named = entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path()));
     named.filter(|(name, _)| name.starts_with(".damaged-")).collect()
 }
 
-/// Nothing that a restore writes to is left.
+/// Checks that no temporary file of a restore is left.
 fn is_tidy(robot: &Robot) -> bool {
     let files = snapshot(&recordings(robot));
     files.keys().all(|name| ![".part", ".restore", ".tmp"].iter().any(|ending| name.ends_with(ending)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_damaged_or_missing_here_comes_back_and_what_was_damaged_is_put_aside() {
+async fn damaged_and_missing_chunks_are_restored_and_damaged_files_are_moved_aside() {
     let (robot, chunks) = robot(5).await;
     damage(&robot, &chunks[0]);
     fs::remove_file(file(&robot, &chunks[1])).unwrap();
@@ -136,7 +138,7 @@ async fn what_is_damaged_or_missing_here_comes_back_and_what_was_damaged_is_put_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wiped_library_comes_back_byte_by_byte() {
+async fn a_wiped_library_is_restored_byte_by_byte() {
     let (robot, chunks) = robot(4).await;
     let before = snapshot(&robot.recording().join("chunks"));
     wipe(&robot);
@@ -192,7 +194,7 @@ async fn a_recording_that_another_spelling_of_the_machine_names_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_manifest_is_put_aside_and_one_of_another_version_is_left_alone() {
+async fn a_broken_manifest_is_moved_aside_and_one_of_another_version_is_left_alone() {
     let publish = [ActionKind::RestoreManifest, ActionKind::Publish];
     let (robot, chunks) = robot(2).await;
     let manifest = robot.recording().join("manifest.json");
@@ -230,7 +232,7 @@ async fn a_broken_manifest_is_put_aside_and_one_of_another_version_is_left_alone
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_remote_manifest_that_leaves_out_chunks_stands_in_and_is_not_written_here() {
+async fn an_incomplete_remote_manifest_is_used_but_not_written_locally() {
     let (robot, chunks) = robot(3).await;
     let mut manifest: Value = serde_json::from_slice(&fs::read(robot.remote("manifest.json")).unwrap()).unwrap();
     manifest["chunks"].as_array_mut().unwrap().remove(0);
@@ -247,7 +249,7 @@ async fn a_remote_manifest_that_leaves_out_chunks_stands_in_and_is_not_written_h
     assert!(error.message.contains("chunk 0 never came to the store"), "{error}");
 }
 
-/// Why a restore of the recording fails as a job.
+/// Returns the error of a restore job on the recording.
 async fn failed(robot: &Robot, sync: &Arc<Sync>) -> Refusal {
     let clock = Arc::<crate::support::robot::MovedClock>::clone(&robot.clock);
     let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), clock);
@@ -274,11 +276,11 @@ async fn a_recorder_that_has_a_chunk_open_keeps_its_manifest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_capture_of_the_name_left_in_the_store_is_not_mixed_into_this_one() {
+async fn objects_of_another_capture_of_the_name_are_not_mixed_into_this_one() {
     let (robot, _) = robot(2).await;
     wipe(&robot);
     fs::create_dir_all(robot.recording().join("chunks")).unwrap();
-    // A recorder has begun again under the name, and its manifest is not written yet.
+    // A recorder began again under the same name and has not written its manifest yet.
     let digest = Digest::of(b"new");
     let new = json!({"name": ChunkName::new(0, &digest), "index": 0, "size_bytes": 3, "sha256": digest});
     fs::write(file(&robot, &new), "new").unwrap();
@@ -291,7 +293,7 @@ async fn what_another_capture_of_the_name_left_in_the_store_is_not_mixed_into_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_stands_in_the_place_of_a_file_and_is_none_is_put_aside() {
+async fn an_entry_in_the_place_of_a_file_that_is_no_file_is_moved_aside() {
     let (robot, chunks) = robot(2).await;
     for chunk in &chunks {
         fs::remove_file(file(&robot, chunk)).unwrap();
@@ -360,7 +362,7 @@ async fn an_object_with_other_bytes_never_gets_a_chunks_name() {
         let again = run(&started(&robot).await, RESTORE).await;
         assert_eq!(actions(&again), []);
     }
-    // The local store finds by itself what it holds. One that does not is found out by the bytes.
+    // The local store computes digests itself. With a store that does not, only the bytes show the difference.
     for other in [&flipped[..], &larger, &content[..299_999]] {
         let (robot, chunks) = robot(1).await;
         let store = Cut::of(&robot, u64::MAX);
@@ -375,14 +377,14 @@ async fn an_object_with_other_bytes_never_gets_a_chunks_name() {
     }
 }
 
-/// The local store on a line that breaks after some bytes of chunks, or that gives other bytes than are there.
+/// The local store on a link that breaks after some bytes, or that gives wrong bytes.
 #[derive(Debug)]
 struct Cut {
     store: LocalStore,
     left: AtomicU64,
     given: Arc<AtomicU64>,
     lie: Mutex<Option<Bytes>>,
-    /// A file that grows until its disk is full, once a chunk is asked for.
+    /// A file that grows until its disk is full, once a chunk is requested.
     ballast: Mutex<Option<PathBuf>>,
 }
 
@@ -475,7 +477,7 @@ impl ObjectStore for Cut {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_broken_line_brought_is_not_asked_for_again() {
+async fn chunks_fetched_before_a_broken_connection_are_not_fetched_again() {
     let (robot, chunks) = robot(3).await;
     wipe(&robot);
     let store = Cut::of(&robot, 400_000);
@@ -493,7 +495,7 @@ async fn what_a_broken_line_brought_is_not_asked_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_earlier_try_left_damaged_is_fetched_anew() {
+async fn a_damaged_file_of_an_earlier_try_is_fetched_again() {
     let (robot, chunks) = robot(2).await;
     let part = |chunk: &Value| robot.recording().join(format!("chunks/.{}.part", chunk["name"].as_str().unwrap()));
     for chunk in &chunks {
@@ -516,7 +518,7 @@ async fn what_an_earlier_try_left_damaged_is_fetched_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_without_room_is_told_before_a_byte_is_fetched() {
+async fn a_disk_without_room_is_reported_before_a_byte_is_fetched() {
     const TIB: u64 = 1 << 40;
     let (robot, chunks) = robot(2).await;
     wipe(&robot);
@@ -541,11 +543,11 @@ async fn a_disk_without_room_is_told_before_a_byte_is_fetched() {
     }
 }
 
-/// A small disk at a folder, unmounted in the end.
+/// A small disk mounted on a folder; it is unmounted on drop.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None` where this process may not mount.
+    /// Returns `None` if this process may not mount.
     fn at(folder: &Path, bytes: u64) -> Option<Self> {
         let mount = ["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"];
         let mounted = Command::new("mount").args(mount).arg(folder).output();
@@ -560,7 +562,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_ends_a_restore_and_with_room_it_goes_on() {
+async fn a_full_disk_ends_a_restore_and_with_room_it_continues() {
     let (robot, chunks) = robot(6).await;
     wipe(&robot);
     let Some(disk) = SmallDisk::at(&recordings(&robot), 3_000_000) else {
@@ -574,7 +576,7 @@ async fn a_full_disk_ends_a_restore_and_with_room_it_goes_on() {
     let error = reconcile(&sync, &drive(), RESTORE, &|_| {}).await.unwrap_err();
     assert!(matches!(error, ReconcileError::NoRoom(_)), "{error}");
 
-    // Somebody fills the disk meanwhile.
+    // Another process fills the disk meanwhile.
     fs::remove_file(disk.0.join("ballast")).unwrap();
     let filler = Cut::of(&robot, u64::MAX);
     fs::write(disk.0.join("ballast"), "").unwrap();
@@ -590,7 +592,7 @@ async fn a_full_disk_ends_a_restore_and_with_room_it_goes_on() {
     let told = run(&sync, RESTORE).await;
     assert_eq!(told.counts.unrestored_chunks, 0, "{told:#?}");
     assert!(is_whole(&robot, &chunks) && is_tidy(&robot));
-    // The node's handles to the disk end before the disk does.
+    // The node closes its files on the disk before the disk is unmounted.
     drop((sync, disk));
 }
 
@@ -617,7 +619,7 @@ async fn a_manifest_of_a_hundred_thousand_chunks_is_looked_at_and_a_larger_one_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_could_not_come_back_is_not_published_and_that_is_told() {
+async fn a_manifest_too_large_to_be_read_back_is_not_published_and_that_is_reported() {
     let (robot, chunks) = robot(1).await;
     let journal = robot.recording().join("uploads.jsonl");
     let text = fs::read_to_string(&journal).unwrap();
@@ -643,7 +645,7 @@ async fn what_could_not_come_back_is_not_published_and_that_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_glob_brings_back_what_only_the_store_has() {
+async fn a_glob_restores_recordings_that_only_the_store_has() {
     let (robot, chunks) = robot(2).await;
     wipe(&robot);
     let sync = started(&robot).await;
@@ -668,7 +670,7 @@ async fn a_glob_brings_back_what_only_the_store_has() {
     let view = restore("d*").await;
     assert_eq!((view.state, view.error), (JobState::Done, None));
     assert!(is_whole(&robot, &chunks));
-    // A wrong object makes the job fail, whatever else it brought.
+    // A wrong object makes the job fail, even if it restored other chunks.
     plant(&robot, &chunks[0]);
     fs::remove_file(file(&robot, &chunks[0])).unwrap();
     let view = restore("drive").await;

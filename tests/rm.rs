@@ -1,5 +1,5 @@
-//! Removing recordings: only who shows the token may, nothing goes that is not known to be elsewhere, and a removal that was
-//! cut off is ended by saying it again.
+//! Removal of recordings: it needs the admin token, it removes nothing that is not known to be elsewhere, and repeating
+//! the request ends an interrupted removal.
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, process::Output, sync::Arc, time::Duration};
 
@@ -53,7 +53,7 @@ fn is_refused(reply: &Reply, code: &str, secrets: &[&str]) {
 }
 
 #[test]
-fn only_who_shows_the_token_to_one_machine_may_remove_and_nothing_ever_shows_it() {
+fn removal_needs_the_token_of_one_machine_and_nothing_ever_shows_it() {
     let machine = Machine::started("rm_1");
     let mut recorder = machine.recorder("drive");
     recorder.finalize();
@@ -113,7 +113,7 @@ fn only_who_shows_the_token_to_one_machine_may_remove_and_nothing_ever_shows_it(
 }
 
 #[test]
-fn a_home_in_which_no_token_can_be_kept_has_a_node_and_no_admin() {
+fn a_home_that_cannot_keep_a_token_has_a_node_without_admin_verbs() {
     let mut machine = Machine::new("rm_2", "");
     let secrets = machine.home().join("secrets.toml");
     fs::write(&secrets, "# mine\n").unwrap();
@@ -136,7 +136,7 @@ fn a_home_in_which_no_token_can_be_kept_has_a_node_and_no_admin() {
 }
 
 #[test]
-fn a_folder_as_a_store_is_no_remote_and_what_is_only_on_this_disk_needs_force() {
+fn a_local_store_is_no_remote_and_a_last_copy_needs_force() {
     let mut machine = Machine::started("rm_3");
     let mut recorder = machine.recorder("drive_1");
     let chunk = recorder.finalize();
@@ -181,7 +181,7 @@ fn a_folder_as_a_store_is_no_remote_and_what_is_only_on_this_disk_needs_force() 
     assert_eq!(machine.terminate(), Some(0));
 }
 
-/// A machine whose store is a server.
+/// Returns a machine whose store is a server.
 async fn remote(server: &Server, id: &str, bucket: &str) -> Machine {
     server.bucket(bucket).await;
     let mut machine = Machine::new(id, "");
@@ -240,14 +240,14 @@ fn files(machine: &Machine, name: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_go_when_the_store_holds_them_just_then_and_objects_when_the_disk_does() {
+async fn files_are_removed_if_the_store_holds_them_and_objects_if_the_disk_does() {
     let server = Server::seaweedfs().await;
     let machine = remote(&server, "rm_4", "rm-rules").await;
     let mut python = machine.python();
     let recorder = recorded(&machine, "drive", 3);
     is_published(&server, "rm-rules", &machine, &recorder).await;
 
-    // An object that went behind everybody's back forbids it, by name.
+    // An object that was removed outside the node forbids the removal, and the message names it.
     let name = |index: usize| recorder.chunks[index]["name"].as_str().unwrap();
     server.remove(&format!("rm-rules/rm_4/drive/chunks/{}", name(1))).await;
     let (exit, failed) = rm(&machine, &["drive", "--from", "local"]);
@@ -256,7 +256,7 @@ async fn files_go_when_the_store_holds_them_just_then_and_objects_when_the_disk_
     assert_eq!(files(&machine, "drive"), 3, "nothing of it went");
     is_published(&server, "rm-rules", &machine, &recorder).await;
 
-    // A damaged file forbids to remove the objects.
+    // A damaged file forbids the removal of the objects.
     let sound = fs::read(recorder.path(&recorder.chunks[2])).unwrap();
     let mut damaged = sound.clone();
     damaged[9] ^= 1;
@@ -268,7 +268,8 @@ async fn files_go_when_the_store_holds_them_just_then_and_objects_when_the_disk_
     assert_eq!(objects(&server, "rm-rules", &machine, &recorder).await.len(), 4);
     fs::write(recorder.path(&recorder.chunks[2]), &sound).unwrap();
 
-    // Whole here, it may go there; it stays gone until somebody wants it back, and is at risk meanwhile.
+    // If all files are intact, the objects may be removed. The recording is not uploaded again until somebody asks for
+    // it, and counts as at risk.
     let (exit, done) = rm(&machine, &["drive", "--from", "remote"]);
     assert_eq!((exit, &done["result"]["counts"]["removed_objects"]), (Some(0), &json!(3)), "{done:#}");
     let kinds: Vec<_> = done["result"]["actions"].as_array().unwrap().iter().map(|row| &row["kind"]).collect();
@@ -290,7 +291,7 @@ async fn files_go_when_the_store_holds_them_just_then_and_objects_when_the_disk_
     assert!(objects(&server, "rm-rules", &machine, &recorder).await.is_empty(), "nothing goes up by itself");
     is_published(&server, "rm-rules", &machine, &recorder).await;
 
-    // Proven there, it may go here.
+    // If the store is proven to hold all chunks, the files may be removed.
     let (exit, done) = rm(&machine, &["drive", "--from", "local"]);
     assert_eq!((exit, &done["result"]["counts"]["removed_files"]), (Some(0), &json!(3)), "{done:#}");
     assert!(!machine.home().join("recordings/drive").exists());
@@ -303,7 +304,7 @@ async fn files_go_when_the_store_holds_them_just_then_and_objects_when_the_disk_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_that_is_killed_at_any_moment_is_ended_by_saying_it_again_and_nothing_comes_back() {
+async fn a_removal_that_is_killed_at_any_moment_is_completed_by_the_same_request_and_nothing_comes_back() {
     let server = Server::seaweedfs().await;
     let mut machine = remote(&server, "rm_5", "rm-kill").await;
     let mut random = fastrand::Rng::with_seed(11);
@@ -321,7 +322,7 @@ async fn a_removal_that_is_killed_at_any_moment_is_ended_by_saying_it_again_and_
             });
             let reply = asked(&mut python, &machine.key("rm"), &wanted);
             assert!(reply.is_ok, "{}", reply.value());
-            // The moment of the crash is what is tried here, not anything that has to be over by then.
+            // The moment of the crash is the subject of this test. Nothing has to be finished by then.
             tokio::time::sleep(Duration::from_millis(random.u64(0..60))).await;
             machine.kill();
             let now = objects(&server, "rm-kill", &machine, &recorder).await;
@@ -348,7 +349,7 @@ async fn a_removal_that_is_killed_at_any_moment_is_ended_by_saying_it_again_and_
     }
 }
 
-/// A machine whose store is behind a proxy, and that sends one thing at a time.
+/// Returns a machine whose store is behind a proxy, and that uploads one chunk at a time.
 fn behind(proxy: &Proxy, id: &str, bucket: &str) -> Machine {
     let machine = Machine::new(id, "");
     machine.set(&format!("{}\nconcurrency = 1", crash::remote(bucket, &proxy.endpoint)));
@@ -357,7 +358,7 @@ fn behind(proxy: &Proxy, id: &str, bucket: &str) -> Machine {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_may_not_be_removed_is_refused_with_its_reason_whoever_forces_it() {
+async fn a_forbidden_removal_is_refused_with_its_reason_also_with_force() {
     let server = Server::seaweedfs().await;
     server.bucket("rm-refused").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -392,7 +393,7 @@ async fn what_may_not_be_removed_is_refused_with_its_reason_whoever_forces_it() 
     assert!(root.join("flat_chunk_000.mcap").exists());
 }
 
-/// What a removal is refused with: exit code, error code, whether asking again helps, and the message.
+/// Returns how a removal is refused: exit code, error code, whether a retry helps, and the message.
 fn refusal(machine: &Machine, name: &str, from: &str) -> (Option<i32>, Value, bool, String) {
     let (exit, told) = rm(machine, &[name, "--from", from, "--force"]);
     let message = told["message"].as_str().unwrap_or_default().to_owned();
@@ -400,7 +401,7 @@ fn refusal(machine: &Machine, name: &str, from: &str) -> (Option<i32>, Value, bo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_on_its_way_or_worked_on_is_refused_until_that_ends_and_a_manifest_is_waited_for() {
+async fn removal_is_refused_during_uploads_and_jobs_and_waits_for_a_manifest() {
     let server = Server::seaweedfs().await;
     server.bucket("rm-busy").await;
     let proxy = Proxy::start(&server.endpoint).await;
@@ -408,7 +409,7 @@ async fn what_is_on_its_way_or_worked_on_is_refused_until_that_ends_and_a_manife
     machine.start();
     let mut python = machine.python();
     let root = machine.home().join("recordings");
-    // What is on its way is refused, and may go as soon as it has arrived.
+    // A recording with a chunk in flight is refused. It may be removed once the chunk is stored.
     proxy.stand_still(true);
     let recorder = recorded(&machine, "drive", 2);
     let going = || python.ask(&machine.key("status")).value()["queue"]["in_flight"].as_u64();
@@ -420,7 +421,7 @@ async fn what_is_on_its_way_or_worked_on_is_refused_until_that_ends_and_a_manife
     assert_eq!(files(&machine, "drive"), 2);
     proxy.stand_still(false);
 
-    // That a job works on it is a reason to ask again.
+    // If a job works on the recording, a retry helps.
     is_published(&server, "rm-busy", &machine, &recorder).await;
     proxy.stand_still(true);
     let reconciling = asked(&mut python, &machine.key("reconcile"), &json!({"recording": "drive", "wait": 0})).value();
@@ -435,7 +436,7 @@ async fn what_is_on_its_way_or_worked_on_is_refused_until_that_ends_and_a_manife
         jobs["jobs"].as_array().unwrap().iter().any(|row| row["job"] == reconciling["job"] && row["state"] == "done")
     };
     until("the job has ended", &mut has_ended);
-    // That its manifest is still to be written, or being written, is none.
+    // A pending or running write of its manifest is no reason to refuse.
     recorded(&machine, "drive_2", 2);
     upload(&machine, "drive_2");
     let (exit, done) = rm(&machine, &["drive_2", "--from", "local"]);
@@ -461,7 +462,7 @@ async fn another_captures_objects_and_another_machines_recording_stay() {
     let chunk = robot.chunk(0);
     robot.ended(std::slice::from_ref(&chunk));
     sync_once(&robot.started()).await;
-    // The same name was captured before, at another time.
+    // The same name was used for an earlier capture.
     fs::rename(robot.remote("manifest.json"), robot.remote("manifest.5.json")).unwrap();
     let theirs = Digest::of(b"theirs");
     let name = format!("chunk-000000-{}.mcap", &theirs.to_string()[..8]);
@@ -486,7 +487,7 @@ async fn another_captures_objects_and_another_machines_recording_stay() {
 }
 
 #[test]
-fn a_recording_whose_chunks_lie_elsewhere_goes_whole_and_the_other_folder_stays() {
+fn a_recording_with_linked_chunks_is_removed_completely_and_the_other_folder_stays() {
     let mut machine = Machine::started("rm_8");
     let (root, elsewhere) = (machine.home().join("recordings/linked"), machine.folder.path().join("elsewhere"));
     fs::create_dir(&elsewhere).unwrap();
@@ -501,7 +502,7 @@ fn a_recording_whose_chunks_lie_elsewhere_goes_whole_and_the_other_folder_stays(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_sequence_of_verbs_and_crashes_takes_the_last_copy_without_force() {
+async fn no_sequence_of_verbs_and_crashes_removes_the_last_copy_without_force() {
     for seed in 0..12 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut robot = Robot::new();
@@ -538,7 +539,7 @@ async fn no_sequence_of_verbs_and_crashes_takes_the_last_copy_without_force() {
                     }
                 }
             };
-            // Reconcile waits for a sync that runs; here none does.
+            // Reconcile waits for a running engine; here none runs.
             let limit = if verb == 3 || random.bool() { crash_after } else { Duration::from_secs(60) };
             let is_cut = tokio::time::timeout(limit, act).await.is_err();
             if is_cut || random.u8(0..4) == 0 {
@@ -550,7 +551,7 @@ async fn no_sequence_of_verbs_and_crashes_takes_the_last_copy_without_force() {
                 assert!(here || there, "seed {seed}: {said:?} took {chunk}");
             }
         }
-        // A damaged file is no copy that lets the store's go.
+        // A damaged file is no copy, so the objects must stay.
         if chunks.iter().all(|chunk| file(&robot, chunk).exists() && robot.is_stored(chunk)) {
             damage(&robot, &chunks[0]);
             let refused = removed(&robot.started_and_scanned(), RemoveFrom::Remote, false).await;

@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// A long wait, to see that a short one ends.
+/// A long timeout, to see that a shorter one ends the request.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn error(status: u16, code: &str) -> Act {
@@ -49,10 +49,10 @@ fn fine() -> Act {
     Act::Answer(200, vec![("ETag", "\"e\"".into())], String::new())
 }
 
-/// Long enough for a busy machine, short enough for a test that waits for its end.
+/// Long enough for a busy machine, and short enough to wait for it in a test.
 const PATIENCE: Patience = every_wait(Duration::from_secs(5));
 
-/// For answers that never come.
+/// The timeout for answers that never come.
 const IMPATIENCE: Patience = every_wait(Duration::from_millis(300));
 
 const fn every_wait(wait: Duration) -> Patience {
@@ -75,7 +75,7 @@ fn small() -> Body {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_may_pass_later_is_to_be_tried_again_and_is_sent_one_time() {
+async fn a_temporary_failure_is_to_be_retried_and_is_sent_once() {
     for (name, act) in [
         ("slow down", error(503, "SlowDown")),
         ("a proxy's page", Act::Answer(502, vec![], "<html>".into())),
@@ -99,14 +99,14 @@ async fn what_may_pass_later_is_to_be_tried_again_and_is_sent_one_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_says_when_to_come_back_is_heard() {
+async fn retry_after_of_a_store_is_honoured() {
     let fake = Fake::start(|_| with(error(503, "SlowDown"), "Retry-After", "7")).await;
     let kind = put(&fake.endpoint, &small()).await.unwrap_err().kind;
     assert!(matches!(kind, StoreErrorKind::Retry { after: Some(after) } if after.as_secs() == 7), "{kind:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_upload_that_breaks_or_stands_still_ends() {
+async fn an_upload_that_breaks_or_stalls_ends() {
     let files = tempfile::tempdir().unwrap();
     let path = files.path().join("chunk");
     let content = vec![7; 100 * BLOCK_BYTES];
@@ -173,7 +173,7 @@ async fn a_store_that_knows_no_conditions_is_looked_at_before_a_put() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fact_that_stops_everything_blocks_with_its_remedy() {
+async fn a_problem_that_stops_everything_blocks_with_its_remedy() {
     let redirect = with(error(301, "PermanentRedirect"), "x-amz-bucket-region", "eu-west-1");
     for (act, reason, remedy) in [
         (redirect, "wrong_region", "set region to \"eu-west-1\""),
@@ -194,7 +194,7 @@ async fn a_fact_that_stops_everything_blocks_with_its_remedy() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_fails_for_one_object_only_is_rejected() {
+async fn a_failure_of_one_object_is_a_rejection() {
     for act in [error(400, "EntityTooLarge"), error(400, "InvalidArgument"), error(413, "EntityTooLarge")] {
         let fake = Fake::start(move |_| act.clone()).await;
         let kind = put(&fake.endpoint, &small()).await.unwrap_err().kind;
@@ -218,7 +218,7 @@ async fn a_missing_bucket_does_not_look_like_a_missing_object() {
     assert!(matches!(kind, StoreErrorKind::Retry { .. }), "{kind:?}");
 }
 
-/// Another clock than the machine's, as a `Date` header has it.
+/// Returns a time that differs from the machine's, in the form of a `Date` header.
 const OTHER_DATE: &str = "Thu, 01 Jan 2015 00:00:00 GMT";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -288,7 +288,7 @@ async fn one_object_that_is_denied_while_others_pass_stops_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_portals_answer_to_wrong_bytes_is_no_proof_that_the_store_checks_them() {
+async fn a_captive_portals_answer_to_wrong_bytes_does_not_prove_that_the_store_checks_them() {
     for (status, is_proof) in [(404, false), (421, false), (302, false), (400, true)] {
         let fake = Fake::start(move |head| match (head.method.as_str(), head.path.as_str()) {
             ("GET", _) => error(403, "AccessDenied"),
@@ -323,7 +323,7 @@ async fn one_object_that_a_proxy_refuses_while_others_pass_is_tried_again_and_st
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bytes_that_arrive_wrong_are_sent_one_more_time() {
+async fn corrupted_bytes_are_sent_once_more() {
     let files = tempfile::tempdir().unwrap();
     let chunk = parcel(files.path(), "digest", 10);
     for (faults, is_sent) in [(1, true), (2, false)] {
@@ -367,7 +367,7 @@ async fn a_small_chunk_is_sent_without_a_look_where_the_store_overwrites_nothing
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_over_the_wire_is_the_lean_form() {
+async fn an_upload_request_has_exactly_the_needed_headers() {
     let files = tempfile::tempdir().unwrap();
     let chunk = parcel(files.path(), "wire", 3 * BLOCK_BYTES);
     let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -395,7 +395,7 @@ async fn what_goes_over_the_wire_is_the_lean_form() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_listing_that_breaks_off_without_a_way_to_go_on_is_no_whole_one() {
+async fn a_truncated_listing_without_a_continuation_is_not_complete() {
     let body = "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
     let fake = Fake::start(move |_| Act::Answer(200, vec![], body.into())).await;
     let store = opened(&settings(&fake.endpoint, "bucket")).await;

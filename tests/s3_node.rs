@@ -1,4 +1,4 @@
-//! The real binary on real S3 servers: the main job, what a person must mend, and that it heals without a restart.
+//! The real binary on real S3 servers: the main job, problems that a person must fix, and recovery without a restart.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn machine(id: &str, storage: &str) -> Machine {
     machine
 }
 
-pub fn status(python: &mut Python, machine: &Machine) -> Value {
+pub(crate) fn status(python: &mut Python, machine: &Machine) -> Value {
     let replies = python.get(&crate::support::python::Get { selector: &machine.key("status"), ..Default::default() });
     replies.first().filter(|reply| reply.is_ok).map(crate::support::python::Reply::value).unwrap_or_default()
 }
@@ -33,13 +33,13 @@ fn chunk_rows(python: &mut Python, machine: &Machine) -> Vec<Value> {
     info["chunks"].as_array().cloned().unwrap_or_default()
 }
 
-/// What the server holds under a chunk's key.
+/// Returns the content of a chunk's key on the server.
 async fn stored(server: &Server, bucket: &str, machine: &Machine, name: &str) -> Option<Vec<u8>> {
     let key = format!("{bucket}/{}/drive/chunks/{name}", machine.id);
     server.content(&key).await
 }
 
-pub async fn is_stored_whole(server: &Server, bucket: &str, machine: &Machine, recorder: &Recorder) -> bool {
+pub(crate) async fn is_stored_whole(server: &Server, bucket: &str, machine: &Machine, recorder: &Recorder) -> bool {
     for chunk in &recorder.chunks {
         let found = stored(server, bucket, machine, chunk["name"].as_str().unwrap()).await;
         if found.is_none_or(|bytes| json!(Digest::of(&bytes)) != chunk["sha256"]) {
@@ -49,7 +49,7 @@ pub async fn is_stored_whole(server: &Server, bucket: &str, machine: &Machine, r
     true
 }
 
-/// No log, reply or event of the machine has ever shown a secret.
+/// Checks that no log, reply or event of the machine shows a secret.
 fn shows_no_secret(machine: &Machine, python: &mut Python) {
     for verb in ["help", "list", "status", "config", "dead_letters", "info?recording=drive"] {
         let reply = python.ask(&machine.key(verb));
@@ -96,7 +96,7 @@ async fn does_the_main_job(server: &Server, id: &str, bucket: &str) {
     let status = status(&mut python, &machine);
     assert_eq!((&status["at_risk_bytes"], &status["store"]["same_disk"]), (&json!(0), &json!(false)));
     let key = format!("{bucket}/{}/drive/manifest.json", machine.id);
-    // The manifest follows what it names.
+    // The manifest is written after the chunks that it names.
     let has_all = |text: Option<Vec<u8>>| {
         let manifest: Value = serde_json::from_slice(&text.unwrap_or_default()).unwrap_or_default();
         manifest["chunks"].as_array().is_some_and(|chunks| chunks.len() == 30)
@@ -125,7 +125,7 @@ async fn the_main_job_is_done_on_a_naive_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_person_must_mend_is_told_with_its_remedy_and_heals_without_a_restart() {
+async fn problems_for_a_person_are_reported_with_their_remedy_and_recover_without_a_restart() {
     let server = Server::seaweedfs().await;
     server.bucket("node-mend").await;
     server.bucket("node-strange").await;
@@ -165,7 +165,7 @@ async fn what_a_person_must_mend_is_told_with_its_remedy_and_heals_without_a_res
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_bucket_means_at_risk_again_and_what_vanishes_goes_up_again() {
+async fn in_another_bucket_chunks_are_at_risk_again_and_vanished_objects_are_uploaded_again() {
     let server = Server::seaweedfs().await;
     server.bucket("node-one").await;
     server.bucket("node-two").await;
@@ -202,7 +202,7 @@ async fn another_bucket_means_at_risk_again_and_what_vanishes_goes_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_private_ca_is_asked_for_and_the_node_goes_on_when_it_is_named() {
+async fn a_private_ca_is_requested_and_the_node_continues_once_it_is_set() {
     let certificates = crate::s3_store::certificates();
     let file = |name: &str| certificates.path().join(name);
     let server = Server::rclone(Some((&file("leaf.pem"), &file("leaf.key")))).await;
@@ -220,7 +220,7 @@ async fn a_private_ca_is_asked_for_and_the_node_goes_on_when_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn plain_http_off_loopback_and_a_store_that_is_no_store_are_told() {
+async fn plain_http_off_loopback_and_an_address_that_is_no_store_are_reported() {
     let machine = machine("s3_6", "backend = \"minio\"\nendpoint = \"http://192.0.2.1:9000\"\nbucket = \"b\"");
     let mut python = machine.python();
     let problems = status(&mut python, &machine)["config_problems"].clone();
@@ -239,7 +239,7 @@ async fn plain_http_off_loopback_and_a_store_that_is_no_store_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_portal_before_the_store_gives_up_no_chunk_whatever_it_answers() {
+async fn a_captive_portal_causes_no_dead_letter_whatever_it_answers() {
     let server = Server::seaweedfs().await;
     server.bucket("node-portal").await;
     let proxy = crate::support::proxy::Proxy::start(&server.endpoint).await;
@@ -276,7 +276,7 @@ async fn a_portal_before_the_store_gives_up_no_chunk_whatever_it_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_asks_for_time_before_the_first_chunk_is_given_it_and_blocks_nothing() {
+async fn retry_after_before_the_first_chunk_is_honoured_and_blocks_nothing() {
     let busy = crate::support::http::Fake::start(|_| {
         crate::support::http::Act::Answer(503, vec![("Retry-After", "600".into())], String::new())
     })
@@ -298,7 +298,7 @@ async fn a_store_that_asks_for_time_before_the_first_chunk_is_given_it_and_block
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_that_was_gone_and_is_empty_now_is_believed_in_nothing() {
+async fn marks_of_a_bucket_that_vanished_and_came_back_empty_are_not_trusted() {
     let server = Server::rclone(None).await;
     server.bucket("node-gone").await;
     let machine = machine("s3_7", &settings(&server, "node-gone", ""));
@@ -319,7 +319,7 @@ async fn a_bucket_that_was_gone_and_is_empty_now_is_believed_in_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_gives_no_answer_is_told_with_the_reason() {
+async fn a_silent_store_is_reported_with_the_reason() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let machine = machine(
         "s3_8",
@@ -336,7 +336,7 @@ async fn a_store_that_gives_no_answer_is_told_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_that_may_only_put_sends_chunks_and_manifests_stop_none() {
+async fn a_put_only_key_sends_chunks_and_manifests_stop_none() {
     let server = Server::seaweedfs().await;
     server.bucket("node-writer").await;
     let mut machine = Machine::new("s3_9", "");

@@ -1,4 +1,4 @@
-//! The S3 store on real servers: the contract, what the probe finds, and what each proof is worth.
+//! The S3 store on real servers: the conformance suite, the findings of the probe, and the value of each proof.
 
 use std::{
     fs,
@@ -40,12 +40,12 @@ use crate::support::{
     servers::{KEY, READER, SECRET, STRANGER, Server, WRITER},
 };
 
-/// The machine's clock, set wrong by hand.
+/// The machine's clock with an offset.
 #[derive(Debug)]
-pub struct WrongClock(SystemClock, AtomicI64);
+pub(crate) struct WrongClock(SystemClock, AtomicI64);
 
 impl WrongClock {
-    pub fn off_by(seconds: i64) -> Arc<Self> {
+    pub(crate) fn off_by(seconds: i64) -> Arc<Self> {
         Arc::new(Self(SystemClock::start(), AtomicI64::new(seconds)))
     }
 }
@@ -60,7 +60,7 @@ impl Clock for WrongClock {
     }
 }
 
-pub fn settings(endpoint: &str, bucket: &str) -> S3Settings {
+pub(crate) fn settings(endpoint: &str, bucket: &str) -> S3Settings {
     S3Settings {
         provider: Provider::S3,
         endpoint: Some(endpoint.into()),
@@ -78,19 +78,19 @@ fn keys(id: &str, secret: &str) -> Credentials {
     Credentials::Static { access_key_id: id.into(), secret_access_key: Secret::new(secret.into()), session_token: None }
 }
 
-pub async fn opened(settings: &S3Settings) -> Arc<S3Store> {
+pub(crate) async fn opened(settings: &S3Settings) -> Arc<S3Store> {
     Arc::new(S3Store::open(settings, WrongClock::off_by(0)).await.unwrap())
 }
 
-pub fn blocked<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Block {
+pub(crate) fn blocked<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Block {
     match result.unwrap_err().kind {
         StoreErrorKind::Blocked(block) => block,
         kind => unreachable!("not blocked: {kind:?}"),
     }
 }
 
-/// A chunk on disk, and where it goes.
-pub fn parcel(folder: &Path, name: &str, size: usize) -> Parcel {
+/// Writes a chunk's file and returns its upload.
+pub(crate) fn parcel(folder: &Path, name: &str, size: usize) -> Parcel {
     let content: Vec<u8> = name.bytes().cycle().take(size).collect();
     let digest = Digest::of(&content);
     let path = folder.join(name);
@@ -135,7 +135,7 @@ async fn a_naive_store_conforms_as_far_as_its_probe_claims() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_checks_is_found_out_and_its_word_is_proof() {
+async fn the_probe_recognises_a_checking_store_whose_digests_are_proof() {
     let server = Server::seaweedfs().await;
     server.bucket("checks").await;
     let store = opened(&settings(&server.endpoint, "checks")).await;
@@ -172,7 +172,7 @@ async fn a_store_that_checks_is_found_out_and_its_word_is_proof() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_naive_store_is_found_out_and_what_it_says_of_a_digest_proves_nothing() {
+async fn the_probe_recognises_a_naive_store_whose_digests_prove_nothing() {
     let server = Server::rclone(None).await;
     server.bucket("naive").await;
     let store = opened(&settings(&server.endpoint, "naive")).await;
@@ -232,7 +232,7 @@ async fn wrong_bytes_under_a_chunks_name_are_a_conflict_whatever_the_store_says_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_person_must_mend_blocks_with_the_remedy_and_shows_no_secret() {
+async fn problems_for_a_person_block_with_their_remedy_and_show_no_secret() {
     const WRONG: &str = "wrong-secret-that-is-never-shown";
     let (seaweedfs, rclone) = (Server::seaweedfs().await, Server::rclone(None).await);
     for (server, bucket) in [(&*seaweedfs, "mended-s"), (&rclone, "mended-r")] {
@@ -305,7 +305,7 @@ async fn a_key_is_used_as_far_as_its_rights_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_clock_an_hour_off_keeps_nothing_from_going_up() {
+async fn a_clock_that_is_an_hour_off_stops_no_upload() {
     let (seaweedfs, rclone) = (Server::seaweedfs().await, Server::rclone(None).await);
     let files = tempfile::tempdir().unwrap();
     for (server, bucket) in [(&*seaweedfs, "skewed"), (&rclone, "skewed")] {
@@ -369,8 +369,8 @@ async fn the_main_job_is_done_on_real_servers_and_again_in_another_bucket() {
     }
 }
 
-/// A CA and a certificate of its for loopback, as PEM files: `ca.pem`, `leaf.pem`, `leaf.key`.
-pub fn certificates() -> TempDir {
+/// Writes a CA and a certificate for loopback as PEM files: `ca.pem`, `leaf.pem`, `leaf.key`.
+pub(crate) fn certificates() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -386,7 +386,7 @@ pub fn certificates() -> TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ca_that_is_not_known_blocks_until_it_is_named() {
+async fn an_unknown_ca_blocks_until_it_is_set() {
     let certificates = certificates();
     let file = |name: &str| certificates.path().join(name);
     let server = Server::rclone(Some((&file("leaf.pem"), &file("leaf.key")))).await;

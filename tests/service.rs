@@ -1,4 +1,4 @@
-//! What the verbs answer, on real files.
+//! The answers of the verbs on real files.
 
 use std::{fs, path::PathBuf, sync::Arc};
 
@@ -15,12 +15,12 @@ use crate::{
     support::robot::{MovedClock, Robot, sync_once},
 };
 
-pub fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
+pub(crate) fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
     service_with(robot, sync, None)
 }
 
-/// The service where the store is this folder, or no folder at all.
-pub fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBuf>) -> Service {
+/// Returns the service with this folder as the store, or with no folder.
+pub(crate) fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBuf>) -> Service {
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
     let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), Arc::clone(&clock));
     let setup = Setup {
@@ -33,7 +33,7 @@ pub fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBu
     Service::new(robot.identity(), Arc::clone(sync), jobs, Arc::clone(&robot.facts), clock, setup)
 }
 
-pub fn json_of(reply: Result<Reply, Refusal>) -> Value {
+pub(crate) fn json_of(reply: Result<Reply, Refusal>) -> Value {
     serde_json::to_value(reply.unwrap()).unwrap()
 }
 
@@ -105,7 +105,7 @@ async fn pages_hand_back_their_last_row_until_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_manifest_is_told_with_its_reason_and_its_chunks_go_up() {
+async fn a_refused_manifest_is_reported_with_its_reason_and_its_chunks_are_uploaded() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     fs::write(robot.recording().join("manifest.json"), r#"{"schema_version": 2}"#).unwrap();
@@ -119,7 +119,7 @@ async fn a_refused_manifest_is_told_with_its_reason_and_its_chunks_go_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_questions_are_answered_with_what_to_ask() {
+async fn wrong_requests_are_answered_with_the_correct_form() {
     let robot = Robot::new();
     let sync = robot.started();
     sync_once(&sync).await;
@@ -147,7 +147,7 @@ fn help_names_the_key_of_every_verb_in_the_space_that_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_meets_a_fault_of_ours_ends_and_says_so() {
+async fn a_job_that_panics_ends_and_reports_it() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
     let store = Watched::of(&robot);

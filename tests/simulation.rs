@@ -1,13 +1,13 @@
-//! Weeks of a machine's life in a moment: recorders, faults, crashes, wrong clocks and disks that take nothing, all from
-//! one seed.
+//! A deterministic simulation of weeks of a machine's life: recorders, faults, crashes, wrong clocks and unwritable
+//! disks, all from one seed.
 //!
-//! `BUBBALOOP_TEST_SEEDS` and `BUBBALOOP_TEST_SEED` (the first) make longer or other runs.
+//! `BUBBALOOP_TEST_SEEDS` sets the number of seeds, `BUBBALOOP_TEST_SEED` the first one.
 
 use std::thread;
 
 use crate::{crash::number, support::sim};
 
-/// One seed of so many sends its chunks in parts.
+/// Every seed that is a multiple of this number uploads chunks in parts.
 const LARGE_EVERY: u64 = 20;
 
 fn run_all(seeds: impl Iterator<Item = u64>) -> Vec<String> {

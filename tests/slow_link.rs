@@ -1,4 +1,4 @@
-//! A link that is slow and breaks: what it costs, and that all of it gets there.
+//! A slow link that breaks: how many bytes it costs, and that everything is uploaded.
 
 use std::{
     sync::{
@@ -22,11 +22,10 @@ use crate::{
 /// 2 Mbit/s.
 const BYTES_PER_S: u64 = 250_000;
 
-/// How much faster the test's time passes.
+/// How much faster time passes in the test.
 const SPEED: u32 = 20;
 
-/// Sends chunks over 2 Mbit/s that break every minute, and returns the bytes that went over the link for each that was
-/// stored.
+/// Uploads chunks over a link of 2 Mbit/s that breaks every minute. Returns the bytes on the link per stored byte.
 async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
     let server = Server::seaweedfs().await;
     server.bucket(bucket).await;
@@ -52,7 +51,7 @@ async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
     let cutting = async {
         let mut carried = before;
         while !is_over.load(Ordering::Relaxed) {
-            // By bytes and not by time, which passes at another speed on a busy machine.
+            // The cuts are by bytes, because time passes at another speed on a busy machine.
             if proxy.sent() - carried >= 60 * BYTES_PER_S {
                 carried = proxy.sent();
                 proxy.cut();

@@ -1,8 +1,8 @@
-//! The real binary killed after each of its steps on disk, and where a server takes part on the network, while it restores,
-//! adopts, removes and makes room. The same verb again, or the restart alone, ends it, and the end is as if nothing had
-//! happened.
+//! The real binary is killed after each of its steps on disk (and on the network, if a server takes part) while it
+//! restores, adopts, removes and evicts. The same request, or only the restart, completes the work. The result is the
+//! same as without a crash.
 //!
-//! `BUBBALOOP_TEST_STEPS` says how many of the steps are tried, spread over all of them; without it all are.
+//! `BUBBALOOP_TEST_STEPS` sets how many steps are tried, spread over all of them. Without it all are tried.
 
 use std::{
     cell::RefCell,
@@ -39,27 +39,27 @@ use crate::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
-/// Machines that are tried at once: each waits most of the time.
+/// Number of machines at once. Each waits most of the time.
 const AT_ONCE: usize = 4;
 
-/// What is done to a machine, and how it is known how that went.
+/// What a test does with a machine, and how it knows the result.
 struct Errand<'a> {
-    /// Makes a machine that is ready for it.
+    /// Makes a machine that is ready.
     make: &'a (dyn Fn() -> Tried + Sync),
-    /// The system calls after which it is killed.
+    /// The system calls after which the node is killed.
     calls: &'a str,
-    /// What a person asks for; nothing where the node does it by itself.
+    /// The command of a person; empty if the node acts by itself.
     verb: &'a [&'a str],
     is_done: &'a (dyn Fn(&Path) -> bool + Sync),
-    /// What must be true at any time.
+    /// Checks what must be true at any time.
     check: &'a (dyn Fn(&Machine) + Sync),
 }
 
-/// A person's command, which ends with the try.
+/// A running command, killed on drop.
 struct Asking(Child);
 
 impl Asking {
-    /// Tells whether it waits for its answer, or has it.
+    /// Tells whether it still waits for its answer, or succeeded.
     fn goes_on(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none_or(|ended| ended.success())
     }
@@ -72,8 +72,8 @@ impl Drop for Asking {
     }
 }
 
-/// What is in a library, by name below it, without what tells times: the journals, and those fields of manifests. The mark
-/// is a random one.
+/// Returns the files of a library by name, without times: not the journals, not the time fields of manifests, and not
+/// the mark, which is random.
 fn library(machine: &Machine) -> BTreeMap<String, String> {
     let root = machine.home().join("recordings");
     let of = |(path, bytes): (String, Vec<u8>)| {
@@ -99,10 +99,10 @@ fn library(machine: &Machine) -> BTreeMap<String, String> {
     snapshot(&root).into_iter().filter(|(path, _)| is_compared(path)).map(of).collect()
 }
 
-/// A machine that is tried, and the disk that its library has for itself, if it has one.
+/// A machine under test, and the disk of its library if it has one.
 type Tried = (Option<SmallDisk>, Machine);
 
-/// Makes a copy of a machine that is given other settings.
+/// Returns a copy of a machine with other settings.
 fn copy(former: &Machine, settings: &str, has_own_disk: bool) -> Tried {
     let machine = Machine::new(&former.id, "");
     let disk = has_own_disk.then(|| SmallDisk::mount(&machine.home().join("recordings"), 32));
@@ -114,7 +114,7 @@ fn copy(former: &Machine, settings: &str, has_own_disk: bool) -> Tried {
 }
 
 impl Errand<'_> {
-    /// Asks as soon as there is somebody to ask, and again where that was too soon.
+    /// Sends the request as soon as a node answers, and again if it failed.
     fn ask(&self, home: &Path, asking: &RefCell<Option<Asking>>) {
         let is_up = || HomeLock::holder(home).is_some_and(|holder| !holder.endpoints.is_empty());
         let is_asked = || asking.borrow_mut().as_mut().is_some_and(Asking::goes_on);
@@ -134,13 +134,13 @@ impl Errand<'_> {
         })
     }
 
-    /// Lets it end after a crash, and returns what the library is then.
+    /// Lets the work end after a crash, and returns the library then.
     fn end(&self, machine: &mut Machine, step: usize) -> BTreeMap<String, String> {
         (self.check)(machine);
         machine.start();
         if !self.verb.is_empty() {
             let output = machine.run(self.verb);
-            // What is gone already is not there any more.
+            // A removal that was completed says that the recording is not found.
             let is_gone = output.status.code() == Some(3) && self.verb[0] == "rm" && (self.is_done)(&machine.home());
             assert!(output.status.success() || is_gone, "after step {step}: {output:?}");
         }
@@ -150,7 +150,7 @@ impl Errand<'_> {
         library(machine)
     }
 
-    /// Tries a crash after each step of a run, each on a machine of its own.
+    /// Tries a crash after each step of a run, each time on a new machine.
     fn is_crashed_after_every_step(&self) {
         let (disk, mut machine) = (self.make)();
         let Went::Done(steps) = self.steps(&mut machine, usize::MAX) else { unreachable!("nothing kills it") };
@@ -177,7 +177,7 @@ impl Errand<'_> {
 
 const SETTINGS: &str = "backend = \"local\"\nlocal_path = \"../store\"\nrescan_interval = \"1s\"";
 
-/// A machine whose node has uploaded a recording and ended.
+/// Returns a machine whose node has uploaded a recording and ended.
 fn uploaded(id: &str) -> (Machine, Recorder) {
     let mut machine = Machine::started(id);
     let mut recorder = machine.recorder("drive");
@@ -198,7 +198,7 @@ fn chunks(home: &Path, recording: &str) -> PathBuf {
     home.join("recordings").join(recording).join("chunks")
 }
 
-/// No file has a chunk's name and other bytes, and the manifest, where there is one, is whole.
+/// Checks that no file with a chunk's name has other bytes, and that the manifest is complete if there is one.
 fn is_sound(machine: &Machine, recording: &str) {
     for (path, bytes) in snapshot(&chunks(&machine.home(), recording)) {
         let name = Path::new(&path).file_name().unwrap().to_str().unwrap();
@@ -210,7 +210,7 @@ fn is_sound(machine: &Machine, recording: &str) {
 }
 
 #[test]
-fn a_restore_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+fn a_restore_that_is_killed_after_any_step_is_completed_by_the_same_request() {
     let (machine, recorder) = uploaded("step_1");
     fs::remove_dir_all(machine.home().join("recordings/drive")).unwrap();
     let names = || recorder.chunks.iter().map(|chunk| chunk["name"].as_str().unwrap());
@@ -229,7 +229,7 @@ fn a_restore_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
 }
 
 #[test]
-fn an_adoption_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+fn an_adoption_that_is_killed_after_any_step_is_completed_by_the_same_request() {
     let machine = Machine::new("step_2", "");
     let whole = mcap(9000, 100, None);
     let files = [
@@ -261,7 +261,7 @@ fn an_adoption_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
 }
 
 #[test]
-fn a_node_that_is_killed_after_any_step_of_making_room_makes_it_after_the_restart() {
+fn an_eviction_that_is_killed_after_any_step_is_completed_after_the_restart() {
     let (machine, recorder) = uploaded("step_3");
     let here = |home: &Path, chunk: &Value| chunks(home, "drive").join(chunk["name"].as_str().unwrap()).exists();
     let is_done = |home: &Path| recorder.chunks.iter().filter(|chunk| here(home, chunk)).count() <= 1;
@@ -284,7 +284,7 @@ fn a_node_that_is_killed_after_any_step_of_making_room_makes_it_after_the_restar
 }
 
 #[test]
-fn a_removal_that_is_killed_after_any_step_is_ended_by_saying_it_again_and_nothing_is_adopted_anew() {
+fn a_removal_that_is_killed_after_any_step_is_completed_by_the_same_request_and_nothing_is_adopted_again() {
     let mut machine = Machine::new("step_4", "auto_adopt = true\nrescan_interval = \"1s\"");
     let root = |machine: &Machine| machine.home().join("recordings");
     for (from_ns, name) in [(1, "a_chunk_000.mcap"), (1000, "a_chunk_001.mcap")] {
@@ -299,7 +299,7 @@ fn a_removal_that_is_killed_after_any_step_is_ended_by_saying_it_again_and_nothi
         for name in ["a_chunk_000.mcap", "a_chunk_001.mcap"] {
             assert!(root(machine).join(name).exists(), "the source stays");
         }
-        // As long as anything of it is there, it is known what was made of the source, or that it is to be left alone.
+        // As long as any of it exists, its source is known as adopted or as left alone.
         let is_known = root(machine).join("a/manifest.json").exists();
         assert!(is_known || machine.home().join("storage/left_alone.json").exists(), "it would be made anew");
         assert!(machine.remote_manifest("a").is_some(), "the store keeps what it has");
@@ -310,7 +310,7 @@ fn a_removal_that_is_killed_after_any_step_is_ended_by_saying_it_again_and_nothi
     Errand { make: &make, calls: DISK, verb, is_done: &is_done, check: &check }.is_crashed_after_every_step();
 }
 
-/// What a server holds of a machine's recording `drive`.
+/// Returns the objects of a machine's recording `drive` on a server.
 async fn objects(server: &Server, machine: &Machine, recorder: &Recorder) -> Vec<String> {
     let names = recorder.chunks.iter().map(|chunk| format!("chunks/{}", chunk["name"].as_str().unwrap()));
     let mut found = Vec::new();
@@ -323,7 +323,7 @@ async fn objects(server: &Server, machine: &Machine, recorder: &Recorder) -> Vec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manifest_that_names_what_is_not_there() {
+async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manifest_that_names_missing_chunks() {
     let server = Server::seaweedfs().await;
     server.bucket("steps-rm").await;
     let (runtime, made) = (tokio::runtime::Handle::current(), AtomicUsize::new(0));
@@ -334,7 +334,7 @@ async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manife
         let recorder = recorders.get(&machine.id).unwrap();
         runtime.block_on(objects(&server, machine, recorder))
     };
-    // What is removed from a server is made anew for each try.
+    // The removed objects are made again for each try.
     let make = || {
         let mut machine = Machine::new(&format!("rm_{}", made.fetch_add(1, Ordering::Relaxed)), "");
         machine.set(&settings);
@@ -365,7 +365,7 @@ async fn a_removal_from_both_that_is_killed_after_any_step_never_leaves_a_manife
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restore_from_a_server_that_is_killed_after_any_step_is_ended_by_saying_it_again() {
+async fn a_restore_from_a_server_that_is_killed_after_any_step_is_completed_by_the_same_request() {
     let server = Server::seaweedfs().await;
     server.bucket("steps-restore").await;
     let settings = remote("steps-restore", &server.endpoint);

@@ -1,4 +1,4 @@
-//! The main job on real files: what a recorder finalizes gets to the store, proven, once.
+//! The main job on real files: every finalized chunk is stored, proven, once.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -75,7 +75,7 @@ async fn marks_that_the_disk_does_not_take_are_written_later_though_the_settings
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn doubt_outlives_a_change_of_settings_and_a_restart_until_marks_and_store_were_compared() {
+async fn unverified_marks_stay_so_over_a_change_of_settings_and_a_restart_until_they_are_compared_with_the_store() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
     let run = async |sync: &Arc<Sync>, is_done: &dyn Fn(&Sync) -> bool| {
@@ -112,7 +112,7 @@ async fn doubt_outlives_a_change_of_settings_and_a_restart_until_marks_and_store
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chunk_in_no_manifest_goes_up_after_two_scans() {
+async fn a_chunk_in_no_manifest_is_uploaded_after_two_scans() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     let sync = robot.started();
@@ -124,7 +124,7 @@ async fn a_chunk_in_no_manifest_goes_up_after_two_scans() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damaged_bytes_are_told_and_never_stored() {
+async fn damaged_bytes_are_reported_and_never_stored() {
     let robot = Robot::new();
     let chunks = [robot.chunk(0), robot.chunk(1)];
     robot.manifest(&chunks);
@@ -142,7 +142,7 @@ async fn damaged_bytes_are_told_and_never_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_given_up_is_remembered_over_a_restart_until_its_file_is_mended() {
+async fn a_dead_letter_survives_a_restart_until_its_file_is_repaired() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.manifest(std::slice::from_ref(&chunk));
@@ -185,7 +185,7 @@ async fn an_object_with_other_bytes_under_the_name_is_a_conflict_and_left_alone(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_not_mounted_blocks_and_heals_by_itself() {
+async fn an_unmounted_disk_blocks_and_recovers_by_itself() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.manifest(std::slice::from_ref(&chunk));
@@ -241,7 +241,7 @@ async fn a_finalize_event_sends_its_chunk_before_any_manifest_names_it() {
     assert_eq!((robot.puts(), sync.refused_events().total), (1, 0));
 }
 
-/// A recording that goes on, of which the one chunk so far is in the store.
+/// Returns a robot with an open recording whose only chunk so far is stored.
 async fn going_on() -> (Robot, Arc<Sync>, Value) {
     let robot = Robot::new();
     let first = robot.chunk(0);
@@ -252,10 +252,10 @@ async fn going_on() -> (Robot, Arc<Sync>, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_of_a_recording_that_goes_on_sends_its_chunk_and_the_next_scan_reads_the_rest() {
+async fn an_event_of_an_open_recording_sends_its_chunk_and_the_next_scan_reads_the_rest() {
     let (robot, sync, first) = going_on().await;
     let next = robot.chunk(1);
-    // Nobody may read it for an event: that costs the more the longer the recording is.
+    // An event must not cause a read of the manifest: the cost would grow with the recording.
     fs::write(robot.recording().join("manifest.json"), "{").unwrap();
     sync.take_event(&event(&next), None).unwrap();
     sync.drain().await;
@@ -339,7 +339,7 @@ async fn an_event_whose_digest_only_begins_like_the_file_is_refused_and_holds_no
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_sync_takes_up_what_comes_and_ends_when_told() {
+async fn a_running_engine_uploads_new_chunks_and_ends_when_stopped() {
     let mut robot = Robot::new();
     let (every, grace) = (Duration::from_millis(20), Duration::from_secs(5));
     robot.tuning.timers = Timers { rescan_open: every, rescan_all: every, verify: grace, shutdown_grace: grace };
@@ -378,7 +378,7 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_that_vanish_or_change_behind_our_back_go_up_again_or_are_told() {
+async fn objects_that_vanish_or_change_are_uploaded_again_or_reported() {
     let robot = Robot::new();
     let chunks = [robot.chunk(0), robot.chunk(1), robot.chunk(2)];
     robot.ended(&chunks);
@@ -404,7 +404,7 @@ async fn objects_that_vanish_or_change_behind_our_back_go_up_again_or_are_told()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mark_of_a_time_when_the_clock_was_ahead_is_compared_like_any_other() {
+async fn a_mark_with_a_time_in_the_future_is_compared_like_any_other() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.manifest(std::slice::from_ref(&chunk));
@@ -419,7 +419,7 @@ async fn a_mark_of_a_time_when_the_clock_was_ahead_is_compared_like_any_other() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_sent_before_an_event_spelled_the_machine_in_another_way_goes_up_beside_the_others() {
+async fn chunks_sent_under_another_spelling_of_the_machine_are_sent_again_beside_the_others() {
     let robot = Robot::new();
     let early = robot.chunk(0);
     let sync = robot.started();
@@ -441,7 +441,7 @@ async fn what_was_sent_before_an_event_spelled_the_machine_in_another_way_goes_u
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_claim_is_told_counts_for_nothing_and_is_not_sent_again_each_time() {
+async fn an_unproven_claim_is_reported_counts_for_nothing_and_is_not_sent_again_each_time() {
     let robot = Robot::new();
     robot.is_found_to_be(Probe {
         enforces_sha256: false,

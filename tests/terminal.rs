@@ -1,4 +1,4 @@
-//! The command line as a person sees it: on a terminal, narrow ones too, and what stays out of pipes.
+//! The command line on a terminal, also on narrow ones, and in a pipe.
 
 use std::{
     fs,
@@ -16,14 +16,14 @@ use crate::support::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
-/// Runs a command on a terminal to its end.
+/// Runs a command on a terminal until it ends.
 fn ended(machine: &Machine, columns: u16, arguments: &[&str]) -> (i32, Terminal) {
     let mut terminal = machine.on_terminal(columns, arguments);
     let code = terminal.end();
     (code, terminal)
 }
 
-/// Lines as they were written: a terminal would have broken those that are too wide.
+/// Returns the lines as they were written. A terminal would have broken lines that are too wide.
 fn lines(terminal: &Terminal) -> Vec<String> {
     let text = terminal.written();
     assert!(!text.contains('\u{1b}'), "no colours, no moves: {text:?}");
@@ -108,7 +108,7 @@ fn a_bar_shows_an_upload_on_a_terminal_and_ctrl_c_leaves_the_job() {
 }
 
 #[test]
-fn a_bar_shows_a_download_and_is_gone_at_its_end() {
+fn a_bar_shows_a_download_and_disappears_at_its_end() {
     let machine = recorded("terminal_10");
     let name = "drive_2026-11-24_from_the_quarry_to_the_harbour";
     let to = machine.folder.path().join("copy");
@@ -175,7 +175,7 @@ fn a_watched_status_in_a_pipe_is_a_line_each_time_until_nobody_reads() {
 }
 
 #[test]
-fn the_topics_of_the_fleet_are_told_whoever_declares_them() {
+fn the_topics_of_the_fleet_are_listed_whoever_declares_them() {
     let machine = Machine::started("terminal_5");
     let mut python = Python::dialling(&[&machine.endpoint()]);
     let camera = json!({
@@ -200,7 +200,7 @@ fn the_topics_of_the_fleet_are_told_whoever_declares_them() {
 }
 
 #[test]
-fn the_doctor_tells_what_is_wrong_with_a_node_and_without_one() {
+fn the_doctor_reports_what_is_wrong_with_and_without_a_node() {
     let machine = recorded("terminal_6");
     let sound = machine.run(&["doctor"]);
     let text = String::from_utf8(sound.stdout.clone()).unwrap();
@@ -238,7 +238,7 @@ fn the_doctor_tells_what_is_wrong_with_a_node_and_without_one() {
 }
 
 #[test]
-fn a_node_takes_the_settings_file_that_bubbaloops_daemon_hands_over() {
+fn a_node_reads_the_settings_file_of_bubbaloops_daemon() {
     let machine = Machine::new("terminal_8", "");
     let file = machine.folder.path().join("storage.yaml");
     fs::write(&file, "name: storage\nconcurrency: 7\noutput_dir: /x\n").unwrap();
@@ -267,7 +267,7 @@ fn a_node_takes_the_settings_file_that_bubbaloops_daemon_hands_over() {
 }
 
 #[test]
-fn who_wants_no_colours_gets_none() {
+fn colours_can_be_switched_off() {
     let machine = Machine::new("terminal_9", "concurency = 1");
     for (no_colour, has_colours) in [("", true), ("1", false)] {
         let mut command = Command::new(BINARY);

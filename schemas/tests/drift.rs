@@ -1,4 +1,4 @@
-//! The JSON Schemas beside this crate are those of its types.
+//! The checked-in JSON Schemas are those of the types.
 #![allow(clippy::disallowed_methods, reason = "a blessed file is written where and when a person asks for it")]
 #![allow(clippy::unwrap_used, reason = "a fixture that fails is a failed test")]
 

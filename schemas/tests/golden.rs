@@ -1,7 +1,7 @@
-//! What was once sent or stored stays readable, and is sent and stored the same way.
+//! Golden files: everything that was sent or stored stays readable, and is sent and stored in the same form.
 //!
-//! `golden/*.cbor` holds the exact bytes. `golden/*.json` holds the exact text in its indented form: the compact
-//! form that travels differs from it by white space only, and a difference is easier to read.
+//! `golden/*.cbor` holds the exact bytes. `golden/*.json` holds the text in its indented form. The compact form on the
+//! bus differs only by white space, and a difference is easier to read here.
 #![allow(clippy::disallowed_methods, reason = "a blessed file is written where and when a person asks for it")]
 #![allow(clippy::unwrap_used, reason = "a fixture that fails is a failed test")]
 
@@ -32,13 +32,13 @@ use serde_json::{Map, Value, json};
 
 const FORMATS: [Format; 2] = [Format::Json, Format::Cbor];
 
-/// A time that a float holds exactly.
+/// A time that a float represents exactly.
 const AT_NS: u64 = 1_764_000_000_000_000_000;
 
-/// How a reader reads bytes: `Ok(true)` where it reads what was meant.
+/// Reads bytes. Returns `Ok(true)` if the result is the expected value.
 type Read = dyn Fn(&[u8], Format) -> Result<bool, DecodeError>;
 
-/// A value that travels, and its reader.
+/// A value on the bus or on disk, and its reader.
 struct Case {
     name: &'static str,
     pretty: Vec<u8>,
@@ -81,7 +81,7 @@ impl Case {
         serde_json::from_slice(&self.json).unwrap()
     }
 
-    /// Reads another value in place of this one's.
+    /// Reads another value instead.
     fn reads(&self, value: &Value, format: Format) -> Result<bool, DecodeError> {
         (self.read)(&codec::encode(value, format).unwrap(), format)
     }
@@ -161,7 +161,7 @@ fn the_golden_files_are_what_is_sent() {
 }
 
 #[test]
-fn what_is_sent_is_read_as_what_was_meant() {
+fn every_sent_value_is_read_back_as_the_same_value() {
     for case in cases() {
         assert_eq!((case.read)(&case.pretty, Format::Json), Ok(true), "{} indented", case.name);
         for format in FORMATS {
@@ -183,7 +183,7 @@ fn a_value_cut_at_any_length_is_refused() {
 }
 
 #[test]
-fn a_value_with_bytes_behind_it_is_refused() {
+fn a_value_with_trailing_bytes_is_refused() {
     for case in cases() {
         for format in FORMATS {
             for more in [&b"0"[..], b"\0", b"}", case.bytes(format)] {
@@ -195,7 +195,7 @@ fn a_value_with_bytes_behind_it_is_refused() {
 }
 
 #[test]
-fn fields_of_a_later_version_are_no_reason_to_refuse_a_value() {
+fn unknown_fields_of_a_later_version_are_accepted() {
     fn add_everywhere(value: &mut Value) {
         match value {
             Value::Object(fields) => {
@@ -221,7 +221,7 @@ fn fields_of_a_later_version_are_no_reason_to_refuse_a_value() {
 }
 
 #[test]
-fn a_recorder_that_has_only_floats_is_understood() {
+fn times_as_floats_are_accepted() {
     fn to_floats(value: &mut Value) {
         match value {
             Value::Object(fields) => fields.values_mut().for_each(to_floats),
@@ -240,7 +240,7 @@ fn a_recorder_that_has_only_floats_is_understood() {
 }
 
 #[test]
-fn a_manifest_of_an_older_or_sparing_recorder_loads() {
+fn a_manifest_of_an_older_or_minimal_recorder_loads() {
     let bare = json!({"schema_version": 1, "name": "drive_1", "machine_id": "robot_1", "started_at_ns": AT_NS});
     let mut with_nulls = serde_json::to_value(Manifest { other: Map::new(), ..manifest() }).unwrap();
     for (name, value) in with_nulls.as_object_mut().unwrap() {
@@ -263,7 +263,7 @@ fn chunk_name() -> ChunkName {
     ChunkName::new(0, &digest())
 }
 
-/// A chunk as a recorder announces it.
+/// Returns a chunk as in a finalize event.
 fn finalized() -> ManifestChunk {
     ManifestChunk {
         name: chunk_name().to_string(),
@@ -568,7 +568,7 @@ fn adopted_from() -> AdoptedFrom {
 }
 
 #[test]
-fn what_came_of_a_job_is_read_as_its_verbs() {
+fn a_job_result_is_read_as_the_type_of_its_verb() {
     let results = [
         JobResult::Removal(Box::new(RemovalResult::new(RemoveFrom::Local, true))),
         JobResult::Removal(Box::new(removal_result())),

@@ -1,4 +1,4 @@
-//! What holds for every name, key and payload, and not only for those that somebody thought of.
+//! Property tests of names, keys and payloads.
 #![allow(clippy::unwrap_used, reason = "a fixture that fails is a failed test")]
 
 use std::str::FromStr;
@@ -37,7 +37,7 @@ fn object_key() -> impl Strategy<Value = ObjectKey> {
     )
 }
 
-/// Changes text by a few characters that a parser may be tempted to overlook.
+/// Changes text by a few characters that parsers often handle wrongly.
 fn near(text: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     let edit = (any::<prop::sample::Index>(), option::of(select(b"0aA9-_+./ \n".to_vec())), any::<bool>());
     (text, vec(edit, 0..3)).prop_map(|(mut text, edits)| {
@@ -50,7 +50,7 @@ fn near(text: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     })
 }
 
-/// Any JSON, some of it with the names and values that a decoder looks for.
+/// Any JSON, partly with the names and values that a decoder expects.
 fn json_value() -> impl Strategy<Value = Value> {
     let field = select(vec![
         "schema_version",
@@ -104,7 +104,7 @@ fn event() -> Value {
     json!({"header": {"monotonic_seq": 1}, "body": {"recording": "r", "machine_id": "m", "chunk": chunk}})
 }
 
-/// Reads a parameter in every way there is, and returns how it was refused.
+/// Reads a parameter with every reader. Returns the refusals.
 fn refusals(params: &Params, name: &str) -> Vec<Refusal> {
     let readings = [
         params.text(name).map(drop),

@@ -1,6 +1,6 @@
-//! Each decoder of bytes that others wrote, as a function of those bytes that panics where the decoder is wrong.
+//! Each decoder of external bytes, as a function that panics if the decoder is wrong.
 //!
-//! A decoder may refuse anything. What it takes must be the same after it was written and read again.
+//! A decoder may refuse any input. An accepted value must stay the same after encoding and decoding.
 
 use std::{
     collections::BTreeMap,
@@ -60,10 +60,10 @@ use serde_json::Value;
 use zenoh_keyexpr::keyexpr;
 
 /// A decoder under test.
-pub type Target = fn(&[u8]);
+pub(crate) type Target = fn(&[u8]);
 
-/// All of them, by the names of their corpora.
-pub const TARGETS: [(&str, Target); 14] = [
+/// All decoders, by the names of their corpora.
+pub(crate) const TARGETS: [(&str, Target); 14] = [
     ("manifest", manifest),
     ("finalize_event", finalize_event),
     ("journal", journal),
@@ -86,7 +86,7 @@ fn machine() -> MachineId {
     "robot_1".parse().unwrap()
 }
 
-/// What was decoded is the same after it was encoded and decoded again.
+/// Checks that a decoded value is the same after encoding and decoding.
 fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     for format in [Format::Json, Format::Cbor] {
         let bytes = codec::encode(value, format).unwrap();
@@ -95,7 +95,7 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     }
 }
 
-pub fn manifest(bytes: &[u8]) {
+pub(crate) fn manifest(bytes: &[u8]) {
     for indices in [Indices::Contiguous, Indices::Rising] {
         let Ok((manifest, checked)) = Manifest::parse(bytes, indices) else { continue };
         let text = serde_json::to_vec(&manifest).unwrap();
@@ -103,7 +103,7 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
-pub fn finalize_event(bytes: &[u8]) {
+pub(crate) fn finalize_event(bytes: &[u8]) {
     for format in FORMATS {
         let Ok(event) = FinalizeEvent::decode(bytes, format) else { continue };
         for format in [Format::Json, Format::Cbor] {
@@ -117,9 +117,9 @@ pub fn finalize_event(bytes: &[u8]) {
     }
 }
 
-pub fn journal(bytes: &[u8]) {
+pub(crate) fn journal(bytes: &[u8]) {
     let fold = Fold::read(bytes, "s").unwrap();
-    // A crash leaves half a line: it takes nothing from what stands before it.
+    // A crash leaves half a line. The lines before it are still read.
     let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
     assert_eq!(Fold::read(&bytes[..whole], "s").unwrap(), fold);
     for line in bytes.split(|&byte| byte == b'\n') {
@@ -132,7 +132,7 @@ pub fn journal(bytes: &[u8]) {
     }
 }
 
-pub fn value(bytes: &[u8]) {
+pub(crate) fn value(bytes: &[u8]) {
     codec::sniff(bytes);
     for format in FORMATS {
         let Ok(value) = codec::decode_value(bytes, format) else { continue };
@@ -143,7 +143,7 @@ pub fn value(bytes: &[u8]) {
     }
 }
 
-pub fn reply(bytes: &[u8]) {
+pub(crate) fn reply(bytes: &[u8]) {
     fn try_as<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
         for format in [Format::Json, Format::Cbor] {
             if let Ok(reply) = codec::decode::<T>(bytes, format) {
@@ -160,8 +160,8 @@ pub fn reply(bytes: &[u8]) {
     try_as::<StorageEvent>(bytes);
 }
 
-/// The first line is a selector's parameters, and the rest a payload.
-pub fn selector(bytes: &[u8]) {
+/// The first line is a selector's parameters, the rest a payload.
+pub(crate) fn selector(bytes: &[u8]) {
     let (line, payload) = bytes.split_at(bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len()));
     let Ok(text) = std::str::from_utf8(line) else { return };
     let pairs = text.split(';').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
@@ -187,7 +187,7 @@ pub fn selector(bytes: &[u8]) {
         if params.check_names(verb).is_err() {
             continue;
         }
-        // Whatever the kind of its value, each reader takes it or refuses it.
+        // Each reader accepts or refuses a value of any kind.
         for param in verb.parameters() {
             let read = [params.text(param.name).is_ok(), params.number(param.name).is_ok()];
             let more = [params.flag(param.name).is_ok(), params.duration(param.name).is_ok()];
@@ -196,7 +196,7 @@ pub fn selector(bytes: &[u8]) {
     }
 }
 
-pub fn query_key(bytes: &[u8]) {
+pub(crate) fn query_key(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     std::hint::black_box(Format::of_encoding(text).is_ok());
     let Ok(key) = keyexpr::new(text) else { return };
@@ -207,8 +207,8 @@ pub fn query_key(bytes: &[u8]) {
     }
 }
 
-/// Settings decide or are told as wrong, and none of them shows a secret.
-pub fn config(bytes: &[u8]) {
+/// Each setting is applied or reported as wrong, and none shows a secret.
+pub(crate) fn config(bytes: &[u8]) {
     const SECRET: &str = "a-secret-that-is-never-shown";
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let secrets = format!("[storage]\nsecret_access_key = \"{SECRET}\"\n");
@@ -224,7 +224,7 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-pub fn name(bytes: &[u8]) {
+pub(crate) fn name(bytes: &[u8]) {
     fn reads_back<T: FromStr + ToString + PartialEq + Debug>(text: &str) {
         if let Ok(value) = text.parse::<T>() {
             assert_eq!(value.to_string().parse::<T>().ok().as_ref(), Some(&value), "{text}");
@@ -249,13 +249,13 @@ pub fn name(bytes: &[u8]) {
     }
 }
 
-/// A folder in memory where there is one.
+/// Returns a folder in memory if the system has one.
 fn folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
-pub fn state(bytes: &[u8]) {
+pub(crate) fn state(bytes: &[u8]) {
     let folder = folder();
     let path = folder.path().join("state.json");
     fs::write(&path, bytes).unwrap();
@@ -264,7 +264,7 @@ pub fn state(bytes: &[u8]) {
     assert_eq!(NodeState::load(&path), state);
 }
 
-pub fn dead_letters(bytes: &[u8]) {
+pub(crate) fn dead_letters(bytes: &[u8]) {
     let folder = folder();
     let (path, settings) = (folder.path().join("dead_letter.json"), Digest::of(b"settings"));
     fs::write(&path, bytes).unwrap();
@@ -273,7 +273,7 @@ pub fn dead_letters(bytes: &[u8]) {
     assert_eq!(dead_letters::load(&path, &settings), letters);
 }
 
-pub fn identity(bytes: &[u8]) {
+pub(crate) fn identity(bytes: &[u8]) {
     let folder = folder();
     fs::create_dir(folder.path().join("storage")).unwrap();
     let path = folder.path().join("storage/identity.json");
@@ -285,8 +285,8 @@ pub fn identity(bytes: &[u8]) {
     std::hint::black_box(HomeLock::holder(folder.path()));
 }
 
-/// Whatever stands in a local object's seal, its true digest is told.
-pub fn seal(bytes: &[u8]) {
+/// Whatever a local object's seal says, the correct digest is reported.
+pub(crate) fn seal(bytes: &[u8]) {
     let folder = folder();
     let digest = Digest::of(b"object");
     let key = ObjectKey::chunk(&machine(), &"drive".parse().unwrap(), ChunkName::new(0, &digest));
@@ -316,14 +316,14 @@ fn wait(future: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
 }
 
-/// A store that is answered by whatever bytes are set.
+/// A store whose server answers with the given bytes.
 struct Answered {
     runtime: tokio::runtime::Runtime,
     store: S3Store,
     bytes: Arc<Mutex<Vec<u8>>>,
 }
 
-/// Reads a request whole, writes the answer and closes.
+/// Reads the whole request, writes the answer and closes the connection.
 fn answer(mut stream: TcpStream, bytes: &Mutex<Vec<u8>>) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let (mut request, mut block) = (Vec::new(), [0; 4096]);
@@ -351,7 +351,7 @@ fn answered() -> &'static Answered {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let shown = Arc::clone(&bytes);
-        // A client that goes away in mid-answer is nothing to tell.
+        // A client that disconnects during the answer is no error.
         thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(answer(stream, &shown))));
         let settings = S3Settings {
             provider: Provider::S3,
@@ -374,8 +374,8 @@ fn answered() -> &'static Answered {
     })
 }
 
-/// The first byte is what is asked, and the rest is what a server answers: status, headers and body.
-pub fn s3_answer(bytes: &[u8]) {
+/// The first byte selects the request. The rest is the server's answer: status, headers and body.
+pub(crate) fn s3_answer(bytes: &[u8]) {
     fn told<T>(result: Result<T, StoreError>) -> Option<T> {
         let error = result.map_err(|error| {
             assert!(!error.message.chars().any(char::is_control) && error.message.len() < 2000, "{error:?}");

@@ -1,4 +1,5 @@
-//! A page in a real browser as a client: `tests/browser`, which npm and Debian complete in the target folder.
+//! A page in a real browser as a client. The page is `tests/browser`; npm and Debian packages are installed in the
+//! target folder.
 
 use std::{
     fs,
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::tools::{alone, installed, program, run};
 
-/// What the page and its driver are, beside what npm brings.
+/// The files of the page and its driver, without npm's packages.
 const SOURCES: [&str; 6] =
     ["package.json", "package-lock.json", "vite.config.js", "drive.mjs", "page/index.html", "page/main.js"];
 
@@ -37,8 +38,8 @@ fn built() -> &'static (PathBuf, PathBuf) {
     })
 }
 
-/// Opens the page, lets it ask as `asked` says, and returns what it found.
-pub fn visit(asked: &Value) -> Value {
+/// Opens the page, sends the requests in `asked`, and returns what the page received.
+pub(crate) fn visit(asked: &Value) -> Value {
     let (browser, folder) = built();
     let mut driver = Command::new("node");
     let output = driver.arg("drive.mjs").arg(browser).arg(asked.to_string()).current_dir(folder).output().unwrap();

@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 as the tests need: one request by hand, and a server whose answers are made by hand.
+//! A minimal HTTP/1.1 client and a server with scripted answers.
 
 use std::{
     io,
@@ -19,13 +19,13 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
 }
 
-/// Sends one request on a connection of its own.
-pub async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
+/// Sends one request on a new connection.
+pub(crate) async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Answer> {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let exchange = async {
         let mut stream = TcpStream::connect(host).await?;
@@ -47,37 +47,37 @@ pub async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &[
     tokio::time::timeout(DEADLINE, exchange).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// What a made-up server does with a request.
+/// What a scripted server does with a request.
 #[derive(Debug, Clone)]
-pub enum Act {
-    /// Reads it whole and answers: status, further headers, body.
+pub(crate) enum Act {
+    /// Reads the whole request and answers: status, further headers, body.
     Answer(u16, Vec<(&'static str, String)>, String),
-    /// Reads the head and so many bytes of the body, then drops the connection.
+    /// Reads the head and this many bytes of the body, then closes the connection.
     Cut(usize),
-    /// Reads it whole and never answers.
+    /// Reads the whole request and never answers.
     Silent,
-    /// Reads the head and nothing more, and keeps the connection.
+    /// Reads only the head, and keeps the connection open.
     Stall,
-    /// Reads it whole, so many bytes in each pause, and answers 200 with an ETag.
+    /// Reads the whole request, this many bytes per interval, and answers 200 with an ETag.
     Slow(usize, Duration),
 }
 
 /// A request's head.
 #[derive(Debug, Clone)]
-pub struct Head {
+pub(crate) struct Head {
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
 }
 
 impl Head {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// A server whose answers are made by a function. It ends when it is dropped.
-pub struct Fake {
+/// A server whose answers come from a function. It ends on drop.
+pub(crate) struct Fake {
     pub endpoint: String,
     requests: Arc<AtomicUsize>,
     task: JoinHandle<()>,
@@ -90,7 +90,7 @@ impl Drop for Fake {
 }
 
 impl Fake {
-    pub async fn start(act: impl Fn(&Head) -> Act + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(act: impl Fn(&Head) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let (act, requests) = (Arc::new(act), Arc::new(AtomicUsize::new(0)));
@@ -99,15 +99,15 @@ impl Fake {
             let mut serving = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (act, counted) = (Arc::clone(&act), Arc::clone(&counted));
-                // A client that goes away is part of the tests.
+                // Clients that disconnect are part of the tests.
                 serving.spawn(async move { serve(stream, &*act, &counted).await.ok() });
             }
         });
         Self { endpoint, requests, task }
     }
 
-    /// Returns how many requests came.
-    pub fn requests(&self) -> usize {
+    /// Returns the number of requests so far.
+    pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::Relaxed)
     }
 }

@@ -1,15 +1,15 @@
-//! What the tests share.
+//! Shared parts of the tests.
 
-pub mod browser;
-pub mod conformance;
-pub mod http;
-pub mod node;
-pub mod proxy;
-pub mod python;
-pub mod robot;
-pub mod router;
-pub mod servers;
-pub mod sim;
-pub mod steps;
-pub mod terminal;
-pub mod tools;
+pub(crate) mod browser;
+pub(crate) mod conformance;
+pub(crate) mod http;
+pub(crate) mod node;
+pub(crate) mod proxy;
+pub(crate) mod python;
+pub(crate) mod robot;
+pub(crate) mod router;
+pub(crate) mod servers;
+pub(crate) mod sim;
+pub(crate) mod steps;
+pub(crate) mod terminal;
+pub(crate) mod tools;

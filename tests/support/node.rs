@@ -1,4 +1,4 @@
-//! The real binary: a node in a home of its own, and the command line beside it.
+//! The real binary: a node in its own home, and the command line.
 
 use std::{
     fs::{self, File},
@@ -23,14 +23,14 @@ use super::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
-/// How long a condition may take on a busy machine.
+/// Longest wait for a condition on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits for a condition, with a deadline.
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < DEADLINE, "not in time: {what}");
@@ -38,24 +38,24 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A machine with a home, a store in a folder, and a node that may run.
-pub struct Machine {
+/// A machine with a home, a local store, and a node that may run.
+pub(crate) struct Machine {
     pub folder: TempDir,
     pub id: String,
     node: Option<Child>,
 }
 
 impl Machine {
-    /// A machine whose node has a local store. `more` is added to `[storage]`.
-    pub fn new(id: &str, more: &str) -> Self {
+    /// Returns a machine with a local store. `more` is added to `[storage]`.
+    pub(crate) fn new(id: &str, more: &str) -> Self {
         let machine = Self { folder: tempfile::tempdir().unwrap(), id: id.into(), node: None };
         fs::create_dir(machine.home()).unwrap();
         machine.set(&format!("backend = \"local\"\nlocal_path = \"../store\"\n{more}"));
         machine
     }
 
-    /// Writes the settings of the node; one that runs takes them up.
-    pub fn set(&self, storage: &str) {
+    /// Writes the node's settings. A running node applies them.
+    pub(crate) fn set(&self, storage: &str) {
         let settings = format!(
             "[storage]\nmachine_id = \"{}\"\n{storage}\n[storage.zenoh]\nconnect = []\n\
              listen = [\"tcp/127.0.0.1:0\"]\nmulticast = false\n",
@@ -67,42 +67,42 @@ impl Machine {
     }
 
     /// Writes the node's secrets.
-    pub fn set_secrets(&self, id: &str, secret: &str) {
+    pub(crate) fn set_secrets(&self, id: &str, secret: &str) {
         let temporary = self.home().join("secrets.toml.new");
         fs::write(&temporary, format!("[storage]\naccess_key_id = {id:?}\nsecret_access_key = {secret:?}\n")).unwrap();
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600)).unwrap();
         fs::rename(temporary, self.home().join("secrets.toml")).unwrap();
     }
 
-    /// A machine whose node runs.
-    pub fn started(id: &str) -> Self {
+    /// Returns a machine with a running node.
+    pub(crate) fn started(id: &str) -> Self {
         let mut machine = Self::new(id, "rescan_interval = \"1s\"");
         machine.start();
         machine
     }
 
-    pub fn home(&self) -> PathBuf {
+    pub(crate) fn home(&self) -> PathBuf {
         self.folder.path().join("home")
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// Starts the node and waits until it is on the bus.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.start_and(|holder| !holder.endpoints.is_empty());
     }
 
-    /// Starts the node and waits until it has written down who it is, as `is_ready` wants it.
-    pub fn start_and(&mut self, is_ready: impl Fn(&Holder) -> bool) {
+    /// Starts the node and waits until its lock file satisfies `is_ready`.
+    pub(crate) fn start_and(&mut self, is_ready: impl Fn(&Holder) -> bool) {
         let pid = self.spawn();
         let is_there = || HomeLock::holder(&self.home()).is_some_and(|holder| holder.pid == pid && is_ready(&holder));
         until("the node is on the bus", is_there);
     }
 
-    /// Starts the node and waits for nothing.
-    pub fn spawn(&mut self) -> u32 {
+    /// Starts the node without waiting. Returns its process id.
+    pub(crate) fn spawn(&mut self) -> u32 {
         let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
         let child = Command::new(BINARY)
             .args(["serve", "--home"])
@@ -117,66 +117,66 @@ impl Machine {
         pid
     }
 
-    /// Runs the node until it has taken so many steps of these kinds, or is done, and kills it.
-    pub fn run_steps(&mut self, calls: &str, kill_after: usize, is_done: impl FnMut() -> bool) -> Went {
+    /// Runs the node until it has made `kill_after` of these system calls, or is done, and kills it.
+    pub(crate) fn run_steps(&mut self, calls: &str, kill_after: usize, is_done: impl FnMut() -> bool) -> Went {
         let home = self.home();
         let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
         let arguments = ["serve", "--home", home.to_str().unwrap()];
         steps::run(Path::new(BINARY), &arguments, log.into(), calls, kill_after, is_done)
     }
 
-    pub fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         HomeLock::holder(&self.home()).unwrap().endpoints[0].clone()
     }
 
-    /// SIGKILL: nothing is tidied up.
-    pub fn kill(&mut self) {
+    /// Kills the node with SIGKILL.
+    pub(crate) fn kill(&mut self) {
         let mut node = self.node.take().unwrap();
         node.kill().unwrap();
         node.wait().unwrap();
     }
 
     /// Sends the node a signal.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = rustix::process::Pid::from_child(self.node.as_ref().unwrap());
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// SIGTERM: returns the exit code.
-    pub fn terminate(&mut self) -> Option<i32> {
+    /// Ends the node with SIGTERM. Returns its exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
         let mut node = self.node.take().unwrap();
         node.wait().unwrap().code()
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.node.as_mut().is_some_and(|node| node.try_wait().unwrap().is_none())
     }
 
-    /// Runs a command of the same binary for this home on a terminal.
-    pub fn on_terminal(&self, columns: u16, arguments: &[&str]) -> Terminal {
+    /// Runs a command for this home on a terminal.
+    pub(crate) fn on_terminal(&self, columns: u16, arguments: &[&str]) -> Terminal {
         let mut command = Command::new(BINARY);
         command.args(arguments).arg("--home").arg(self.home());
         Terminal::run(command, columns)
     }
 
-    /// Runs a command of the same binary for this home.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    /// Runs a command for this home.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(BINARY);
-        // What a command writes to the folder that it runs in goes away with the machine.
+        // Files that a command writes to its working folder are removed with the machine.
         command.args(arguments).arg("--home").arg(self.home()).current_dir(self.folder.path());
         command.output().unwrap()
     }
 
-    /// A Python client of the node, which has found it.
-    pub fn python(&self) -> Python {
+    /// Returns a Python client that is connected to the node.
+    pub(crate) fn python(&self) -> Python {
         let mut python = Python::dialling(&[&self.endpoint()]);
         self.wait_for_scan(&mut python);
         python
     }
 
     /// Waits until the node answers and has scanned its library.
-    pub fn wait_for_scan(&self, python: &mut Python) {
+    pub(crate) fn wait_for_scan(&self, python: &mut Python) {
         let selector = self.key("list");
         until("the node answers", || {
             let replies = python.get(&super::python::Get { selector: &selector, ..Default::default() });
@@ -184,25 +184,25 @@ impl Machine {
         });
     }
 
-    pub fn key(&self, verb: &str) -> String {
+    pub(crate) fn key(&self, verb: &str) -> String {
         format!("bubbaloop/{}/storage/{verb}", self.id)
     }
 
-    pub fn recorder(&self, recording: &str) -> Recorder {
+    pub(crate) fn recorder(&self, recording: &str) -> Recorder {
         Recorder::begin(&self.home().join("recordings"), recording, &self.id)
     }
 
-    pub fn object(&self, recording: &str, name: &str) -> PathBuf {
+    pub(crate) fn object(&self, recording: &str, name: &str) -> PathBuf {
         self.folder.path().join("store").join(&self.id).join(recording).join("chunks").join(name)
     }
 
-    /// Tells whether the store holds exactly these bytes.
-    pub fn is_stored(&self, recording: &str, chunk: &Value) -> bool {
+    /// Tells whether the store holds exactly this chunk.
+    pub(crate) fn is_stored(&self, recording: &str, chunk: &Value) -> bool {
         let object = self.object(recording, chunk["name"].as_str().unwrap());
         fs::read(object).is_ok_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
     }
 
-    pub fn remote_manifest(&self, recording: &str) -> Option<Value> {
+    pub(crate) fn remote_manifest(&self, recording: &str) -> Option<Value> {
         let path = self.folder.path().join("store").join(&self.id).join(recording).join("manifest.json");
         serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
@@ -219,8 +219,8 @@ impl Drop for Machine {
     }
 }
 
-/// Writes real MCAP chunks as a recorder does: the manifest anew from memory at each one.
-pub struct Recorder {
+/// Writes real MCAP chunks as a recorder does. It rewrites the manifest from memory after each one.
+pub(crate) struct Recorder {
     pub name: String,
     machine: String,
     folder: PathBuf,
@@ -236,15 +236,15 @@ impl Recorder {
         recorder
     }
 
-    /// Writes a chunk's file under its last name; the manifest does not name it yet.
-    pub fn rename(&mut self) -> Value {
+    /// Writes a chunk's file with its final name, without naming it in the manifest.
+    pub(crate) fn rename(&mut self) -> Value {
         let index = u32::try_from(self.chunks.len()).unwrap();
         let bytes = mcap_file(index, &self.name);
         self.rename_of(&bytes)
     }
 
-    /// Writes a chunk of so many bytes and the manifest that names it; the node does not look into chunks.
-    pub fn finalize_of(&mut self, size: usize) -> Value {
+    /// Writes a chunk of this size and the manifest that names it. Its bytes are not MCAP.
+    pub(crate) fn finalize_of(&mut self, size: usize) -> Value {
         let seed = self.chunks.len() as u64 + 1;
         let byte = |place: u64| (place.wrapping_mul(seed + place / 251) >> 3).to_le_bytes()[0];
         let bytes: Vec<u8> = (0..size as u64).map(byte).collect();
@@ -266,14 +266,14 @@ impl Recorder {
     }
 
     /// Writes a chunk and the manifest that names it.
-    pub fn finalize(&mut self) -> Value {
+    pub(crate) fn finalize(&mut self) -> Value {
         let chunk = self.rename();
         self.save(&json!({}));
         chunk
     }
 
     /// Writes the manifest from memory, with further fields.
-    pub fn save(&self, more: &Value) {
+    pub(crate) fn save(&self, more: &Value) {
         let mut manifest = json!({
             "schema_version": 1, "name": self.name, "machine_id": self.machine, "started_at_ns": 1_700_000_000_000_000_000_u64,
             "mode": "streaming", "tags": ["test"], "chunks": self.chunks,
@@ -284,31 +284,31 @@ impl Recorder {
         fs::rename(temporary, self.folder.join("manifest.json")).unwrap();
     }
 
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.save(&json!({"ended_at_ns": 1_700_000_100_000_000_000_u64}));
     }
 
-    pub fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         serde_json::from_slice(&fs::read(self.folder.join("manifest.json")).unwrap()).unwrap()
     }
 
-    pub fn path(&self, chunk: &Value) -> PathBuf {
+    pub(crate) fn path(&self, chunk: &Value) -> PathBuf {
         self.folder.join("chunks").join(chunk["name"].as_str().unwrap())
     }
 
-    /// The lines of the node's journal.
-    pub fn journal(&self) -> Vec<Value> {
+    /// Returns the lines of the node's journal.
+    pub(crate) fn journal(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.folder.join("uploads.jsonl")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// The body of a finalize event.
-    pub fn event(&self, chunk: &Value) -> Value {
+    /// Returns the body of a finalize event.
+    pub(crate) fn event(&self, chunk: &Value) -> Value {
         json!({"recording": self.name, "machine_id": self.machine, "chunk": chunk})
     }
 }
 
-/// Returns a real MCAP file; each index and recording has its own content.
+/// Returns a real MCAP file. Its content depends on index and recording.
 fn mcap_file(index: u32, recording: &str) -> Vec<u8> {
     let mut writer = WriteOptions::new().compression(None).create(std::io::Cursor::new(Vec::new())).unwrap();
     let channel_id = writer.add_channel(0, "camera", "application/json", &std::collections::BTreeMap::new()).unwrap();

@@ -1,4 +1,4 @@
-//! A link between a client and a server that is slow, breaks, or stands still, as a test wants it.
+//! A TCP proxy that can be slow, break connections, or stop.
 
 use std::{
     io,
@@ -20,31 +20,31 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Bytes that go over the link at a time.
+/// Largest number of bytes that are forwarded at once.
 const PIECE: usize = 16 * 1024;
 
 #[derive(Debug)]
 struct Link {
     /// Bytes per second from client to server; zero is no limit.
     rate: AtomicU64,
-    /// When the link is free for the next bytes: one link, whatever runs over it.
+    /// When the next bytes may be sent. All connections share the rate.
     free_at: AsyncMutex<Instant>,
     /// Bytes that went from client to server.
     sent: AtomicU64,
     /// New connections are refused.
     is_down: AtomicBool,
-    /// Nothing moves, and nothing breaks.
+    /// No bytes move; connections stay open.
     is_still: AtomicBool,
     /// Each change cuts all connections.
     cuts: watch::Sender<u64>,
-    /// The next connections are cut after so many bytes of the client's.
+    /// New connections are cut after this many bytes from the client.
     cut_after: Mutex<Option<u64>>,
-    /// Where the next connections lead.
+    /// The server of new connections.
     server: Mutex<String>,
 }
 
-/// A proxy on loopback. It ends when it is dropped.
-pub struct Proxy {
+/// A proxy on loopback. It ends on drop.
+pub(crate) struct Proxy {
     pub endpoint: String,
     link: Arc<Link>,
     task: JoinHandle<()>,
@@ -61,8 +61,8 @@ fn address(endpoint: &str) -> String {
 }
 
 impl Proxy {
-    /// Starts one before a server.
-    pub async fn start(server: &str) -> Self {
+    /// Starts a proxy to a server.
+    pub(crate) async fn start(server: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let link = Arc::new(Link {
@@ -83,47 +83,47 @@ impl Proxy {
                     continue;
                 }
                 let (link, server) = (Arc::clone(&shared), shared.server.lock().unwrap().clone());
-                // A connection that breaks is part of the tests.
+                // Broken connections are part of the tests.
                 serving.spawn(async move { link.serve(client, &server).await.ok() });
             }
         });
         Self { endpoint, link, task }
     }
 
-    /// Lets so many bytes a second go from client to server; zero is no limit.
-    pub fn limit(&self, bytes_per_s: u64) {
+    /// Sets the rate from client to server, in bytes per second. Zero is no limit.
+    pub(crate) fn limit(&self, bytes_per_s: u64) {
         self.link.rate.store(bytes_per_s, Ordering::Relaxed);
     }
 
-    /// Returns how many bytes went from client to server.
-    pub fn sent(&self) -> u64 {
+    /// Returns how many bytes were sent from client to server.
+    pub(crate) fn sent(&self) -> u64 {
         self.link.sent.load(Ordering::Relaxed)
     }
 
     /// Cuts all connections.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.link.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Cuts all connections and refuses new ones, or takes them again.
-    pub fn down(&self, is_down: bool) {
+    /// Cuts all connections. Refuses new ones if `is_down`.
+    pub(crate) fn down(&self, is_down: bool) {
         self.link.is_down.store(is_down, Ordering::Relaxed);
         self.cut();
     }
 
-    /// Cuts all connections and leads new ones to another server.
-    pub fn lead_to(&self, server: &str) {
+    /// Cuts all connections. New ones go to another server.
+    pub(crate) fn lead_to(&self, server: &str) {
         *self.link.server.lock().unwrap() = address(server);
         self.cut();
     }
 
-    /// Lets nothing move any more, or again.
-    pub fn stand_still(&self, is_still: bool) {
+    /// Stops or resumes the transfer of bytes; connections stay open.
+    pub(crate) fn stand_still(&self, is_still: bool) {
         self.link.is_still.store(is_still, Ordering::Relaxed);
     }
 
-    /// Cuts each new connection after so many bytes of the client's; `None` ends that.
-    pub fn cut_after(&self, bytes: Option<u64>) {
+    /// Cuts each new connection after this many bytes from the client. `None` ends that.
+    pub(crate) fn cut_after(&self, bytes: Option<u64>) {
         *self.link.cut_after.lock().unwrap() = bytes;
     }
 }

@@ -1,4 +1,4 @@
-//! A Zenoh client in Python: what a node is asked by that is not written here.
+//! A Zenoh client in Python, as an independent implementation.
 
 use std::{
     fs,
@@ -14,17 +14,17 @@ use serde_json::{Value, json};
 
 use super::tools::{alone, installed, run};
 
-/// What the clients are made of, pinned.
+/// The Python packages of the clients, pinned.
 const PACKAGES: [&str; 3] = ["eclipse-zenoh==1.10.2", "mcap==1.6.0", "pymcap-cli==0.34.0"];
 
-/// Returns a Python that has the packages of the tests' clients.
-pub fn python() -> &'static Path {
+/// Returns a Python interpreter with the packages of the clients.
+pub(crate) fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
     PYTHON.get_or_init(|| environment("python", &PACKAGES))
 }
 
-/// Returns the Python of an environment of this name that has these packages, installing them the first time.
-pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
+/// Returns the Python interpreter of an environment with these packages. Installs them the first time.
+pub(crate) fn environment(name: &str, packages: &[&str]) -> PathBuf {
     let environment = installed().join(name);
     let (python, done) = (environment.join("bin/python"), environment.join("installed"));
     let _alone = alone(name);
@@ -35,7 +35,7 @@ pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
     fs::remove_dir_all(&environment).ok();
     let made = Command::new("python3").args(["-m", "venv"]).arg(&environment).output();
     if !made.is_ok_and(|made| made.status.success()) {
-        // Some systems keep venv's pip apart; virtualenv brings its own.
+        // Some systems package venv without pip; virtualenv includes it.
         fs::remove_dir_all(&environment).ok();
         let modules = installed().join("virtualenv");
         run(Command::new("python3").args(["-m", "pip", "install", "-q", "virtualenv", "--target"]).arg(&modules));
@@ -46,9 +46,9 @@ pub fn environment(name: &str, packages: &[&str]) -> PathBuf {
     python
 }
 
-/// Has others judge MCAP files: pymcap-cli's doctor finds no fault in `found`, and the Python reader finds the same
-/// messages in it as in `original`, one by one. Returns how many there are.
-pub fn judge(original: &Path, found: &Path) -> u64 {
+/// Checks MCAP files with external tools: pymcap-cli's doctor finds no fault in `found`, and the Python reader finds
+/// the same messages in it as in `original`. Returns the number of messages.
+pub(crate) fn judge(original: &Path, found: &Path) -> u64 {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/judge.py");
     let judged = Command::new(python()).arg(script).args([original, found]).output().unwrap();
     assert!(judged.status.success(), "{}: {judged:?}", found.display());
@@ -58,16 +58,16 @@ pub fn judge(original: &Path, found: &Path) -> u64 {
 }
 
 /// One client process.
-pub struct Python {
+pub(crate) struct Python {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-/// What came back on a query.
+/// A reply to a query.
 #[derive(Debug, Clone)]
-pub struct Reply {
-    /// It is no `reply_err`.
+pub(crate) struct Reply {
+    /// Whether it is a reply and not a `reply_err`.
     pub is_ok: bool,
     /// The reply's key; empty on an error.
     pub key: String,
@@ -78,8 +78,8 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Decodes the content as its encoding says, and nothing else.
-    pub fn value(&self) -> Value {
+    /// Decodes the content according to its encoding.
+    pub(crate) fn value(&self) -> Value {
         let format = codec::Format::of_encoding(&self.encoding).unwrap().expect("an explicit encoding");
         codec::decode_value(&self.bytes, Some(format)).unwrap()
     }
@@ -97,25 +97,25 @@ fn reply(value: &Value) -> Reply {
 
 /// A query.
 #[derive(Debug, Clone, Default)]
-pub struct Get<'a> {
+pub(crate) struct Get<'a> {
     pub selector: &'a str,
     pub payload: Option<&'a [u8]>,
     pub encoding: Option<&'a str>,
-    /// All nodes, every reply as it comes; otherwise what Zenoh does by default.
+    /// Asks all matching queryables and returns every reply. Otherwise Zenoh's defaults hold.
     pub all: bool,
 }
 
 impl Python {
-    /// Starts a client that dials these endpoints and nothing else.
-    pub fn dialling(endpoints: &[&str]) -> Self {
+    /// Starts a client that connects only to these endpoints.
+    pub(crate) fn dialling(endpoints: &[&str]) -> Self {
         Self::with(&json!({
             "mode": "peer", "connect": {"endpoints": endpoints}, "listen": {"endpoints": ["tcp/127.0.0.1:0"]},
             "scouting": {"multicast": {"enabled": false}}, "timestamping": {"enabled": true},
         }))
     }
 
-    /// Starts a session of this Zenoh configuration.
-    pub fn with(config: &Value) -> Self {
+    /// Starts a session with this Zenoh configuration.
+    pub(crate) fn with(config: &Value) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/support/bus.py");
         let mut child = Command::new(python())
             .arg(script)
@@ -141,7 +141,7 @@ impl Python {
         self.read()
     }
 
-    pub fn get(&mut self, get: &Get<'_>) -> Vec<Reply> {
+    pub(crate) fn get(&mut self, get: &Get<'_>) -> Vec<Reply> {
         let answer = self.command(&json!({
             "do": "get", "selector": get.selector, "encoding": get.encoding, "all": get.all,
             "bytes": get.payload.map(|bytes| STANDARD.encode(bytes)),
@@ -149,38 +149,38 @@ impl Python {
         answer.as_array().unwrap().iter().map(reply).collect()
     }
 
-    /// Asks one node and returns its one reply.
-    pub fn ask(&mut self, selector: &str) -> Reply {
+    /// Asks one node and returns its only reply.
+    pub(crate) fn ask(&mut self, selector: &str) -> Reply {
         let replies = self.get(&Get { selector, ..Get::default() });
         assert_eq!(replies.len(), 1, "{selector}: {replies:?}");
         replies.into_iter().next().unwrap()
     }
 
-    pub fn put(&mut self, key: &str, bytes: &[u8], encoding: &str) {
+    pub(crate) fn put(&mut self, key: &str, bytes: &[u8], encoding: &str) {
         self.command(&json!({"do": "put", "key": key, "bytes": STANDARD.encode(bytes), "encoding": encoding}));
     }
 
-    /// Publishes with a cache, so that a node that was away hears of it.
-    pub fn publish(&mut self, key: &str, bytes: &[u8], encoding: &str) {
+    /// Publishes with a cache, so that a node that was disconnected receives it later.
+    pub(crate) fn publish(&mut self, key: &str, bytes: &[u8], encoding: &str) {
         self.command(&json!({"do": "publish", "key": key, "bytes": STANDARD.encode(bytes), "encoding": encoding}));
     }
 
-    /// Answers queries for a key with these bytes, as long as the client lives.
-    pub fn answer(&mut self, key: &str, bytes: &[u8]) {
+    /// Answers queries for a key with these bytes until the client ends.
+    pub(crate) fn answer(&mut self, key: &str, bytes: &[u8]) {
         self.command(&json!({"do": "answer", "key": key, "bytes": STANDARD.encode(bytes)}));
     }
 
-    pub fn subscribe(&mut self, key: &str) {
+    pub(crate) fn subscribe(&mut self, key: &str) {
         self.command(&json!({"do": "subscribe", "key": key}));
     }
 
-    /// Returns what was heard since it was asked last.
-    pub fn heard(&mut self) -> Vec<Reply> {
+    /// Returns the samples since the last call.
+    pub(crate) fn heard(&mut self) -> Vec<Reply> {
         self.command(&json!({"do": "heard"})).as_array().unwrap().iter().map(reply).collect()
     }
 
     /// Returns the keys of the liveliness tokens that match.
-    pub fn alive(&mut self, key: &str) -> Vec<String> {
+    pub(crate) fn alive(&mut self, key: &str) -> Vec<String> {
         serde_json::from_value(self.command(&json!({"do": "alive", "key": key}))).unwrap()
     }
 }

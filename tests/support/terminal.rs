@@ -1,4 +1,4 @@
-//! A terminal with a command on it, as a person sees it.
+//! A pseudo-terminal with a command.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,11 +18,11 @@ use rustix::{
 
 const ROWS: u16 = 24;
 
-/// Lines above the screen that are kept.
+/// Number of scrollback lines.
 const SCROLLBACK: usize = 1000;
 
-/// A terminal and the command that runs on it.
-pub struct Terminal {
+/// A terminal and the command on it.
+pub(crate) struct Terminal {
     child: Child,
     seen: Arc<Mutex<Seen>>,
     reader: Option<JoinHandle<()>>,
@@ -34,8 +34,8 @@ struct Seen {
 }
 
 impl Terminal {
-    /// Runs a command on a terminal of so many columns.
-    pub fn run(mut command: Command, columns: u16) -> Self {
+    /// Runs a command on a terminal with this many columns.
+    pub(crate) fn run(mut command: Command, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -44,7 +44,7 @@ impl Terminal {
         let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
         let slave = || Stdio::from(OpenOptions::new().read(true).write(true).open(path).unwrap());
         let child = command.stdin(slave()).stdout(slave()).stderr(slave()).env("TERM", "xterm").spawn().unwrap();
-        // The command holds the terminal's other end, and so must nobody else.
+        // Only the command may hold the terminal's other end.
         drop(command);
         let seen =
             Arc::new(Mutex::new(Seen { screen: vt100::Parser::new(ROWS, columns, SCROLLBACK), bytes: Vec::new() }));
@@ -61,18 +61,18 @@ impl Terminal {
         Self { child, seen, reader: Some(reader) }
     }
 
-    /// What stands on the screen now.
-    pub fn screen(&self) -> String {
+    /// Returns the text on the screen.
+    pub(crate) fn screen(&self) -> String {
         self.seen.lock().unwrap().screen.screen().contents()
     }
 
     /// Tells whether the cursor is hidden.
-    pub fn hides_cursor(&self) -> bool {
+    pub(crate) fn hides_cursor(&self) -> bool {
         self.seen.lock().unwrap().screen.screen().hide_cursor()
     }
 
-    /// How many lines went up and out of the screen.
-    pub fn scrolled(&self) -> usize {
+    /// Returns how many lines were scrolled out of the screen.
+    pub(crate) fn scrolled(&self) -> usize {
         let mut seen = self.seen.lock().unwrap();
         let screen = seen.screen.screen_mut();
         screen.set_scrollback(usize::MAX);
@@ -81,18 +81,18 @@ impl Terminal {
         lines
     }
 
-    /// All that was written.
-    pub fn written(&self) -> String {
+    /// Returns all output.
+    pub(crate) fn written(&self) -> String {
         String::from_utf8_lossy(&self.seen.lock().unwrap().bytes).into_owned()
     }
 
-    /// Ctrl-C.
-    pub fn interrupt(&self) {
+    /// Sends Ctrl-C.
+    pub(crate) fn interrupt(&self) {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::INT).unwrap();
     }
 
     /// Waits for the end and returns the exit code.
-    pub fn end(&mut self) -> i32 {
+    pub(crate) fn end(&mut self) -> i32 {
         let code = self.child.wait().unwrap().code().unwrap();
         self.reader.take().unwrap().join().unwrap();
         code

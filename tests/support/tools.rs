@@ -1,4 +1,4 @@
-//! What tests install for themselves: below the target folder, and by Debian what nothing else brings.
+//! Tools that the tests install: below the target folder, or as Debian packages.
 
 use std::{
     fs::{self, File},
@@ -6,29 +6,29 @@ use std::{
     process::Command,
 };
 
-/// Returns the folder under the target folder where tests keep what they install.
-pub fn installed() -> PathBuf {
+/// Returns the folder for installed tools.
+pub(crate) fn installed() -> PathBuf {
     let binary = Path::new(env!("CARGO_BIN_EXE_bubbaloop-storage"));
     let folder = binary.parent().unwrap().parent().unwrap().join("test-tools");
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-/// Lets one test at a time install a thing, in whatever process: until the returned file is dropped.
-pub fn alone(thing: &str) -> File {
+/// Takes a lock for the installation of a tool, across processes. It is held until the returned file is dropped.
+pub(crate) fn alone(thing: &str) -> File {
     let lock = File::create(installed().join(format!("{thing}.lock"))).unwrap();
     lock.lock().unwrap();
     lock
 }
 
 /// Runs a command that must succeed.
-pub fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Returns the path of a program. Where it is absent, the Debian package of its name brings it.
-pub fn program(name: &str) -> PathBuf {
+/// Returns the path of a program. If it is missing, the Debian package of the same name is installed.
+pub(crate) fn program(name: &str) -> PathBuf {
     let found = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())

@@ -1,4 +1,4 @@
-//! What the bytes cost: each file is read, hashed and sent by one PUT, and nothing else is done.
+//! The cost of the bytes alone: each file is read, hashed and sent by one PUT.
 
 use std::{
     fs::{self, File},
@@ -38,9 +38,9 @@ const BLOCK_BYTES: usize = 256 * 1024;
 
 const VALID: Duration = Duration::from_secs(3600);
 
-/// One request, signed before the time is taken.
+/// A request that is signed before the measurement.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Put {
+pub(crate) struct Put {
     path: PathBuf,
     url: String,
     headers: Vec<(String, String)>,
@@ -53,8 +53,8 @@ struct Spec {
     puts: Vec<Put>,
 }
 
-/// A client of a server as the SDK makes it. It signs only.
-pub fn signer(server: &Server) -> Client {
+/// An SDK client. It is used only for signing.
+pub(crate) fn signer(server: &Server) -> Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
@@ -65,8 +65,8 @@ pub fn signer(server: &Server) -> Client {
     Client::from_conf(config)
 }
 
-/// Signs the put of a file; the server finds out whether the bytes have its digest.
-pub async fn put_of(signer: &Client, made: &Made, prefix: &str) -> Put {
+/// Signs the put of a file. The server checks its digest.
+pub(crate) async fn put_of(signer: &Client, made: &Made, prefix: &str) -> Put {
     let digest = made.digest();
     let name = made.path.file_name().unwrap().to_str().unwrap();
     let put = signer.put_object().bucket(BUCKET).key(format!("{prefix}{name}"));
@@ -76,8 +76,8 @@ pub async fn put_of(signer: &Client, made: &Made, prefix: &str) -> Put {
     Put { path: made.path.clone(), url: signed.uri().to_owned(), headers, digest }
 }
 
-/// Returns the command that sends files, as a process of its own.
-pub async fn command(server: &Server, chunks: impl Iterator<Item = &Made>, at_once: usize) -> Command {
+/// Returns the command that sends files in its own process.
+pub(crate) async fn command(server: &Server, chunks: impl Iterator<Item = &Made>, at_once: usize) -> Command {
     let signer = signer(server);
     let mut puts = Vec::new();
     for made in chunks {
@@ -90,8 +90,8 @@ pub async fn command(server: &Server, chunks: impl Iterator<Item = &Made>, at_on
     command
 }
 
-/// Sends what the file says.
-pub async fn run(spec: &Path) {
+/// Sends the requests in a file.
+pub(crate) async fn run(spec: &Path) {
     let Spec { at_once, puts } = serde_json::from_slice(&fs::read(spec).unwrap()).unwrap();
     let sender = Arc::new(Sender::new());
     let gate = Arc::new(Semaphore::new(at_once));
@@ -109,17 +109,17 @@ pub async fn run(spec: &Path) {
     }
 }
 
-/// Sends with as little as there is between a file and a socket.
-pub struct Sender(HttpClient<HttpConnector, FileBody>);
+/// Sends with the least overhead between file and socket.
+pub(crate) struct Sender(HttpClient<HttpConnector, FileBody>);
 
 impl Sender {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Self(HttpClient::builder(TokioExecutor::new()).build(connector))
     }
 
-    pub async fn send(&self, put: &Put) {
+    pub(crate) async fn send(&self, put: &Put) {
         let mut request = http::Request::put(&put.url);
         for (name, value) in &put.headers {
             request = request.header(name, value);
@@ -133,7 +133,7 @@ impl Sender {
     }
 }
 
-/// Blocks are used again, so that the system need not clear new ones.
+/// Blocks are reused, so that the system need not clear new memory.
 static SPARE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 
 struct Block {
@@ -161,7 +161,7 @@ impl Drop for Block {
 }
 
 /// A file that is hashed as it is sent.
-pub struct FileBody {
+pub(crate) struct FileBody {
     file: File,
     left: u64,
     hasher: Sha256,

@@ -1,4 +1,4 @@
-//! Questions over the bus, beside a Zenoh query that is answered with nothing.
+//! Requests over the bus, and Zenoh queries with an empty answer.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -18,14 +18,14 @@ async fn open(settings: &serde_json::Value) -> Session {
     zenoh::open(Config::from_json5(&settings.to_string()).unwrap()).await.unwrap()
 }
 
-/// Joins the bus as a client of one endpoint.
-pub async fn client_of(endpoint: &str) -> Session {
+/// Connects to the bus as a client of one endpoint.
+pub(crate) async fn client_of(endpoint: &str) -> Session {
     let multicast = json!({"multicast": {"enabled": false}});
     open(&json!({"mode": "client", "connect": {"endpoints": [endpoint]}, "scouting": multicast})).await
 }
 
 /// Answers until its standard input ends.
-pub async fn echo() {
+pub(crate) async fn echo() {
     let multicast = json!({"multicast": {"enabled": false}});
     let listen = json!({"endpoints": ["tcp/127.0.0.1:0"]});
     let session = open(&json!({"mode": "peer", "listen": listen, "scouting": multicast})).await;
@@ -38,8 +38,8 @@ pub async fn echo() {
     ended.unwrap().unwrap();
 }
 
-/// A process that answers with nothing; it is killed when dropped.
-pub struct Echo {
+/// A process that sends empty answers. It is killed on drop.
+pub(crate) struct Echo {
     child: Child,
     endpoint: String,
 }
@@ -51,7 +51,7 @@ impl Drop for Echo {
 }
 
 impl Echo {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let mut child = command.arg("echo").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut endpoint = String::new();
@@ -70,8 +70,8 @@ async fn ask(session: &Session, selector: &str) -> usize {
     bytes
 }
 
-/// Asks in turns, and returns the milliseconds of each question.
-pub async fn latencies<'a>(endpoint: &str, space: &str, samples: usize) -> Vec<(&'a str, Vec<f64>)> {
+/// Asks in turns. Returns the milliseconds of each request.
+pub(crate) async fn latencies<'a>(endpoint: &str, space: &str, samples: usize) -> Vec<(&'a str, Vec<f64>)> {
     let echo = Echo::start();
     let (node, empty) = (client_of(endpoint).await, client_of(&echo.endpoint).await);
     let questions = [

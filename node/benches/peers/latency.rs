@@ -1,4 +1,4 @@
-//! From a finalize event to `chunk_uploaded`, beside a bare PUT of the same file.
+//! Latency from a finalize event to `chunk_uploaded`, and of a bare PUT of the same file.
 
 use std::{fs, time::Instant};
 
@@ -19,14 +19,14 @@ const RECORDING: &str = "live";
 
 const CHUNK_BYTES: usize = 9 * 1024 * 1024;
 
-/// The first ones open connections and are not counted.
+/// The first requests open connections and are not counted.
 const WARM_UP: usize = 5;
 
 fn ms_since(started: Instant) -> f64 {
     started.elapsed().as_secs_f64() * 1000.0
 }
 
-pub async fn run(arguments: &Arguments) {
+pub(crate) async fn run(arguments: &Arguments) {
     let library = Library::make(MACHINE, Shape { recordings: 0, chunks: 0, chunk_bytes: 0 });
     let kind = arguments.server();
     let server = kind.start().await;
@@ -48,7 +48,7 @@ pub async fn run(arguments: &Arguments) {
     let recording: RecordingName = RECORDING.parse().unwrap();
     for index in 0..WARM_UP + arguments.scaled(200) {
         let made = write_chunk(&folder.join("chunks"), index, CHUNK_BYTES, &mut rng);
-        // A recorder that means it has its chunk on the disk before it says so.
+        // A careful recorder syncs its chunk to the disk before the event.
         fs::File::open(&made.path).unwrap().sync_all().unwrap();
         chunks.push(made.clone());
         write_manifest(&folder, MACHINE, &chunks, &json!({}));

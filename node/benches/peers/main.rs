@@ -1,7 +1,7 @@
-//! Measures the node beside its peers, in one run on one machine, and prints the tables that the README quotes.
+//! Measures the node and comparable programs in one run on one machine, and prints the tables for the documentation.
 //!
-//! `cargo bench -p bubbaloop-storage --bench peers -- all` installs the peers and the servers under `target`, starts
-//! them on loopback, and takes turns. Ratios within a run count: a busy machine is busy for all of them.
+//! `cargo bench -p bubbaloop-storage --bench peers -- all` installs the programs and the servers under `target`, starts
+//! them on loopback, and measures in turns. Only ratios within a run count: a busy machine is busy for all of them.
 #![expect(clippy::disallowed_methods, reason = "it makes files, waits and looks at the time on purpose")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a measurement that can't go on has failed")]
 #![expect(clippy::print_stdout, reason = "the tables are what it is for")]
@@ -32,30 +32,30 @@ use self::support::{
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Wall time, CPU and memory of uploads, beside obstore, s5cmd, rclone and the bare bytes.
+    /// Wall time, CPU and memory of uploads, compared with obstore, s5cmd, rclone and the bare bytes.
     Upload,
-    /// Comparing 10,000 proven chunks with the store, beside rclone check and aws s3 sync.
+    /// Comparison of 10,000 proven chunks with the store; also rclone check and aws s3 sync.
     Reconcile,
-    /// A library of 10,000 recordings: start, memory, idle cost, help and list beside an empty Zenoh get.
+    /// A library of 10,000 recordings: start, memory, idle cost, and help and list compared with an empty Zenoh get.
     Start,
-    /// From a finalize event to chunk_uploaded, beside a bare PUT.
+    /// Latency from a finalize event to chunk_uploaded, compared with a bare PUT.
     Latency,
     /// All of them.
     All,
-    /// Sends files and does nothing else: what the bytes cost.
+    /// Sends files and does nothing else.
     #[value(hide = true)]
     Bare,
-    /// Answers Zenoh queries with nothing.
+    /// Sends empty answers to Zenoh queries.
     #[value(hide = true)]
     Echo,
 }
 
-/// The server that is uploaded to.
+/// The server for uploads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
-    /// Costs little for each byte, so that it hides least of what a client costs.
+    /// Needs little CPU per byte, so the client's cost is visible.
     S3sFs,
-    /// Checks what it is sent, and stores it as a real one does.
+    /// Checks digests and stores objects as a production server does.
     Seaweedfs,
 }
 
@@ -81,7 +81,7 @@ impl Kind {
     }
 }
 
-/// Lets SeaweedFS make a bucket's volumes, for which its first objects wait.
+/// Makes SeaweedFS create a bucket's volumes, for which its first objects wait.
 async fn warm_up(server: &Server) {
     for round in 0..WARM_UP_ROUNDS {
         let puts = (0..others::AT_ONCE).map(|number| {
@@ -96,9 +96,9 @@ async fn warm_up(server: &Server) {
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Scale {
-    /// A tenth of everything: shows that the command works.
+    /// A tenth of everything: enough to see that the command works.
     Small,
-    /// What the tables are about.
+    /// The size for the tables.
     Full,
 }
 
@@ -115,13 +115,13 @@ struct Arguments {
     /// How much.
     #[arg(long, value_enum, default_value = "full")]
     scale: Scale,
-    /// How often each is measured, in turns.
+    /// Number of rounds.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Only uploads whose name has this in it, for example `64 KiB`.
+    /// Only uploads whose name contains this text, for example `64 KiB`.
     #[arg(long)]
     only: Option<String>,
-    /// What a child of this process is to do.
+    /// What a child process does.
     #[arg(long, hide = true)]
     spec: Option<PathBuf>,
     /// Cargo passes it.

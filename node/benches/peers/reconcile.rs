@@ -1,4 +1,4 @@
-//! Comparing a library whose chunks are all proven with the store.
+//! Comparison of a library of proven chunks with the store.
 
 use bubbaloop_storage_schemas::{Verb, params::Params};
 
@@ -14,11 +14,11 @@ const MACHINE: &str = "bench_reconcile";
 
 const CHUNK_BYTES: usize = 1024;
 
-pub async fn run(arguments: &Arguments) {
+pub(crate) async fn run(arguments: &Arguments) {
     let shape = Shape { recordings: 10, chunks: arguments.scaled(1000), chunk_bytes: CHUNK_BYTES };
     let library = Library::make(MACHINE, shape);
     let count = library.chunks().count();
-    // s3s-fs lists no ETags, so that manifests there look like others'.
+    // s3s-fs lists no ETags, so manifests there look like those of other writers.
     let kind = arguments.server.unwrap_or(Kind::Seaweedfs);
     let server = kind.start().await;
     let mut node = Node::new(MACHINE, &server, &library, "concurrency = 16\n");
@@ -30,7 +30,7 @@ pub async fn run(arguments: &Arguments) {
         [Row::new("this node's reconcile"), Row::new("rclone check --size-only"), Row::new("aws s3 sync --dryrun")];
     let wanted = Params::default().with("all", true).with("wait", "600s");
     let folder = library.folder.path();
-    // The first one writes the remote manifests that are still to be written.
+    // The first run writes pending remote manifests.
     running.ask(Verb::Reconcile, &wanted).await;
     for _ in 0..arguments.rounds {
         let reconcile = async {

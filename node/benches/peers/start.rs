@@ -1,4 +1,4 @@
-//! A large library: its start, its memory, what it costs when nothing happens, and how fast it answers.
+//! A large library: start, memory, idle cost and latency of answers.
 
 use std::{
     sync::atomic::Ordering,
@@ -21,18 +21,18 @@ const MACHINE: &str = "bench_start";
 
 const CHUNK_BYTES: usize = 100;
 
-/// Between two looks at a node that is at work.
+/// Between two checks of a working node.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A node that has not answered by then never does.
+/// Longest wait for an answer.
 const ANSWERS_IN: Duration = Duration::from_secs(300);
 
-/// Marks are folded into manifests a minute after these changed last.
+/// Marks are written into manifests a minute after the last change of these.
 const SETTLES_IN: Duration = Duration::from_secs(150);
 
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Starts a node, and returns the seconds until it tells its recordings.
+/// Starts a node. Returns the seconds until it lists its recordings.
 async fn start(node: &mut Node) -> (Running, f64) {
     let started = Instant::now();
     let running = node.start().await;
@@ -48,7 +48,7 @@ fn row(name: impl Into<String>, value: String) -> Vec<String> {
     vec![name.into(), value]
 }
 
-/// The most memory that a node takes to send a small library.
+/// Returns the peak memory of a node that sends a small library.
 async fn small_peak_mib(arguments: &Arguments, chunks: usize) -> f64 {
     let server = arguments.server().start().await;
     let library = Library::make(MACHINE, Shape { recordings: 1, chunks, chunk_bytes: CHUNK_BYTES });
@@ -60,7 +60,7 @@ async fn small_peak_mib(arguments: &Arguments, chunks: usize) -> f64 {
     measure::memory(running.pid, "VmHWM").unwrap()
 }
 
-pub async fn run(arguments: &Arguments) {
+pub(crate) async fn run(arguments: &Arguments) {
     let (few, many) = (10, arguments.scaled(10_000));
     let (few_mib, many_mib) = (small_peak_mib(arguments, few).await, small_peak_mib(arguments, many).await);
     let library = Library::make(MACHINE, Shape { recordings: many, chunks: 10, chunk_bytes: CHUNK_BYTES });
@@ -109,14 +109,14 @@ pub async fn run(arguments: &Arguments) {
     println!("p50 beside an empty get: help {:.2}×, list {:.2}×", p50(1) / p50(0), p50(2) / p50(0));
 }
 
-/// Counts the remote manifests in an s3s-fs; its objects are files.
+/// Counts the remote manifests in an s3s-fs, whose objects are files.
 fn manifests(server: &Server) -> usize {
     let machine = server.data().join(BUCKET).join(MACHINE);
     let Ok(recordings) = std::fs::read_dir(machine) else { return 0 };
     recordings.filter(|entry| entry.as_ref().unwrap().path().join("manifest.json").is_file()).count()
 }
 
-/// What a node costs that has nothing to do, with a client that hears everything.
+/// Returns the cost of an idle node with a client that receives everything.
 async fn idle(node: &Node) -> Vec<Vec<String>> {
     let holder = HomeLock::holder(&node.machine.home()).unwrap();
     let proxy = Proxy::start(holder.endpoints[0].trim_start_matches("tcp/").to_owned(), 0.0).await;

@@ -1,4 +1,4 @@
-//! Uploads of the same files by everybody, in turns, each to an empty server.
+//! Uploads of the same files by each program, in turns, each to an empty server.
 
 use crate::{
     Arguments, Kind, bare,
@@ -65,7 +65,7 @@ impl Subject {
     }
 }
 
-pub async fn run(arguments: &Arguments) {
+pub(crate) async fn run(arguments: &Arguments) {
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
     let large = if arguments.is_small() { 256 * MIB } else { 4096 * MIB };
@@ -78,7 +78,7 @@ pub async fn run(arguments: &Arguments) {
     let is_wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only));
     for (name, chunks, chunk_bytes) in workloads.into_iter().filter(|(name, ..)| is_wanted(name)) {
         let library = Library::make(MACHINE, Shape { recordings: 1, chunks, chunk_bytes });
-        // One upload at a time is what it is for everybody.
+        // With one upload at a time the setting is the same for all programs.
         let is_meant = |subject: &&Subject| chunks > 1 || !matches!(subject, Subject::Node(16) | Subject::Bare(16));
         let subjects: Vec<_> = SUBJECTS.iter().filter(is_meant).copied().collect();
         for kind in &kinds {
@@ -94,7 +94,7 @@ pub async fn run(arguments: &Arguments) {
     }
 }
 
-/// Prints how the node stands beside the others, by the medians.
+/// Prints the node's medians in relation to the others.
 fn print_ratios(subjects: &[Subject], rows: &[Row]) {
     let row_of = |wanted| subjects.iter().position(|subject| *subject == wanted).map(|place| &rows[place]);
     let Some(obstore) = row_of(Subject::Obstore) else { return };

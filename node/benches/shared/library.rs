@@ -1,4 +1,4 @@
-//! Makes libraries: recordings with real names and right digests.
+//! Makes libraries: recordings with real names and correct digests.
 
 use std::{
     fs,
@@ -13,41 +13,41 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Bytes that are made at a time.
+/// Size of a block of random bytes.
 const BLOCK_BYTES: usize = 4 * 1024 * 1024;
 
 const STARTED_AT_NS: u64 = 1_700_000_000_000_000_000;
 
-/// How many recordings of how many chunks of which size.
+/// Number of recordings, chunks per recording, and size of a chunk.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub(crate) struct Shape {
     pub recordings: usize,
     pub chunks: usize,
     pub chunk_bytes: usize,
 }
 
-/// One chunk's file and its row of the manifest.
+/// A chunk's file and its row in the manifest.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub(crate) struct Made {
     pub path: PathBuf,
     pub row: Value,
 }
 
 impl Made {
-    pub fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         serde_json::from_value(self.row["sha256"].clone()).unwrap()
     }
 }
 
 /// A folder of recordings.
-pub struct Library {
+pub(crate) struct Library {
     pub folder: TempDir,
     machine: String,
     pub recordings: Vec<(String, Vec<Made>)>,
 }
 
-/// Writes one chunk of random bytes under its last name, as a recorder does: it is on the disk when it has its name.
-pub fn write_chunk(folder: &Path, index: usize, bytes: usize, rng: &mut Rng) -> Made {
+/// Writes a chunk of random bytes as a recorder does: it is on the disk before it gets its name.
+pub(crate) fn write_chunk(folder: &Path, index: usize, bytes: usize, rng: &mut Rng) -> Made {
     let temporary = folder.join(format!(".chunk-{index:06}.mcap.active"));
     let mut file = fs::File::create(&temporary).unwrap();
     let mut block = vec![0; bytes.min(BLOCK_BYTES)];
@@ -67,7 +67,7 @@ pub fn write_chunk(folder: &Path, index: usize, bytes: usize, rng: &mut Rng) -> 
 }
 
 /// Writes a recording's manifest.
-pub fn write_manifest(folder: &Path, machine: &str, chunks: &[Made], more: &Value) {
+pub(crate) fn write_manifest(folder: &Path, machine: &str, chunks: &[Made], more: &Value) {
     let rows: Vec<_> = chunks.iter().map(|made| &made.row).collect();
     let mut manifest = json!({
         "schema_version": 1, "name": folder.file_name().unwrap().to_str(), "machine_id": machine,
@@ -80,8 +80,8 @@ pub fn write_manifest(folder: &Path, machine: &str, chunks: &[Made], more: &Valu
 }
 
 impl Library {
-    /// Makes one for a machine, on the disk that is built on.
-    pub fn make(machine: &str, shape: Shape) -> Self {
+    /// Makes a library for a machine, on the disk of the build.
+    pub(crate) fn make(machine: &str, shape: Shape) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut rng = Rng::with_seed(7);
         let mut recordings = Vec::new();
@@ -94,13 +94,13 @@ impl Library {
         }
         let library = Self { folder, machine: machine.to_owned(), recordings };
         library.reset();
-        // What is still to be written to the disk is not what is measured.
+        // Pending writes to the disk are not measured.
         Command::new("sync").status().unwrap();
         library
     }
 
-    /// Makes it what it was before any node saw it.
-    pub fn reset(&self) {
+    /// Removes what nodes wrote to it.
+    pub(crate) fn reset(&self) {
         for (name, chunks) in &self.recordings {
             let folder = self.folder.path().join(name);
             fs::remove_file(folder.join("uploads.jsonl")).ok();
@@ -108,17 +108,17 @@ impl Library {
         }
     }
 
-    pub fn chunks(&self) -> impl Iterator<Item = &Made> {
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Made> {
         self.recordings.iter().flat_map(|(_, chunks)| chunks)
     }
 
-    /// The folder of the first recording's chunks.
-    pub fn chunk_folder(&self) -> PathBuf {
+    /// Returns the folder of the first recording's chunks.
+    pub(crate) fn chunk_folder(&self) -> PathBuf {
         self.folder.path().join(&self.recordings[0].0).join("chunks")
     }
 
-    /// The setting that makes it a node's.
-    pub fn setting(&self) -> String {
+    /// Returns the setting that selects it.
+    pub(crate) fn setting(&self) -> String {
         format!("recordings_dir = {:?}\n", self.folder.path())
     }
 }

@@ -1,4 +1,4 @@
-//! What a process costs, and tables of it.
+//! Measures the cost of processes and prints tables.
 
 use std::{
     fs, io,
@@ -11,25 +11,26 @@ use comfy_table::{CellAlignment, Table, presets};
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 use serde_json::Value;
 
-/// How often a peer's memory is looked at.
+/// Interval between two reads of a program's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// In which Linux tells times to programs, on every platform.
+/// Clock ticks per second in Linux's process files, on every platform.
 const TICKS_PER_S: u64 = 100;
 
 /// What something cost.
 #[derive(Debug, Clone, Copy)]
-pub struct Cost {
+pub(crate) struct Cost {
     pub wall: Duration,
     pub cpu: Duration,
     pub peak_mib: f64,
 }
 
-/// Returns the CPU time of a process and of those that it waited for. It is told until the process is reaped.
-pub fn cpu(pid: u32) -> Duration {
+/// Returns the CPU time of a process and of the children that it waited for. It is available until the process is
+/// reaped.
+pub(crate) fn cpu(pid: u32) -> Duration {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields = text.rsplit_once(')').unwrap().1.split_whitespace();
-    // After the name: state is the third field of all, user time the fourteenth.
+    // After the name: state is field 3, user time is field 14.
     let ticks: u64 = fields.skip(11).take(4).map(|field| field.parse::<u64>().unwrap()).sum();
     Duration::from_millis(ticks * 1000 / TICKS_PER_S)
 }
@@ -40,15 +41,15 @@ fn memory_kib(pid: u32, line: &str) -> Option<u64> {
     found.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Returns a line of a process's status, in MiB; `None` once it has ended.
-pub fn memory(pid: u32, line: &str) -> Option<f64> {
+/// Returns a line of a process's status, in MiB; `None` once the process has ended.
+pub(crate) fn memory(pid: u32, line: &str) -> Option<f64> {
     memory_kib(pid, line).map(|kib| kib as f64 / 1024.0)
 }
 
-/// Runs a command that must succeed, and tells what it cost from its start to its end.
+/// Runs a command that must succeed. Returns its cost from start to end.
 ///
-/// One that writes `{"wall_s", "cpu_s"}` knows better: that is without the start of an interpreter.
-pub fn run(command: &mut Command) -> Cost {
+/// A command that prints `{"wall_s", "cpu_s"}` measures itself, without the start of an interpreter.
+pub(crate) fn run(command: &mut Command) -> Cost {
     let started = Instant::now();
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -67,7 +68,7 @@ pub fn run(command: &mut Command) -> Cost {
         let output = scope.spawn(move || io::read_to_string(&mut stdout).unwrap());
         let errors = scope.spawn(move || io::read_to_string(&mut stderr).unwrap());
         let id = WaitId::Pid(Pid::from_raw(pid.cast_signed()).unwrap());
-        // Not reaped yet, it still tells its CPU time.
+        // The CPU time is available until the process is reaped.
         rustix::process::waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
         let spent = (started.elapsed(), cpu(pid));
         has_ended.store(true, Ordering::Relaxed);
@@ -80,15 +81,15 @@ pub fn run(command: &mut Command) -> Cost {
     Cost { wall: told("wall_s", wall), cpu: told("cpu_s", cpu), peak_mib }
 }
 
-/// What the same thing cost in each round.
+/// The cost in each round.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub(crate) struct Row {
     pub name: String,
     pub costs: Vec<Cost>,
 }
 
-/// Returns the value that so many hundredths of the values are below.
-pub fn percentile(values: &[f64], hundredths: usize) -> f64 {
+/// Returns a percentile.
+pub(crate) fn percentile(values: &[f64], hundredths: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = (sorted.len() * hundredths).div_ceil(100);
@@ -96,7 +97,7 @@ pub fn percentile(values: &[f64], hundredths: usize) -> f64 {
 }
 
 impl Row {
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), costs: Vec::new() }
     }
 
@@ -105,13 +106,13 @@ impl Row {
         (percentile(&values, 0), percentile(&values, 50))
     }
 
-    /// The least and the middle wall time, in seconds.
-    pub fn wall(&self) -> (f64, f64) {
+    /// Returns minimum and median of the wall time, in seconds.
+    pub(crate) fn wall(&self) -> (f64, f64) {
         self.of(|cost| cost.wall.as_secs_f64())
     }
 
-    /// The least and the middle CPU time, in seconds.
-    pub fn cpu(&self) -> (f64, f64) {
+    /// Returns minimum and median of the CPU time, in seconds.
+    pub(crate) fn cpu(&self) -> (f64, f64) {
         self.of(|cost| cost.cpu.as_secs_f64())
     }
 
@@ -121,7 +122,7 @@ impl Row {
 }
 
 /// A table in Markdown; all columns but the first are numbers.
-pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header(header);
     table.add_rows(rows);
@@ -131,8 +132,8 @@ pub fn table(header: &[&str], rows: Vec<Vec<String>>) -> Table {
     table
 }
 
-/// Prints what each cost, least and middle of the rounds.
-pub fn print_costs(title: &str, rows: &[Row]) {
+/// Prints minimum and median of each cost.
+pub(crate) fn print_costs(title: &str, rows: &[Row]) {
     let cells = |row: &Row| {
         let ((wall_min, wall), (cpu_min, cpu)) = (row.wall(), row.cpu());
         let name = row.name.clone();
@@ -149,7 +150,7 @@ pub fn print_costs(title: &str, rows: &[Row]) {
 }
 
 /// Prints p50 and p99 of latencies in milliseconds.
-pub fn print_latencies(title: &str, rows: &[(&str, Vec<f64>)]) {
+pub(crate) fn print_latencies(title: &str, rows: &[(&str, Vec<f64>)]) {
     let cells = |(name, values): &(&str, Vec<f64>)| {
         let of = |hundredths| format!("{:.2}", percentile(values, hundredths));
         vec![(*name).to_owned(), values.len().to_string(), of(50), of(99)]

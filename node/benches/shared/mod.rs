@@ -1,12 +1,12 @@
-//! What the benchmarks share.
+//! Shared parts of the benchmarks.
 
-pub mod library;
-pub mod measure;
-pub mod node;
-pub mod proxy;
+pub(crate) mod library;
+pub(crate) mod measure;
+pub(crate) mod node;
+pub(crate) mod proxy;
 
-/// Where uploads go.
-pub const BUCKET: &str = "bench";
+/// Name of the bucket.
+pub(crate) const BUCKET: &str = "bench";
 
-/// Where servers keep their objects if it is there: their disk is not what is measured.
-pub const RAM_DISK: &str = "/dev/shm";
+/// Folder for the servers' objects if it exists: their disk is not measured.
+pub(crate) const RAM_DISK: &str = "/dev/shm";

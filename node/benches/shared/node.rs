@@ -1,4 +1,4 @@
-//! The node under measurement: the real binary in a home of its own.
+//! The measured node: the real binary in its own home.
 
 use std::{
     sync::{
@@ -27,22 +27,22 @@ use crate::support::{
     servers::{KEY, SECRET, Server},
 };
 
-/// How long anything may take.
+/// Longest wait for anything.
 const DEADLINE: Duration = Duration::from_secs(600);
 
-/// Between two looks at a node that tells nothing.
+/// Between two checks of a node without events.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Between two questions beside the events, which a slow listener may miss.
+/// Between two requests while waiting for events, which a slow listener may miss.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
-/// A node's home, and the node where it runs.
-pub struct Node {
+/// A node's home, and the node if it runs.
+pub(crate) struct Node {
     pub machine: Machine,
 }
 
-/// A node that runs, and a client of it.
-pub struct Running {
+/// A running node and a client of it.
+pub(crate) struct Running {
     pub id: MachineId,
     pub pid: u32,
     pub client: Client,
@@ -54,35 +54,35 @@ fn settings(endpoint: &str) -> String {
 }
 
 impl Node {
-    /// A node of a library that goes to a server; it does not run yet.
-    pub fn new(id: &str, server: &Server, library: &Library, more: &str) -> Self {
+    /// Returns a node, not running, that uploads a library to a server.
+    pub(crate) fn new(id: &str, server: &Server, library: &Library, more: &str) -> Self {
         Self::of_endpoint(id, &server.endpoint, library, more)
     }
 
-    /// A node that goes to a server by way of something else.
-    pub fn of_endpoint(id: &str, endpoint: &str, library: &Library, more: &str) -> Self {
+    /// Returns a node that reaches its server through another address.
+    pub(crate) fn of_endpoint(id: &str, endpoint: &str, library: &Library, more: &str) -> Self {
         let machine = Machine::new(id, "");
         machine.set(&format!("{}{}{more}", settings(endpoint), library.setting()));
         machine.set_secrets(KEY, SECRET);
         Self { machine }
     }
 
-    /// Lets it send nothing until it is told to.
-    pub fn pause(&self) {
+    /// Pauses uploads before the start.
+    pub(crate) fn pause(&self) {
         let state = self.machine.home().join("storage/state.json");
         std::fs::create_dir_all(state.parent().unwrap()).unwrap();
         let paused = Paused { since_ns: 1, until_ns: None };
         NodeState::update(&state, |state| state.paused = Some(paused)).unwrap();
     }
 
-    /// Starts it and joins its bus.
-    pub async fn start(&mut self) -> Running {
+    /// Starts the node and connects to its bus.
+    pub(crate) async fn start(&mut self) -> Running {
         self.machine.start();
         self.join().await
     }
 
-    /// Joins the bus of the node that runs.
-    pub async fn join(&self) -> Running {
+    /// Connects to the bus of the running node.
+    pub(crate) async fn join(&self) -> Running {
         let home = self.machine.home();
         let holder = HomeLock::holder(&home).unwrap();
         let client = Client::connect(&Config::load(&home, &[]).settings.zenoh, &holder.endpoints).await.unwrap();
@@ -91,13 +91,13 @@ impl Node {
 }
 
 impl Running {
-    /// Asks it; `None` where it refuses, as before its first scan.
-    pub async fn try_ask(&self, verb: Verb, params: &Params) -> Option<Value> {
+    /// Asks the node. Returns `None` if it refuses, as before its first scan.
+    pub(crate) async fn try_ask(&self, verb: Verb, params: &Params) -> Option<Value> {
         let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
         told.into_iter().next().and_then(Result::ok)
     }
 
-    pub async fn ask(&self, verb: Verb, params: &Params) -> Value {
+    pub(crate) async fn ask(&self, verb: Verb, params: &Params) -> Value {
         let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
         match told.into_iter().next() {
             Some(Ok(answer)) => answer,
@@ -106,20 +106,20 @@ impl Running {
         }
     }
 
-    pub async fn status(&self) -> Value {
+    pub(crate) async fn status(&self) -> Value {
         self.ask(Verb::Status, &Params::default()).await
     }
 
-    /// Waits until it has read its library and looked at its store.
-    pub async fn is_ready(&self) {
+    /// Waits until the node has scanned its library and probed its store.
+    pub(crate) async fn is_ready(&self) {
         self.until("it is ready", POLL, |status| {
             status["library"]["scanned"] == true && !status["store"]["probe"].is_null()
         })
         .await;
     }
 
-    /// Asks for its status until that is as wanted.
-    pub async fn until(&self, what: &str, every: Duration, is_so: impl Fn(&Value) -> bool) {
+    /// Asks for the status until it satisfies the condition.
+    pub(crate) async fn until(&self, what: &str, every: Duration, is_so: impl Fn(&Value) -> bool) {
         let started = Instant::now();
         loop {
             let status = self.status().await;
@@ -131,16 +131,16 @@ impl Running {
         }
     }
 
-    /// Does something, and tells what it cost the node.
-    pub async fn cost_of(&self, work: impl Future<Output = ()>) -> Cost {
+    /// Runs a function and returns what it cost the node.
+    pub(crate) async fn cost_of(&self, work: impl Future<Output = ()>) -> Cost {
         let (cpu, started) = (measure::cpu(self.pid), Instant::now());
         work.await;
         let wall = started.elapsed();
         Cost { wall, cpu: measure::cpu(self.pid) - cpu, peak_mib: measure::memory(self.pid, "VmHWM").unwrap() }
     }
 
-    /// Lets a paused node go on, and waits until so many chunks are proven: its events tell.
-    pub async fn resume_until_proven(&self, chunks: usize) {
+    /// Resumes a paused node, and waits by its events until this many chunks are proven.
+    pub(crate) async fn resume_until_proven(&self, chunks: usize) {
         let chunks = chunks as u64;
         let (heard, all) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
         let (hearing, notify) = (Arc::clone(&heard), Arc::clone(&all));

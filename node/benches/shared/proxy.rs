@@ -1,4 +1,4 @@
-//! A TCP proxy that counts what goes through it, and now and then breaks an exchange.
+//! A TCP proxy that counts bytes and sometimes breaks an exchange.
 
 use std::{
     net::SocketAddr,
@@ -19,9 +19,9 @@ use tokio::{
 
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// What went through.
+/// What passed the proxy.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub(crate) struct Counted {
     pub bytes: AtomicU64,
     pub exchanges: AtomicU64,
     pub faults: AtomicU64,
@@ -30,22 +30,22 @@ pub struct Counted {
 /// How an exchange is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// The connection is cut after so many bytes of the request.
+    /// The connection is cut after this many bytes of the request.
     CutRequest(usize),
-    /// The request gets through, its answer does not.
+    /// The request is forwarded, its answer is not.
     CutAnswer,
 }
 
-/// A proxy that listens on loopback.
+/// A proxy on loopback.
 #[derive(Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub address: SocketAddr,
     pub counted: Arc<Counted>,
 }
 
 impl Proxy {
-    /// Starts one in front of `to` that breaks each exchange with this chance.
-    pub async fn start(to: String, chance: f64) -> Self {
+    /// Starts a proxy to `to` that breaks each exchange with this probability.
+    pub(crate) async fn start(to: String, chance: f64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, counted) = (listener.local_addr().unwrap(), Arc::<Counted>::default());
         let counting = Arc::clone(&counted);
@@ -54,7 +54,7 @@ impl Proxy {
                 let (client, _) = listener.accept().await.unwrap();
                 let (to, counted) = (to.clone(), Arc::clone(&counting));
                 tokio::spawn(async move {
-                    // A server that is not there is a fault of its own.
+                    // A missing server is a fault of its own.
                     if let Ok(server) = TcpStream::connect(to).await {
                         pass(client, server, &Exchange { chance, counted, ..Exchange::default() }).await;
                     }
@@ -65,12 +65,12 @@ impl Proxy {
     }
 }
 
-/// Where the exchange of one connection stands.
+/// State of the exchange on a connection.
 #[derive(Debug, Default)]
 struct Exchange {
     chance: f64,
     counted: Arc<Counted>,
-    /// The server spoke last: what the client says next begins an exchange.
+    /// The server sent last: the next bytes of the client begin an exchange.
     is_answered: AtomicBool,
     cuts_answer: AtomicBool,
     cut: Notify,
@@ -97,7 +97,7 @@ async fn pass(client: TcpStream, server: TcpStream, exchange: &Exchange) {
     }
     exchange.is_answered.store(true, Ordering::Relaxed);
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    // Both ends are dropped, and so closed, when one direction ends or is cut.
+    // Both ends are closed when one direction ends or is cut.
     tokio::select! {
         () = requests(from_client, to_server, exchange) => {}
         () = answers(from_server, to_client, exchange) => {}

@@ -1,4 +1,4 @@
-//! A recorder that goes on and on, and a link on which now and then an exchange breaks: nothing may pile up.
+//! A long run with a recorder and a link on which some exchanges break: no resource may grow.
 //!
 //! `cargo bench -p bubbaloop-storage --bench soak -- --hours 12` prints a line each interval, and fails when memory,
 //! descriptors or threads grow, when the queue does not keep up, or when anything is lost.
@@ -39,20 +39,20 @@ use self::{
 
 const MACHINE: &str = "soak";
 
-/// Four of these a second are 17 MB/s.
+/// Four of these per second are 17 MB/s.
 const CHUNK_BYTES: usize = 4 * 1024 * 1024 + 256 * 1024;
 const CHUNK_EVERY: Duration = Duration::from_millis(262);
 
 /// Half a minute each.
 const CHUNKS_PER_RECORDING: usize = 120;
 
-/// Recordings that the robot keeps; older ones that are safe make room, here and in the store.
+/// Number of recordings that the robot keeps. Older ones that are safe are removed, from the robot and the store.
 const RECORDINGS_KEPT: usize = 4;
 
-/// Recordings that may wait beyond those before the node does not keep up.
+/// Number of waiting recordings beyond those at which the node counts as too slow.
 const RECORDINGS_LATE_MAX: usize = 8;
 
-/// What memory may grow by after the first quarter.
+/// Permitted growth of memory after the first quarter.
 const MEMORY_GROWTH_MAX: f64 = 24.0;
 const DESCRIPTORS_GROWTH_MAX: usize = 32;
 const THREADS_GROWTH_MAX: usize = 16;
@@ -65,7 +65,7 @@ struct Arguments {
     /// How long, in minutes.
     #[arg(long, default_value_t = 0.0)]
     minutes: f64,
-    /// How many of a hundred exchanges with the store break.
+    /// Percentage of exchanges with the store that break.
     #[arg(long, default_value_t = 1.0)]
     faults: f64,
     /// Cargo passes it.
@@ -73,7 +73,7 @@ struct Arguments {
     bench: bool,
 }
 
-/// What the node takes at one instant.
+/// Resources of the node at one moment.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     memory_mib: f64,
@@ -106,11 +106,11 @@ impl Taken {
 struct Recorder {
     root: PathBuf,
     rng: Rng,
-    /// The recording that goes on.
+    /// The open recording.
     name: String,
     chunks: Vec<Made>,
     recordings: usize,
-    /// Those that ended, oldest first.
+    /// Ended recordings, oldest first.
     ended: VecDeque<String>,
 }
 
@@ -138,7 +138,7 @@ impl Recorder {
         library::write_manifest(&self.folder(), MACHINE, &self.chunks, more);
     }
 
-    /// Writes the next chunk, and tells it.
+    /// Writes the next chunk and publishes its event.
     fn record(&mut self) -> FinalizeEvent {
         let made = library::write_chunk(&self.folder().join("chunks"), self.chunks.len(), CHUNK_BYTES, &mut self.rng);
         let chunk = serde_json::from_value(made.row.clone()).unwrap();
@@ -157,7 +157,7 @@ impl Recorder {
         self.ended.push_back(self.name.clone());
     }
 
-    /// Removes what is safe and old, from the robot and from the store's disk.
+    /// Removes old recordings that are safe, from the robot and from the store's disk.
     fn make_room(&mut self, proven: &Mutex<BTreeMap<String, usize>>, store: &Path) {
         while self.ended.len() > RECORDINGS_KEPT {
             let oldest = &self.ended[0];

@@ -1,9 +1,9 @@
-//! Files that are made from the types and checked in.
+//! Files that are generated from the types and checked in.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
-/// Compares a folder of this package, file by file, with what the types give; with `BLESS=1` it is made so.
-pub fn assert_checked_in(folder: &str, files: &BTreeMap<String, Vec<u8>>) {
+/// Compares a folder of this package with the generated files. `BLESS=1` writes them.
+pub(crate) fn assert_checked_in(folder: &str, files: &BTreeMap<String, Vec<u8>>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let found: BTreeMap<String, Vec<u8>> = fs::read_dir(&folder)
         .unwrap()
@@ -27,8 +27,8 @@ pub fn assert_checked_in(folder: &str, files: &BTreeMap<String, Vec<u8>>) {
     );
 }
 
-/// Writes a value as it is checked in: for people, with a last newline.
-pub fn pretty<T: serde::Serialize>(value: &T) -> Vec<u8> {
+/// Formats a value as it is checked in: indented, with a final newline.
+pub(crate) fn pretty<T: serde::Serialize>(value: &T) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).unwrap();
     text.push(b'\n');
     text

@@ -1,4 +1,4 @@
-//! A Zenoh router with the REST and remote_api plugins linked in: `router CONFIG.json5` runs until it is killed.
+//! A Zenoh router with the REST and remote_api plugins linked in. `router CONFIG.json5` runs until it is killed.
 
 use zenoh::{
     Config,

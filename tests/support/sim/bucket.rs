@@ -1,4 +1,4 @@
-//! What the simulated store holds, and what must be true of it at every step.
+//! The simulated store, and the checks of what must be true of it at every step.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -21,23 +21,23 @@ use md5::{Digest as _, Md5};
 
 use super::weather::Weather;
 
-/// Lines of the trace that a failure shows.
+/// Number of trace lines in a failure message.
 const SHOWN_MAX: usize = 60;
 
-/// What the store does with what it is sent.
+/// How the store handles digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// It refuses bytes with another digest, and tells digests.
+pub(crate) enum Kind {
+    /// It refuses bytes with a wrong digest, and reports digests.
     Checking,
-    /// It takes all bytes, and its ETags are their MD5.
+    /// It accepts all bytes; its ETags are MD5 digests.
     Md5,
-    /// It takes all bytes, and neither its digests nor its ETags tell anything.
+    /// It accepts all bytes; neither its digests nor its ETags prove anything.
     Naive,
 }
 
 /// An object.
 #[derive(Debug, Clone)]
-pub struct Object {
+pub(crate) struct Object {
     pub bytes: Bytes,
     pub digest: Digest,
     pub etag: String,
@@ -46,15 +46,15 @@ pub struct Object {
 
 /// An upload in parts.
 #[derive(Debug, Default)]
-pub struct Begun {
+pub(crate) struct Begun {
     pub key: String,
     pub parts: BTreeMap<u32, Object>,
 }
 
-/// What happened, as a digest of all lines and the last of them.
+/// The trace: a digest of all lines, and the last lines.
 #[derive(Debug, Default)]
-pub struct Trace {
-    /// Where the run's files are: another place in each run.
+pub(crate) struct Trace {
+    /// The folder of the run, which differs from run to run.
     pub folder: String,
     lines: u64,
     hash: Option<Digest>,
@@ -62,7 +62,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    pub fn add(&mut self, line: String) {
+    pub(crate) fn add(&mut self, line: String) {
         let line = if self.folder.is_empty() { line } else { line.replace(&self.folder, "~") };
         let before = self.hash.map(|hash| hash.to_string()).unwrap_or_default();
         self.hash = Some(Digest::of(format!("{before}{line}").as_bytes()));
@@ -73,44 +73,44 @@ impl Trace {
         }
     }
 
-    /// Returns what two runs of one seed have in common.
-    pub fn fingerprint(&self) -> (u64, Option<Digest>) {
+    /// Returns what two runs of one seed have in common: the number of trace lines and their digest.
+    pub(crate) fn fingerprint(&self) -> (u64, Option<Digest>) {
         (self.lines, self.hash)
     }
 
-    pub fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         self.last.iter().map(|line| format!("{line}\n")).collect()
     }
 }
 
-/// The store, the network before it, and the ledger of what was wrong.
+/// The store, the network to it, and the list of violations.
 #[derive(Debug)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     pub kind: Kind,
     pub objects: BTreeMap<String, Object>,
     pub uploads: BTreeMap<String, Begun>,
     pub weather: Weather,
-    /// What the store lost behind the node's back and does not have again.
+    /// Objects that the store lost and that are still missing.
     pub vanished: BTreeSet<String>,
-    /// What it ever lost: manifests go on naming that.
+    /// Objects that it ever lost: manifests may still name them.
     named_and_lost: BTreeSet<String>,
-    /// What a reconcile may replace.
+    /// Objects that a reconcile may replace.
     pub is_replacing: bool,
     pub trace: Trace,
     pub wrong: Vec<String>,
-    /// The node crashes at the request after so many.
+    /// The node crashes after this many more requests.
     pub crash_in: Option<u32>,
     pub calls: HashMap<(&'static str, String), u64>,
     versions: u64,
-    /// The chunks whose last request ended its try.
+    /// The chunks whose last request ended an attempt.
     idle: BTreeMap<String, bool>,
-    /// The chunk whose file turned out to be damaged last, and when.
+    /// The chunk whose file was found damaged last, and when.
     damaged: Option<(String, Duration)>,
-    /// The recordings that somebody ever asked for.
+    /// The recordings that somebody requested.
     pub asked: BTreeSet<String>,
-    /// How the gate stands, and since when.
+    /// State of the gate, and since when.
     gate: (Duration, Option<Tick>),
-    /// When a probe ended last: the first tries of a run begin with one.
+    /// When the last probe ended: the first attempts of a run start with one.
     probed_at: Duration,
 }
 
@@ -119,7 +119,7 @@ fn failed(kind: StoreErrorKind, message: &str) -> StoreError {
 }
 
 impl Bucket {
-    pub fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: Kind) -> Self {
         Self {
             kind,
             objects: BTreeMap::new(),
@@ -141,7 +141,7 @@ impl Bucket {
         }
     }
 
-    pub fn probe(&self) -> Probe {
+    pub(crate) fn probe(&self) -> Probe {
         let (is_checking, is_naive) = (self.kind == Kind::Checking, self.kind == Kind::Naive);
         Probe {
             enforces_sha256: is_checking,
@@ -154,20 +154,20 @@ impl Bucket {
         }
     }
 
-    /// A new run of the node begins: nothing is known of its tries.
-    pub fn node_starts(&mut self) {
+    /// Starts a new run of the node: nothing is known of its attempts.
+    pub(crate) fn node_starts(&mut self) {
         self.idle.clear();
         self.gate = (Duration::ZERO, Some(Tick::default()));
     }
 
-    /// Loses an object behind everybody's back.
-    pub fn lose(&mut self, key: &str) {
+    /// Removes an object without the node's knowledge.
+    pub(crate) fn lose(&mut self, key: &str) {
         self.objects.remove(key);
         self.vanished.insert(key.to_owned());
         self.named_and_lost.insert(key.to_owned());
     }
 
-    pub fn object(&mut self, bytes: Bytes) -> Object {
+    pub(crate) fn object(&mut self, bytes: Bytes) -> Object {
         self.versions += 1;
         let etag = match self.kind {
             Kind::Md5 => Md5::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -176,7 +176,7 @@ impl Bucket {
         Object { digest: Digest::of(&bytes), bytes, etag, parts: None }
     }
 
-    pub fn meta(&self, key: &ObjectKey) -> Option<ObjectMeta> {
+    pub(crate) fn meta(&self, key: &ObjectKey) -> Option<ObjectMeta> {
         let object = self.objects.get(key.as_str())?;
         let digest = (self.kind == Kind::Checking && object.parts.is_none()).then_some(object.digest);
         Some(ObjectMeta {
@@ -189,7 +189,7 @@ impl Bucket {
     }
 
     /// Stores an object as the mode allows.
-    pub fn put(&mut self, key: &ObjectKey, object: Object, mode: &PutMode) -> Result<String, StoreError> {
+    pub(crate) fn put(&mut self, key: &ObjectKey, object: Object, mode: &PutMode) -> Result<String, StoreError> {
         let found = self.objects.get(key.as_str());
         match (mode, found) {
             (PutMode::Create, Some(_)) => return Err(failed(StoreErrorKind::AlreadyExists, "something is there")),
@@ -200,7 +200,7 @@ impl Bucket {
         }
         self.check_put(key, &object);
         let etag = object.etag.clone();
-        // Other bytes in its place do not end that it is lost.
+        // Other bytes in its place do not make it stored again.
         if key.parts().is_none_or(|(_, chunk)| chunk.is_none_or(|chunk| chunk.fits(&object.digest))) {
             self.vanished.remove(key.as_str());
         }
@@ -208,7 +208,7 @@ impl Bucket {
         Ok(etag)
     }
 
-    /// Takes down what may never be stored.
+    /// Records a violation if something was stored that never may be.
     fn check_put(&mut self, key: &ObjectKey, new: &Object) {
         let old = self.objects.get(key.as_str()).cloned();
         match key.parts() {
@@ -248,8 +248,8 @@ impl Bucket {
         }
     }
 
-    /// Takes down a part as a store lists it.
-    pub fn put_part(&mut self, id: &str, number: u32, object: Object) -> Result<String, StoreError> {
+    /// Records a part.
+    pub(crate) fn put_part(&mut self, id: &str, number: u32, object: Object) -> Result<String, StoreError> {
         let etag = object.etag.clone();
         let begun = self.uploads.get_mut(id);
         let begun = begun.ok_or_else(|| failed(StoreErrorKind::Changed, "the upload is not known"))?;
@@ -257,8 +257,8 @@ impl Bucket {
         Ok(etag)
     }
 
-    /// Makes an object of the parts of an upload.
-    pub fn complete(&mut self, key: &ObjectKey, id: &str, numbers: &[u32]) -> Result<String, StoreError> {
+    /// Completes an upload in parts.
+    pub(crate) fn complete(&mut self, key: &ObjectKey, id: &str, numbers: &[u32]) -> Result<String, StoreError> {
         let begun = self.uploads.get(id).ok_or_else(|| failed(StoreErrorKind::Changed, "the upload is not known"))?;
         if !begun.parts.keys().eq(numbers) || begun.key != key.as_str() {
             self.wrong.push(format!("{key} was completed of other parts than were sent"));
@@ -279,8 +279,8 @@ impl Bucket {
         Ok(etag)
     }
 
-    /// Takes down that a request for a chunk begins; one that begins a try must have found the gate open.
-    pub fn request_begins(&mut self, key: &str, now: Duration, opens_at: Option<Tick>, is_in_flight: bool) {
+    /// Records that a request for a chunk begins. If it starts an attempt, the gate must be open.
+    pub(crate) fn request_begins(&mut self, key: &str, now: Duration, opens_at: Option<Tick>, is_in_flight: bool) {
         let is_idle = self.idle.insert(key.to_owned(), false).unwrap_or(true) && !self.is_looked_at_again(key, now);
         let is_known_closed = self.gate.1 == opens_at && self.gate.0 < now && opens_at.is_none_or(|at| at.0 > now);
         let may_have_begun_before = self.is_replacing || self.probed_at == now;
@@ -292,9 +292,15 @@ impl Bucket {
         }
     }
 
-    /// Takes down that a request for a chunk begins out of hours: only what a person asked for is tried then. It comes before
-    /// [`Bucket::request_begins`].
-    pub fn request_begins_out_of_hours(&mut self, key: &str, recording: &str, now: Duration, is_in_flight: bool) {
+    /// Records that a request for a chunk begins outside the upload window: only requested chunks are tried then. Call
+    /// it before [`Bucket::request_begins`].
+    pub(crate) fn request_begins_out_of_hours(
+        &mut self,
+        key: &str,
+        recording: &str,
+        now: Duration,
+        is_in_flight: bool,
+    ) {
         let is_idle = self.idle.get(key).copied().unwrap_or(true) && !self.is_looked_at_again(key, now);
         let may_have_begun_before = self.is_replacing || self.probed_at == now;
         let is_asked = self.asked.contains(recording);
@@ -303,14 +309,14 @@ impl Bucket {
         }
     }
 
-    /// Tells whether a request goes on with a try whose file turned out to be damaged in this very moment: what is wrong
-    /// with the file says nothing of the object, so a look follows.
+    /// Tells whether a request continues an attempt whose file was found damaged at this moment. The damage says
+    /// nothing about the object, so a HEAD follows.
     fn is_looked_at_again(&self, key: &str, now: Duration) -> bool {
         self.damaged.as_ref().is_some_and(|(damaged, at)| damaged == key && *at == now)
     }
 
-    /// Takes down how a request for a chunk ended.
-    pub fn request_ended(&mut self, key: &str, now: Duration, error: Option<&StoreError>) {
+    /// Records how a request for a chunk ended.
+    pub(crate) fn request_ended(&mut self, key: &str, now: Duration, error: Option<&StoreError>) {
         if key.is_empty() {
             self.probed_at = now;
         }

@@ -1,4 +1,4 @@
-//! A machine, its recorders, a store and the network between them, all made up, in a time that passes at once.
+//! A simulated machine with recorders, a store and a network, in simulated time.
 
 mod bucket;
 mod recorder;
@@ -57,32 +57,32 @@ use self::{
 
 const STORE_ID: &str = "s";
 
-/// How long everything may take to go up once nothing fails any more: dead letters wait a day, and so does the next
+/// Longest time until everything is uploaded after the last fault: dead letters wait a day, and so does the next
 /// comparison of marks and store.
 const PATIENCE: Duration = Duration::from_secs(4 * 24 * 3600);
 
-/// What came of a run.
+/// Result of a run.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// What happened, in short: the same for the same seed.
+pub(crate) struct Outcome {
+    /// Digest of the trace: the same for the same seed.
     pub fingerprint: (u64, Option<Digest>),
-    /// How many chunks were made.
+    /// Number of recorded chunks.
     pub chunks: usize,
-    /// How often the node began.
+    /// Number of starts of the node.
     pub lives: usize,
 }
 
-/// Tells whether room is made and recordings are restored in a run. A file that is restored has the time of the real clock, of
-/// which several in one tick are equal, so that such runs may differ in the order in which chunks go up.
-pub fn makes_room(seed: u64) -> bool {
+/// Tells whether a run evicts and restores. A restored file has a time of the real clock. Several files may have the
+/// same time, so the upload order of such runs may differ.
+pub(crate) fn makes_room(seed: u64) -> bool {
     seed.is_multiple_of(3)
 }
 
-/// Runs a seed to its end. With `large`, chunks go up in parts, and threads run beside each other.
+/// Runs a seed to its end. With `large`, chunks are uploaded in parts, and threads run in parallel.
 ///
 /// # Errors
-/// What was wrong, and the last things that happened before.
-pub fn run(seed: u64, large: bool) -> Result<Outcome, String> {
+/// The violations, and the last lines of the trace.
+pub(crate) fn run(seed: u64, large: bool) -> Result<Outcome, String> {
     let (runtime, turns) = runtime(!large);
     fastrand::seed(seed);
     let result = runtime.block_on(async {
@@ -97,7 +97,7 @@ pub fn run(seed: u64, large: bool) -> Result<Outcome, String> {
     result
 }
 
-/// How a life of the node ends.
+/// How a run of the node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Crash { loses_work: bool },
@@ -117,27 +117,27 @@ struct Simulation {
     lives: usize,
     large: bool,
     are_journals_blocked: bool,
-    /// When the store lost a chunk's object last.
+    /// When the store last lost a chunk's object.
     lost_at: BTreeMap<String, Duration>,
-    /// Chunks whose files were seen here for a while after that: their last copies.
+    /// Chunks whose files existed for a while after that: their last copies.
     last_copies: BTreeSet<String>,
 }
 
-/// What makes room looks at the store just before: a loss that is older is known to it.
+/// Eviction asks the store just before: it knows of a loss that is older than this.
 const LOOKED_BEFORE: Duration = Duration::from_secs(600);
 
-/// A node that runs.
+/// A running node.
 struct Node {
     sync: Arc<Sync>,
     port: Arc<Port>,
     running: Pin<Box<dyn Future<Output = ()>>>,
     stop: Option<oneshot::Sender<()>>,
     heard: Receiver<StorageEvent>,
-    /// What people asked for.
+    /// The jobs of people.
     reconciles: JoinSet<()>,
 }
 
-/// A folder in memory where there is one: what it costs to sync a disk is not simulated.
+/// Returns a folder in memory if the system has one: the cost of disk syncs is not simulated.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
@@ -158,7 +158,7 @@ fn tuning(random: &mut Rng, large: bool, makes_room: bool) -> Tuning {
     tuning.limits.concurrency = random.usize(1..6);
     tuning.limits.order = if random.bool() { Order::Oldest } else { Order::Newest };
     if random.u32(0..4) == 0 {
-        // What it has no room for comes with the next look at the whole library.
+        // If the queue is full, the chunk is found by the next full scan.
         tuning.limits.chunks_max = 3;
         tuning.timers.rescan_all = minutes(30);
         tuning.window = None;
@@ -209,7 +209,7 @@ impl Simulation {
         self.home().join("recordings")
     }
 
-    /// Starts a node that knows nothing yet.
+    /// Starts a node with empty memory.
     fn start(&mut self) -> Node {
         self.lives += 1;
         self.bucket.lock().unwrap().node_starts();
@@ -241,7 +241,7 @@ impl Simulation {
         Node { sync, port, running, stop: Some(stop), heard, reconciles: JoinSet::new() }
     }
 
-    /// Ends a node: what it had handed to the disk is written or lost, and a line may be half written.
+    /// Ends a node. Its pending writes are completed or lost, and a journal line may be half written.
     async fn end(&mut self, mut node: Node, end: End) {
         if end == End::Restart {
             node.stop.take();
@@ -283,7 +283,7 @@ impl Simulation {
         self.settle(node).await
     }
 
-    /// Lets the node run until an action is due and does it. Returns how the node's life ends, if it does.
+    /// Runs the node until an action is due, and does it. Returns how the node's run ends, if it does.
     async fn until(&mut self, node: &mut Node, at: Duration, action: Action) -> Result<Option<End>, String> {
         let crash = Arc::clone(&self.crash);
         let started = Instant::now() - self.clock.passed();
@@ -304,7 +304,7 @@ impl Simulation {
         self.bucket.lock().unwrap().trace.add(format!("{:?} {action:?}", self.clock.passed()));
         match action {
             Action::Begin(number) => {
-                // Half of the recorders spell the machine in another way.
+                // Half of the recorders use another spelling of the machine.
                 let machine = if number % 2 == 0 { MACHINE } else { "robot-1" };
                 let capture = Capture::begin(&self.recordings(), &format!("drive_{number}"), machine, wall);
                 self.captures.push(capture);
@@ -342,7 +342,7 @@ impl Simulation {
         None
     }
 
-    /// What a person asks of the node.
+    /// Carries out a person's request.
     fn person(&mut self, node: &mut Node, action: &Action) {
         let name = |capture: &Capture| capture.name.parse().unwrap();
         match action {
@@ -377,12 +377,13 @@ impl Simulation {
         self.bucket.lock().unwrap().is_replacing = true;
         let (sync, name) = (Arc::clone(&node.sync), self.captures[place].name.parse().unwrap());
         node.reconciles.spawn(async move {
-            // What it can't look at now is what the next one is for.
+            // A recording that can't be checked now is left to the next comparison.
             reconcile(&sync, &name, options, &|_| ()).await.ok();
         });
     }
 
-    /// What a person asks for may go at all hours; without a place that is all there is.
+    /// A requested recording may be uploaded at any time. Without a place in the queue, that is all that is known of
+    /// it.
     fn note_asked(&self, place: Option<usize>) {
         let asked = place.map_or(&self.captures[..], |place| &self.captures[place..=place]);
         self.bucket.lock().unwrap().asked.extend(asked.iter().map(|capture| capture.name.clone()));
@@ -419,7 +420,7 @@ impl Simulation {
     fn block_journals(&mut self, are_blocked: bool) {
         self.are_journals_blocked = are_blocked;
         self.captures.iter().for_each(|capture| capture.block_journal(are_blocked));
-        // What it keeps of its own can't be written either.
+        // The node's own files can't be written either.
         for file in ["dead_letter.json", "state.json"] {
             recorder::block(&self.home().join(file), &self.home().join(format!("{file}.aside")), are_blocked);
         }
@@ -435,7 +436,7 @@ impl Simulation {
         }
     }
 
-    /// All that must be true at any time.
+    /// Checks what must be true at any time.
     fn check(&self, node: &mut Node) -> Result<(), String> {
         while node.reconciles.try_join_next().is_some() {}
         let mut bucket = self.bucket.lock().unwrap();
@@ -481,7 +482,8 @@ impl Simulation {
         })
     }
 
-    /// Nothing removed the last copy of a chunk: what is not here is in the store, or was lost there after it had gone.
+    /// Checks that the last copy of a chunk was never removed: a chunk that is not here is in the store, or was lost
+    /// there after its eviction.
     fn check_copies(&mut self) -> Result<(), String> {
         let (bucket, now) = (self.bucket.lock().unwrap(), self.clock.passed());
         for capture in &self.captures {
@@ -502,7 +504,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// What stands in the journals is true, and all of it can be read.
+    /// Checks that all journal lines are true and readable.
     fn check_journals(&self) -> Result<(), String> {
         let bucket = self.bucket.lock().unwrap();
         for capture in self.captures.iter().filter(|_| !self.are_journals_blocked) {
@@ -521,11 +523,11 @@ impl Simulation {
         Ok(())
     }
 
-    /// Lets everything go up, with nobody doing anything but what must be mended by a person.
+    /// Lets everything be uploaded, without help except for problems that need a person.
     async fn settle(&mut self, mut node: Node) -> Result<(), String> {
         node.sync.resume().ok();
         let mut left = self.wait_until_done(&mut node).await?;
-        // A store that takes wrong bytes keeps them under a chunk's name until somebody reconciles.
+        // A store that accepts wrong bytes keeps them under a chunk's name until a reconcile.
         if left.is_some() && self.bucket.lock().unwrap().kind != Kind::Checking {
             (0..self.captures.len()).for_each(|place| self.reconcile(&mut node, place, Options::default()));
             left = self.wait_until_done(&mut node).await?;
@@ -538,7 +540,7 @@ impl Simulation {
         left.map_or(Ok(()), Err)
     }
 
-    /// Returns what is not done in the end.
+    /// Returns what is not done at the end.
     async fn wait_until_done(&mut self, node: &mut Node) -> Result<Option<String>, String> {
         let until = self.clock.passed() + PATIENCE;
         loop {
@@ -561,7 +563,7 @@ impl Simulation {
                 ObjectKey::chunk(&recording.machine_id, &recording.name, chunk.name).to_string()
             }),
         };
-        // What made room and was lost in the store since is nowhere.
+        // An evicted chunk that the store lost afterwards is nowhere.
         let is_here = |chunk: &&Made| chunk.file == OnDisk::Intact && capture.chunk_path(chunk).exists();
         for chunk in capture.chunks.iter().filter(is_here) {
             let key = key_of(chunk);

@@ -1,4 +1,4 @@
-//! What recorders do on the simulated machine's disk, at the times of its wall clock.
+//! The recorders of the simulated machine. They write to a real folder at the times of the simulated clock.
 
 use std::{
     fs::{self, File},
@@ -10,24 +10,24 @@ use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-pub const MACHINE: &str = "robot_1";
+pub(crate) const MACHINE: &str = "robot_1";
 
-/// How a chunk's file is on disk.
+/// State of a chunk's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnDisk {
+pub(crate) enum OnDisk {
     Intact,
     Damaged,
     Missing,
 }
 
-/// A chunk that a recorder made.
+/// A recorded chunk.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub(crate) struct Made {
     pub name: ChunkName,
     pub digest: Digest,
     pub size_bytes: usize,
     pub file: OnDisk,
-    /// What its bytes are made from.
+    /// Seed of its bytes.
     seed: u64,
 }
 
@@ -44,7 +44,7 @@ impl Made {
     }
 }
 
-/// Bytes that no other chunk has; all but the first few repeat.
+/// Returns the unique bytes of a chunk. All but the first few repeat.
 fn bytes(seed: u64, size: usize) -> Vec<u8> {
     let mut bytes = vec![u8::try_from(seed % 251).unwrap(); size];
     let head = seed.to_le_bytes();
@@ -53,12 +53,12 @@ fn bytes(seed: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// One recording and its recorder, which writes the manifest from its own memory.
+/// A recording and its recorder, which writes the manifest from its own memory.
 #[derive(Debug)]
-pub struct Capture {
+pub(crate) struct Capture {
     pub name: String,
     folder: PathBuf,
-    /// As this recorder spells it.
+    /// The machine's name in this recorder's spelling.
     machine: String,
     pub started_at_ns: UnixNs,
     pub chunks: Vec<Made>,
@@ -71,7 +71,7 @@ fn touch(path: &Path, wall: UnixNs) {
 }
 
 impl Capture {
-    pub fn begin(recordings: &Path, name: &str, machine: &str, wall: UnixNs) -> Self {
+    pub(crate) fn begin(recordings: &Path, name: &str, machine: &str, wall: UnixNs) -> Self {
         let folder = recordings.join(name);
         fs::create_dir_all(folder.join("chunks")).unwrap();
         let (name, machine) = (name.to_owned(), machine.to_owned());
@@ -85,16 +85,16 @@ impl Capture {
         touch(&self.folder, wall);
     }
 
-    pub fn chunk_path(&self, chunk: &Made) -> PathBuf {
+    pub(crate) fn chunk_path(&self, chunk: &Made) -> PathBuf {
         self.folder.join("chunks").join(chunk.name.to_string())
     }
 
-    pub fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         self.folder.join("uploads.jsonl")
     }
 
-    /// Writes a chunk's file under its last name.
-    pub fn finalize(&mut self, random: &mut Rng, size_bytes: usize, wall: UnixNs) {
+    /// Writes a chunk's file with its final name.
+    pub(crate) fn finalize(&mut self, random: &mut Rng, size_bytes: usize, wall: UnixNs) {
         let index = u32::try_from(self.chunks.len()).unwrap();
         let seed = random.u64(..);
         let digest = Digest::of(&bytes(seed, size_bytes));
@@ -112,8 +112,8 @@ impl Capture {
         self.touch_folders(wall);
     }
 
-    /// Writes the manifest anew from memory.
-    pub fn save(&self, wall: UnixNs) {
+    /// Rewrites the manifest from memory.
+    pub(crate) fn save(&self, wall: UnixNs) {
         let rows: Vec<_> = self.chunks.iter().map(Made::row).collect();
         let ended = self.has_ended.then_some(wall);
         let manifest = json!({
@@ -127,15 +127,15 @@ impl Capture {
         self.touch_folders(wall);
     }
 
-    /// Leaves a manifest that nobody can read, as a disk that fills up may.
-    pub fn tear_manifest(&self, wall: UnixNs) {
+    /// Leaves an unreadable manifest, as a full disk may.
+    pub(crate) fn tear_manifest(&self, wall: UnixNs) {
         fs::write(self.folder.join("manifest.json"), "{\"schema_version\": 1, \"na").unwrap();
         touch(&self.folder.join("manifest.json"), wall);
         self.touch_folders(wall);
     }
 
-    /// Makes a chunk's file bad, sound again, or removes it.
-    pub fn change_file(&mut self, place: usize, file: OnDisk, wall: UnixNs) {
+    /// Damages, repairs or removes a chunk's file.
+    pub(crate) fn change_file(&mut self, place: usize, file: OnDisk, wall: UnixNs) {
         let chunk = self.chunks[place].clone();
         match file {
             OnDisk::Intact => self.write(&chunk, &chunk.bytes(), wall),
@@ -153,27 +153,27 @@ impl Capture {
         self.chunks[place].file = file;
     }
 
-    /// The body of a chunk's finalize event.
-    pub fn event(&self, chunk: &Made) -> Value {
+    /// Returns the body of a chunk's finalize event.
+    pub(crate) fn event(&self, chunk: &Made) -> Value {
         json!({"recording": self.name, "machine_id": self.machine, "chunk": chunk.row()})
     }
 
-    pub fn remote_folder(&self) -> String {
+    pub(crate) fn remote_folder(&self) -> String {
         format!("{}/{}", self.machine, self.name)
     }
 
-    /// The key of a chunk's object, as the recorder spells the machine.
-    pub fn key(&self, chunk: &Made) -> String {
+    /// Returns the key of a chunk's object in the recorder's spelling of the machine.
+    pub(crate) fn key(&self, chunk: &Made) -> String {
         format!("{}/chunks/{}", self.remote_folder(), chunk.name)
     }
 
-    /// Lets no line be written to the journal, or lets them again.
-    pub fn block_journal(&self, is_blocked: bool) {
+    /// Makes the journal unwritable, or writable again.
+    pub(crate) fn block_journal(&self, is_blocked: bool) {
         block(&self.journal(), &self.folder.join(".journal.aside"), is_blocked);
     }
 
-    /// Leaves half a line at the journal's end, as a crash in an append does.
-    pub fn tear_journal(&self) {
+    /// Leaves half a line at the end of the journal, as a crash during an append does.
+    pub(crate) fn tear_journal(&self) {
         if let Ok(mut text) = fs::read(self.journal()) {
             text.extend_from_slice(b"{\"at_ns\":17,\"store_id\":\"s\",\"ki");
             fs::write(self.journal(), text).unwrap();
@@ -181,8 +181,8 @@ impl Capture {
     }
 }
 
-/// Puts a folder in a file's place, so that it can't be written, or the file back.
-pub fn block(file: &Path, aside: &Path, is_blocked: bool) {
+/// Replaces a file by a folder, so that it can't be written, or restores the file.
+pub(crate) fn block(file: &Path, aside: &Path, is_blocked: bool) {
     if is_blocked && file.is_file() {
         fs::rename(file, aside).unwrap();
         fs::create_dir(file).unwrap();

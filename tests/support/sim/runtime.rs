@@ -1,4 +1,4 @@
-//! One thread at a time and a clock that jumps to the next timer, so that a run is the same each time.
+//! A runtime with one active thread and a clock that jumps to the next timer, so that a run is reproducible.
 
 use std::{
     sync::{Arc, Condvar, Mutex},
@@ -12,12 +12,11 @@ use tokio::{
     time::Instant,
 };
 
-/// Whose turn it is: the runtime's own thread, or the one thread that does its blocking work.
+/// Which thread may run: the runtime's thread, or the only thread for blocking work.
 ///
-/// The blocking thread begins when the runtime has nothing else to do, and the runtime goes on when that thread has done
-/// all that was handed to it.
+/// The blocking thread runs when the runtime is idle. The runtime continues when that thread has done all its work.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub(crate) struct Turns {
     state: Mutex<Turn>,
     changed: Condvar,
 }
@@ -56,15 +55,15 @@ impl Turns {
         state.is_blocking = false;
     }
 
-    /// Ends the turns: what is left may run.
-    pub fn end(&self) {
+    /// Ends the turns: the remaining work may run freely.
+    pub(crate) fn end(&self) {
         self.state.lock().unwrap().is_over = true;
         self.changed.notify_all();
     }
 }
 
-/// A runtime whose time passes only when nothing is left to do. Without turns its blocking threads run as they like.
-pub fn runtime(takes_turns: bool) -> (Runtime, Arc<Turns>) {
+/// Returns a runtime whose time advances only when it is idle. Without turns its blocking threads run freely.
+pub(crate) fn runtime(takes_turns: bool) -> (Runtime, Arc<Turns>) {
     let turns = Arc::new(Turns::default());
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true);
@@ -79,30 +78,30 @@ pub fn runtime(takes_turns: bool) -> (Runtime, Arc<Turns>) {
     (builder.build().unwrap(), turns)
 }
 
-/// Where the simulated machine's clock begins: later than any time that a real file has.
+/// Start time of the simulated clock: later than the times of real files.
 const EPOCH: Duration = Duration::from_secs(2_000_000_000);
 
-/// The runtime's time as ticks, and a wall clock that is set by hand.
+/// A clock with the runtime's time as ticks, and an adjustable wall clock.
 #[derive(Debug)]
-pub struct SimClock {
+pub(crate) struct SimClock {
     started: Instant,
-    /// By how much the wall clock is wrong, in nanoseconds.
+    /// Error of the wall clock, in nanoseconds.
     wrong_by: Mutex<i128>,
 }
 
 impl SimClock {
-    /// Starts at the runtime's time now.
-    pub fn start() -> Self {
+    /// Starts the clock at the runtime's present time.
+    pub(crate) fn start() -> Self {
         Self { started: Instant::now(), wrong_by: Mutex::default() }
     }
 
-    /// Returns how long the simulation runs.
-    pub fn passed(&self) -> Duration {
+    /// Returns the simulated time since the start.
+    pub(crate) fn passed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Sets the wall clock wrong by so many seconds.
-    pub fn set_wrong_by(&self, seconds: i64) {
+    /// Sets the error of the wall clock, in seconds.
+    pub(crate) fn set_wrong_by(&self, seconds: i64) {
         *self.wrong_by.lock().unwrap() = i128::from(seconds) * 1_000_000_000;
     }
 }

@@ -1,4 +1,4 @@
-//! What happens to a simulated machine in some weeks, and when.
+//! The script of a simulated machine: what happens in some weeks, and when.
 
 use std::time::Duration;
 
@@ -6,40 +6,40 @@ use fastrand::Rng;
 
 use super::{recorder::OnDisk, weather::Weather};
 
-/// One thing that happens.
+/// An event in the script.
 #[derive(Debug, Clone)]
-pub enum Action {
+pub(crate) enum Action {
     /// A recording begins.
     Begin(usize),
-    /// A chunk's file gets its last name.
+    /// A chunk's file gets its final name.
     Finalize(usize, usize),
     /// The recorder writes its manifest.
     Save(usize),
-    /// A finalize event of the newest chunk comes, or of another one.
+    /// A finalize event of the newest chunk, or of another one, arrives.
     Event(usize, Word),
     /// The recording ends.
     End(usize),
-    /// The manifest can't be read until it is written again.
+    /// The manifest becomes unreadable until it is written again.
     TearManifest(usize),
-    /// Requests fail in another way from now on.
+    /// The faults of requests change.
     Weather(Weather),
-    /// The node's power is cut; with it, what it had not yet written.
+    /// The node loses power, and what it had not written.
     Crash { loses_work: bool },
-    /// The node's power is cut at a request of its own.
+    /// The node loses power at one of its requests.
     CrashAtRequest(u32),
-    /// The node is ended and started.
+    /// The node is stopped and started.
     Restart,
-    /// The wall clock is wrong by so many seconds.
+    /// The wall clock gets an error of this many seconds.
     Clock(i64),
-    /// Journals can't be written, or can again.
+    /// Journals become unwritable, or writable again.
     Journals { are_blocked: bool },
-    /// A person pauses, for a time or for good.
+    /// A person pauses uploads, for a time or until resumed.
     Pause(Option<Duration>),
-    /// A person resumes.
+    /// A person resumes uploads.
     Resume,
     /// A person changes settings.
     Tune(u64),
-    /// A person asks for a recording.
+    /// A person requests the upload of a recording.
     Ask(usize),
     /// A person reconciles a recording.
     Reconcile(usize),
@@ -49,13 +49,13 @@ pub enum Action {
     Lose,
     /// The store loses everything.
     LoseAll,
-    /// A chunk's file is damaged or removed, or a bad one is mended.
+    /// A chunk's file is damaged, removed, or repaired.
     ChangeFile(usize, OnDisk),
 }
 
-/// What an event says.
+/// Content of a finalize event.
 #[derive(Debug, Clone, Copy)]
-pub enum Word {
+pub(crate) enum Word {
     True,
     Old,
     WrongDigest,
@@ -63,9 +63,9 @@ pub enum Word {
     Garbage,
 }
 
-/// What a run is like.
+/// Parameters of a run.
 #[derive(Debug)]
-pub struct Script {
+pub(crate) struct Script {
     pub captures: usize,
     pub actions: Vec<(Duration, Action)>,
 }
@@ -74,9 +74,9 @@ fn minutes(minutes: u64) -> Duration {
     Duration::from_secs(60 * minutes)
 }
 
-/// Writes a script. With `large` a few chunks are so large that they go up in parts.
-pub fn write(random: &mut Rng, large: bool) -> Script {
-    // Most runs are of some weeks, some of some months.
+/// Returns a script. With `large`, a few chunks are large enough for an upload in parts.
+pub(crate) fn write(random: &mut Rng, large: bool) -> Script {
+    // Most runs last some weeks, some last months.
     let days = if random.u32(0..20) == 0 { random.u64(60..120) } else { random.u64(5..20) };
     let span_minutes = days * 24 * 60;
     let captures = random.usize(2..6);

@@ -1,4 +1,4 @@
-//! The port to the simulated store: each request takes its time, and may fail in any of the ways of the weather.
+//! The store port of the simulated store. Each request takes time and may fail with any of the faults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,19 +35,19 @@ use super::{
     weather::Fault,
 };
 
-/// How long nothing may move.
+/// Timeout of a stalled connection.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The way from one run of the node to the store. It ends with that run.
+/// The connection of one run of the node to the store. It ends with that run.
 #[derive(Debug)]
-pub struct Port {
+pub(crate) struct Port {
     bucket: Arc<Mutex<Bucket>>,
     clock: Arc<SimClock>,
     seed: u64,
     takes_parts: bool,
     is_cut: AtomicBool,
     sync: OnceLock<Weak<Sync>>,
-    /// Told when the node is to crash.
+    /// Notified when the node is to crash.
     crash: Arc<Notify>,
 }
 
@@ -63,7 +63,7 @@ fn blocked<T>(reason: &str) -> Result<T, StoreError> {
     error(StoreErrorKind::Blocked(Block::new(reason.into(), "mend it")), reason)
 }
 
-/// Reads the bytes that an adapter would have sent: none of the last block of a file that is not as it should be.
+/// Reads the bytes that an adapter would send. The last block of a damaged file is not sent.
 fn read(mut blocks: VerifiedBlocks) -> Result<Bytes, StoreError> {
     let mut bytes = Vec::new();
     while let Some(block) = blocks.next_block()? {
@@ -93,7 +93,7 @@ fn changed(bytes: &Bytes) -> Bytes {
 }
 
 impl Port {
-    pub fn new(
+    pub(crate) fn new(
         bucket: Arc<Mutex<Bucket>>,
         clock: Arc<SimClock>,
         seed: u64,
@@ -103,13 +103,13 @@ impl Port {
         Self { bucket, clock, seed, takes_parts, is_cut: AtomicBool::new(false), sync: OnceLock::new(), crash }
     }
 
-    /// Takes in whose port it is.
-    pub fn belongs_to(&self, sync: &Arc<Sync>) {
+    /// Sets the engine of this port.
+    pub(crate) fn belongs_to(&self, sync: &Arc<Sync>) {
         self.sync.set(Arc::downgrade(sync)).unwrap();
     }
 
-    /// The node is gone: nothing that it asked for is answered.
-    pub fn cut(&self) {
+    /// The node has ended: its requests are not answered.
+    pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);
     }
 
@@ -124,7 +124,7 @@ impl Port {
         }
     }
 
-    /// Crashes the node if this is the request for it.
+    /// Crashes the node if this is the chosen request.
     async fn crash_if_due(&self) {
         let is_due = match &mut self.bucket().crash_in {
             Some(left) => {
@@ -141,7 +141,7 @@ impl Port {
         }
     }
 
-    /// Chance of its own for each request, so that one more request elsewhere changes nothing here.
+    /// Returns a random generator for one request, so that an additional request elsewhere changes nothing here.
     fn chance(&self, verb: &'static str, key: &str) -> Rng {
         let mut bucket = self.bucket();
         let count = bucket.calls.entry((verb, key.to_owned())).or_default();
@@ -166,7 +166,7 @@ impl Port {
         bucket.request_begins(key, now, opens_at, is_in_flight);
     }
 
-    /// Carries out one request: `act` is what the store does, told whether the bytes change on their way.
+    /// Carries out one request. `act` is the store's action; it is told the fault, because that may corrupt the bytes.
     async fn request<T>(
         &self,
         verb: &'static str,
@@ -215,7 +215,7 @@ impl Port {
     }
 }
 
-/// Lets bytes arrive wrong: a store that checks refuses them, another stores them as they are.
+/// Corrupts bytes in transit. A checking store refuses them, another one stores them.
 fn arrived(bucket: &Bucket, bytes: Bytes, fault: Option<Fault>) -> Result<Bytes, StoreError> {
     match (fault, bucket.kind) {
         (Some(Fault::WrongBytes), Kind::Checking) => error(StoreErrorKind::BadDigest, "the bytes have another digest"),
@@ -229,7 +229,7 @@ impl ObjectStore for Port {
     async fn put(&self, key: &ObjectKey, body: &Body, mode: PutMode) -> Result<Stored, StoreError> {
         self.request("put", key.as_str(), |bucket, fault| {
             let sent = bytes_of(body)?;
-            // A manifest's text is as precious as a chunk: bytes that change on their way are the chunks' fault here.
+            // Only chunks are corrupted in transit here: nothing would repair a corrupted manifest.
             let is_chunk = matches!(body, Body::File { .. });
             let arrived = if is_chunk { arrived(bucket, sent.clone(), fault)? } else { sent.clone() };
             let is_as_sent = arrived == sent;

@@ -1,62 +1,62 @@
-//! What may go wrong between a node and its store, and how likely each of it is at a time.
+//! Faults between a node and its store, and their probabilities.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// What goes wrong with one request.
+/// The fault of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The connection breaks before the store has heard anything.
+pub(crate) enum Fault {
+    /// The connection breaks before the store receives anything.
     ResetBefore,
-    /// The store did it, and the answer is lost.
+    /// The store carries out the request, and the answer is lost.
     ResetAfter,
-    /// The store did it, and says 500.
+    /// The store carries out the request, and answers 500.
     FailedAfter,
-    /// The body breaks off somewhere.
+    /// The body is cut.
     Cut,
-    /// Nothing moves until patience ends.
+    /// The connection stalls until the timeout.
     Stall,
     /// 429 with a Retry-After.
     TooMany,
     /// 503.
     Unavailable,
-    /// The bytes change on their way.
+    /// The bytes are corrupted in transit.
     WrongBytes,
-    /// The key may do nothing for a while.
+    /// Access is denied for a while.
     Denied,
-    /// The key may not touch this one object.
+    /// Access to this object is denied.
     DeniedOne,
-    /// There is no such bucket.
+    /// The bucket does not exist.
     BucketGone,
-    /// A look tells that what is there is not.
+    /// A HEAD answers that an existing object is missing.
     SaysAbsent,
-    /// A look tells another digest and another ETag than the object has.
+    /// A HEAD answers with a wrong digest and a wrong ETag.
     SaysOther,
 }
 
-/// How likely each fault is, of a thousand requests, and how long the store takes for one.
+/// Probability of each fault per 1,000 requests, and the duration of a request.
 #[derive(Debug, Clone)]
-pub struct Weather {
+pub(crate) struct Weather {
     pub faults: Vec<(Fault, u32)>,
     pub slowest: Duration,
 }
 
 impl Weather {
-    /// Nothing goes wrong.
-    pub fn calm() -> Self {
+    /// No faults.
+    pub(crate) fn calm() -> Self {
         Self { faults: Vec::new(), slowest: Duration::from_millis(400) }
     }
 
-    /// One request of fifty fails in some way.
-    pub fn fair() -> Self {
+    /// One request in fifty fails.
+    pub(crate) fn fair() -> Self {
         use Fault::*;
         let some = [ResetBefore, ResetAfter, FailedAfter, Cut, Stall, TooMany, Unavailable, WrongBytes];
         Self { faults: some.map(|fault| (fault, 2)).to_vec(), ..Self::calm() }
     }
 
-    /// Something of its own for a while, and for how long.
-    pub fn bad(random: &mut Rng) -> (Self, Duration) {
+    /// Returns a phase with faults of one kind, and its duration.
+    pub(crate) fn bad(random: &mut Rng) -> (Self, Duration) {
         use Fault::*;
         let minutes = |random: &mut Rng, most: u64| Duration::from_secs(60 * random.u64(1..most));
         let all = |fault| vec![(fault, 1000)];
@@ -80,8 +80,8 @@ impl Weather {
         (Self { faults, ..Self::calm() }, lasts)
     }
 
-    /// Returns what goes wrong with a request, if anything does.
-    pub fn strikes(&self, random: &mut Rng) -> Option<Fault> {
+    /// Returns the fault of a request, if any.
+    pub(crate) fn strikes(&self, random: &mut Rng) -> Option<Fault> {
         let mut left = random.u32(0..1000);
         for (fault, share) in &self.faults {
             match left.checked_sub(*share) {
