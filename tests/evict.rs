@@ -7,8 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use bubbaloop_storage::{engine::sync::Sync, policy::retention::Retention};
+use bubbaloop_storage::engine::sync::Sync;
 use bubbaloop_storage_schemas::{params::Params, reply::ChunkLocal};
+use bytesize::ByteSize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
 /// A robot with five uploaded chunks, a written remote manifest, and a quota for three chunks.
 async fn full_robot() -> (Robot, Vec<Value>, Arc<Sync>) {
     let mut robot = Robot::new();
-    robot.tuning.retention = Retention { quota_bytes: Some(900_000), ..Retention::default() };
+    robot.tuning.settings.disk_quota_gb = Some(ByteSize(900_000));
     let chunks: Vec<_> = (0..5).map(|index| robot.chunk(index)).collect();
     for (chunk, age) in chunks.iter().zip([40, 50, 30, 20, 10]) {
         let path = robot.recording().join("chunks").join(chunk["name"].as_str().unwrap());
@@ -110,7 +111,7 @@ async fn nothing_is_evicted_without_a_remote_manifest_that_names_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_unproven_is_evicted_and_the_lack_of_room_is_reported_once() {
     let mut robot = Robot::new();
-    robot.tuning.retention = Retention { quota_bytes: Some(100_000), ..Retention::default() };
+    robot.tuning.settings.disk_quota_gb = Some(ByteSize(100_000));
     let chunks = [robot.chunk(0), robot.chunk(1)];
     robot.ended(&chunks);
     let sync = robot.started_and_scanned();
@@ -169,7 +170,7 @@ async fn a_file_that_was_adopted_by_a_hard_link_counts_once() {
     write(&source, &mcap(1, 400, None));
     let adopted_bytes = fs::metadata(&source).unwrap().len();
     let library_bytes = 1_500_000 + adopted_bytes;
-    robot.tuning.retention = Retention { quota_bytes: Some(library_bytes), ..Retention::default() };
+    robot.tuning.settings.disk_quota_gb = Some(ByteSize(library_bytes));
     let sync = robot.started_and_scanned();
     sync.probe_first().await;
     let adopt = Params::default().with("recording", "a").with("wait", 60);
@@ -178,7 +179,7 @@ async fn a_file_that_was_adopted_by_a_hard_link_counts_once() {
     sync_once(&sync).await;
     sync.make_room().await;
     assert_eq!((files(&robot), sync.disk_low_bytes()), (5, 0));
-    robot.tuning.retention = Retention { quota_bytes: Some(library_bytes - 1), ..Retention::default() };
+    robot.tuning.settings.disk_quota_gb = Some(ByteSize(library_bytes - 1));
     let sync = robot.started_and_scanned();
     sync.probe_first().await;
     sync_once(&sync).await;

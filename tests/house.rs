@@ -11,11 +11,12 @@ use self::imports::{Sources, rings};
 mod imports;
 
 /// The top-level modules, lowest first. A module may import from the rows before its own.
-const ROWS: [&[&str]; 6] = [
+const ROWS: [&[&str]; 7] = [
     &["policy"],
     &["clock", "content", "durable", "secret"],
     &["mark"],
-    &["store", "library", "config"],
+    &["store", "library"],
+    &["config"],
     &["engine"],
     &["service"],
 ];
@@ -56,7 +57,7 @@ const KNOWN_RINGS: [&str; 10] = [
 
 /// Structs that may have more fields than the limit, each with its reason.
 const LARGE_STRUCTS: [(&str, &str); 5] = [
-    ("config/mod.rs Settings", "each setting is one field"),
+    ("config/settings.rs LiveSettings", "each setting is one field"),
     ("engine/reconcile/mod.rs Reconcile", "to be split"),
     ("engine/sync/mod.rs State", "to be split"),
     ("library/scan.rs Recording", "to be split"),

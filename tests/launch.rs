@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, net::TcpListener, path::Path};
 
-use bubbaloop_storage::config::{Config, File, Files, StoreSettings};
+use bubbaloop_storage::config::{Config, File, Files, StoreChoice, definitions};
 use serde_json::json;
 
 use crate::support::{
@@ -19,6 +19,13 @@ fn load(text: &str) -> Config {
     Config::of(Path::new("/home"), &files, &BTreeMap::new(), &[])
 }
 
+fn backend(config: &Config) -> Option<&str> {
+    match &config.settings.store {
+        StoreChoice::Set(settings) => Some(settings.backend()),
+        StoreChoice::Unset | StoreChoice::Invalid(_) => None,
+    }
+}
+
 /// Returns a free port.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -29,7 +36,7 @@ fn the_annotated_settings_are_valid_also_with_every_line_uncommented() {
     let text = launch("storage.toml");
     let config = load(&text);
     assert_eq!(config.problems, []);
-    assert!(matches!(config.settings.store, StoreSettings::Local { .. }));
+    assert_eq!(backend(&config), Some("local"));
     let is_setting = |line: &str| {
         line.strip_prefix("# ").is_some_and(|line| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')))
     };
@@ -46,7 +53,35 @@ fn the_annotated_settings_are_valid_also_with_every_line_uncommented() {
     }
     let config = load(&all);
     assert_eq!(config.problems, [], "{all}");
-    assert!(taken > 18 && matches!(config.settings.store, StoreSettings::Remote(_)), "{taken}");
+    assert!(taken > 18, "{taken}");
+    assert_eq!(backend(&config), Some("s3"));
+}
+
+#[test]
+fn the_annotated_settings_are_all_of_them_with_their_defaults() {
+    let mut table = "";
+    let mut shown = BTreeMap::new();
+    let text = launch("storage.toml");
+    for line in text.lines() {
+        table = line.strip_prefix("[storage").and_then(|rest| rest.strip_suffix(']')).unwrap_or(table);
+        let Some((name, value)) = line.trim_start_matches("# ").split_once(" = ") else { continue };
+        let value = value.split_once(" #").map_or(value, |(value, _)| value).trim();
+        shown.insert(
+            format!("{}{name}", table.strip_prefix('.').map(|table| format!("{table}.")).unwrap_or_default()),
+            value,
+        );
+    }
+    for definition in definitions().filter(|definition| !definition.is_secret()) {
+        let value = shown.remove(definition.name);
+        let value = value.unwrap_or_else(|| panic!("launch/storage.toml does not show {}", definition.name));
+        // What has no default, or an empty one, is shown with an example.
+        let default = definition.default.filter(|default| *default != "[]");
+        if let Some(default) = default {
+            assert_eq!(value.trim_matches('"'), default, "{}", definition.name);
+        }
+    }
+    shown.retain(|name, _| !name.contains(' '));
+    assert_eq!(shown, BTreeMap::new(), "these are no settings");
 }
 
 /// Starts a node with a Zenoh file from `launch/zenoh`, on another port.

@@ -255,7 +255,7 @@ pub(crate) async fn robot_with_chunk(is_stored: bool) -> (Robot, Value) {
         sync_once(&robot.started()).await;
         assert!(robot.is_stored(&chunk));
     }
-    robot.tuning.auto_upload = false;
+    robot.tuning.settings.auto_upload = false;
     (robot, chunk)
 }
 
@@ -619,7 +619,7 @@ async fn the_table_on_a_real_server() {
     server.bucket("reconcile").await;
     let store = s3_store::opened(&s3_store::settings(&server.endpoint, "reconcile")).await;
     let mut robot = Robot::new();
-    robot.tuning.auto_upload = false;
+    robot.tuning.settings.auto_upload = false;
     let chunks: Vec<_> = (0..4).map(|index| robot.chunk(index)).collect();
     robot.ended(&chunks);
     let started = || robot.started_with(Arc::clone(&store) as Arc<dyn ObjectStore>, "s");

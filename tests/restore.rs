@@ -50,7 +50,7 @@ async fn robot(chunks: u32) -> (Robot, Vec<Value>) {
     robot.ended(&chunks);
     sync_once(&robot.started()).await;
     assert!(chunks.iter().all(|chunk| robot.is_stored(chunk)));
-    robot.tuning.auto_upload = false;
+    robot.tuning.settings.auto_upload = false;
     (robot, chunks)
 }
 

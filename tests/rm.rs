@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, process::Outp
 
 use bubbaloop_storage::{
     engine::{reconcile::reconcile, removal::remove, sync::Sync},
-    policy::{removal::Options, retention::Retention},
+    policy::removal::Options,
 };
 use bubbaloop_storage_schemas::{Digest, RecordingName, error::ErrorCode, removal::RemoveFrom};
+use bytesize::ByteSize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -506,7 +507,7 @@ async fn no_sequence_of_verbs_and_crashes_removes_the_last_copy_without_force() 
     for seed in 0..12 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut robot = Robot::new();
-        robot.tuning.retention = Retention { quota_bytes: Some(1), ..Retention::default() };
+        robot.tuning.settings.disk_quota_gb = Some(ByteSize(1));
         let chunks: Vec<_> = (0..3).map(|index| robot.chunk_of(index, 5000 + index as usize)).collect();
         robot.ended(&chunks);
         let is_whole = |path: std::path::PathBuf, chunk: &Value| {

@@ -1,14 +1,16 @@
 //! The answers of the verbs on real files.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use bubbaloop_storage::{
     clock::Clock,
+    config::{Config, CurrentSettings, Files},
     engine::{jobs::Jobs, sync::Sync},
-    service::{Service, Setup},
+    service::{AdminToken, Service, Setup},
 };
 use bubbaloop_storage_schemas::{ErrorCode, error::Refusal, keys::Space, params::Params, reply::Reply};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::{
     reconcile::{Fault, Watched},
@@ -23,12 +25,17 @@ pub(crate) fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
 pub(crate) fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBuf>) -> Service {
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
     let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), Arc::clone(&clock));
+    let config = Config::of(robot.folder.path(), &Files::default(), &BTreeMap::new(), &[]);
+    let (_, current) = watch::channel(CurrentSettings::from(&config));
     let setup = Setup {
         recordings: robot.folder.path().join("recordings"),
         backend: Some("local".into()),
         store_id: Some("s".into()),
         store_folder,
-        ..Setup::default()
+        commands_act: false,
+        admin_token: AdminToken::default(),
+        current,
+        store_problems: Vec::new(),
     };
     Service::new(robot.identity(), Arc::clone(sync), jobs, Arc::clone(&robot.facts), clock, setup)
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use bubbaloop_storage::{clock::Clock, engine::sync::Timers, store::s3::S3Store};
+use bubbaloop_storage::{clock::Clock, store::s3::S3Store};
 
 use crate::{
     s3_store::settings,
@@ -32,8 +32,7 @@ async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
     let proxy = Proxy::start(&server.endpoint).await;
     let mut robot = Robot::new();
     let look = Duration::from_millis(100);
-    let timers = Timers { rescan_open: look, rescan_all: look, ..robot.tuning.timers };
-    robot.tuning.timers = timers;
+    robot.tuning.settings.rescan_interval = look;
     let chunks: Vec<_> = (0..).zip(sizes).map(|(index, size)| robot.chunk_of(index, *size)).collect();
     robot.manifest(&chunks);
     robot.hurry(SPEED);

@@ -2,11 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use bubbaloop_storage::{
-    engine::sync::{Sync, Timers},
-    library::scan::Recording,
-    policy::recording::ManifestFacts,
-};
+use bubbaloop_storage::{engine::sync::Sync, library::scan::Recording, policy::recording::ManifestFacts};
 use bubbaloop_storage_schemas::{
     RecordingName,
     codec::Format,
@@ -342,7 +338,8 @@ async fn an_event_whose_digest_only_begins_like_the_file_is_refused_and_holds_no
 async fn a_running_engine_uploads_new_chunks_and_ends_when_stopped() {
     let mut robot = Robot::new();
     let (every, grace) = (Duration::from_millis(20), Duration::from_secs(5));
-    robot.tuning.timers = Timers { rescan_open: every, rescan_all: every, verify: grace, shutdown_grace: grace };
+    let settings = &mut robot.tuning.settings;
+    (settings.rescan_interval, settings.verify_interval, settings.shutdown_grace) = (every, grace, grace);
     let first = robot.chunk(0);
     robot.manifest(std::slice::from_ref(&first));
     let sync = robot.started();

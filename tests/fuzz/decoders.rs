@@ -218,7 +218,7 @@ pub(crate) fn config(bytes: &[u8]) {
     ];
     for files in files.iter().filter(|_| !text.contains(SECRET)) {
         let config = Config::of(Path::new("/home"), files, &BTreeMap::new(), &[]);
-        assert!(config.settings.concurrency > 0);
+        assert!(config.settings.live.concurrency > 0);
         assert!(!format!("{config:?}").contains(SECRET));
         assert_eq!(Config::of(Path::new("/home"), files, &BTreeMap::new(), &[]).digest, config.digest);
     }

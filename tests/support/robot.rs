@@ -13,7 +13,7 @@ use std::{
 use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
-        facts::Facts,
+        facts::{Facts, Run},
         sync::{Legacy, Parts, Sync, Tuning},
     },
     library::identity::Identity,
@@ -119,7 +119,7 @@ impl Robot {
             speed: AtomicU32::new(1),
             ahead: Mutex::default(),
         });
-        let facts = Arc::new(Facts::new(identity(), Arc::<MovedClock>::clone(&clock)));
+        let facts = Arc::new(Facts::new(Arc::new(Run::begin(&*clock)), identity(), Arc::<MovedClock>::clone(&clock)));
         Self { folder, clock, facts, tuning: Tuning::default(), store_folder: None, store }
     }
 

@@ -4,16 +4,9 @@
 //! the environment and the table in the documentation come from the rows, and a test compares `launch/storage.toml` with
 //! them. A live setting is one row in [`LiveSettings`], which is also the field that its reader uses.
 
-use std::{
-    collections::BTreeSet,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use bubbaloop_storage_schemas::{
-    MachineId,
-    limits::CONCURRENCY_MAX,
-};
+use bubbaloop_storage_schemas::{MachineId, limits::CONCURRENCY_MAX};
 use bytesize::ByteSize;
 
 use super::{
@@ -79,12 +72,22 @@ const LIBRARY: &[Definition] = &[
         None,
         "this machine's name; without it the host name with `_` for `-`; fixed at the first start; also `BUBBALOOP_MACHINE_ID`",
     ),
-    restart("recordings_dir", Kind::Path, Some("recordings"), "the folder of recordings; a relative path starts at the home"),
+    restart(
+        "recordings_dir",
+        Kind::Path,
+        Some("recordings"),
+        "the folder of recordings; a relative path starts at the home",
+    ),
 ];
 
 /// What a store backend reads. A backend reads its settings by name.
 const STORE: &[Definition] = &[
-    restart("backend", Kind::Backend, None, "where uploads go: `local`, `s3`, `r2`, `gcs` or `minio`; without it nothing is uploaded"),
+    restart(
+        "backend",
+        Kind::Backend,
+        None,
+        "where uploads go: `local`, `s3`, `r2`, `gcs` or `minio`; without it nothing is uploaded",
+    ),
     restart("local_path", Kind::Path, None, "the folder of a `local` store"),
     restart("endpoint", Kind::Text, None, "the address of an S3-compatible store; AWS and `gcs` need none"),
     restart("region", Kind::Text, None, "the region of the bucket; needed for AWS only"),
@@ -165,9 +168,19 @@ const ZENOH: &[Definition] = &[
 ];
 
 const STORE_SECRETS: &[Definition] = &[
-    restart("access_key_id", Kind::Secret, None, "the public part of the key; only in `secrets.toml` or the environment"),
+    restart(
+        "access_key_id",
+        Kind::Secret,
+        None,
+        "the public part of the key; only in `secrets.toml` or the environment",
+    ),
     restart("secret_access_key", Kind::Secret, None, "its secret part; only in `secrets.toml` or the environment"),
-    restart("session_token", Kind::Secret, None, "the token of a temporary key; only in `secrets.toml` or the environment"),
+    restart(
+        "session_token",
+        Kind::Secret,
+        None,
+        "the token of a temporary key; only in `secrets.toml` or the environment",
+    ),
 ];
 
 const ADMIN: &[Definition] = &[restart(

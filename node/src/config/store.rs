@@ -39,7 +39,8 @@ impl StoreChoice {
         let texts = names.iter().filter_map(|name| Some((*name, values.text(name)?.to_owned())));
         let secrets: BTreeMap<&str, Secret> =
             names.iter().filter_map(|name| Some((*name, values.secret(name)?.clone()))).collect();
-        let settings = StoreSettings::new(name, texts.filter(|(name, _)| !secrets.contains_key(name)).collect(), secrets.clone());
+        let settings =
+            StoreSettings::new(name, texts.filter(|(name, _)| !secrets.contains_key(name)).collect(), secrets.clone());
         let required = store::backend(name).map(|backend| backend.required()).unwrap_or_default();
         let Some((missing, hint)) = required.iter().find(|(key, _)| settings.text(key).is_none()) else {
             return Self::Set(settings);

@@ -1,5 +1,15 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+
 use super::*;
-use crate::durable;
+use crate::{durable, store::StoreSettings};
 
 fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Config {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -16,8 +26,9 @@ fn source(config: &Config, key: &str) -> String {
 fn without_any_source_the_defaults_hold_and_nothing_is_uploaded() {
     let config = load("", &[], &[]);
     assert_eq!(config.problems, []);
-    let Settings { store, recordings_dir, concurrency, give_up_after, zenoh, .. } = config.settings;
-    assert!(matches!(store, StoreSettings::Unset) && concurrency == 4);
+    let Settings { store, recordings_dir, live, zenoh, .. } = config.settings;
+    let LiveSettings { concurrency, give_up_after, .. } = live;
+    assert!(matches!(store, StoreChoice::Unset) && concurrency == 4);
     assert_eq!(recordings_dir, Path::new("/home/recordings"));
     assert_eq!(give_up_after, Duration::from_secs(12 * 3600));
     assert_eq!(zenoh.connect, ["tcp/127.0.0.1:7447"]);
@@ -35,10 +46,11 @@ fn later_sources_win_and_each_value_names_its_own() {
     ];
     let config = load(file, &env, &[("concurrency", "8"), ("auto_upload", "false")]);
     assert_eq!(config.problems, []);
-    let StoreSettings::Local { path } = &config.settings.store else { panic!("a local store") };
-    assert_eq!(path, Path::new("/home/bucket"));
-    assert_eq!((config.settings.concurrency, config.settings.auto_upload), (8, false));
-    assert_eq!(config.settings.rescan_interval, Duration::from_secs(5));
+    let store = store(&config);
+    assert_eq!((store.backend(), store.path("local_path")), ("local", Some(PathBuf::from("/home/bucket"))));
+    let live = &config.settings.live;
+    assert_eq!((live.concurrency, live.auto_upload), (8, false));
+    assert_eq!(live.rescan_interval, Duration::from_secs(5));
     assert_eq!(config.settings.machine_id.as_ref().unwrap().as_str(), "robot_7");
     assert!(config.settings.zenoh.is_client);
     assert_eq!(config.settings.zenoh.connect, ["tcp/10.0.0.1:7447"]);
@@ -73,8 +85,8 @@ fn all_problems_are_told_at_once_and_the_rest_holds() {
     }
     assert_eq!(told.len(), 8);
     assert_eq!(config.problems[0].hint, "did you mean concurrency?");
-    assert_eq!(config.settings.give_up_after, Duration::from_secs(3 * 3600));
-    assert_eq!(config.settings.concurrency, 4);
+    assert_eq!(config.settings.live.give_up_after, Duration::from_secs(3 * 3600));
+    assert_eq!(config.settings.live.concurrency, 4);
 }
 
 #[test]
@@ -87,7 +99,7 @@ fn a_wrong_store_section_uploads_nowhere_and_says_so() {
         "storage = 3",
     ] {
         let config = load(file, &[], &[]);
-        assert!(matches!(config.settings.store, StoreSettings::Invalid(_)), "{file}: {:?}", config.settings.store);
+        assert!(matches!(config.settings.store, StoreChoice::Invalid(_)), "{file}: {:?}", config.settings.store);
         assert!(!config.problems.is_empty(), "{file}");
     }
 }
@@ -102,9 +114,13 @@ fn names_that_are_all_digits_stay_text() {
 
 const REMOTE: &str = "[storage]\nbackend = \"r2\"\nendpoint = \"https://x\"\nbucket = \"0123\"\n";
 
-fn remote(config: &Config) -> &RemoteSettings {
-    let StoreSettings::Remote(remote) = &config.settings.store else { panic!("{:?}", config.settings.store) };
-    remote
+fn store(config: &Config) -> &StoreSettings {
+    let StoreChoice::Set(store) = &config.settings.store else { panic!("{:?}", config.settings.store) };
+    store
+}
+
+fn secret<'a>(store: &'a StoreSettings, name: &str) -> Option<&'a str> {
+    store.secret(name).map(crate::secret::Secret::expose)
 }
 
 #[test]
@@ -113,10 +129,10 @@ fn secrets_come_from_their_file_or_the_environment_and_are_never_shown() {
     let files = Files { config: File::Text(REMOTE.to_owned().into()), secrets: File::Text(secrets.to_owned().into()) };
     let env = BTreeMap::from([("BUBBALOOP_STORAGE_SESSION_TOKEN".to_owned(), "hunter3".to_owned())]);
     let config = Config::of(Path::new("/home"), &files, &env, &[]);
-    let found = remote(&config);
-    assert_eq!((found.backend.as_str(), found.bucket.as_str(), found.access_key_id.as_str()), ("r2", "0123", "AKIA"));
-    assert_eq!(found.secret_access_key.expose(), "hunter2");
-    assert_eq!(found.session_token.as_ref().unwrap().expose(), "hunter3");
+    let found = store(&config);
+    assert_eq!((found.backend(), found.text("bucket")), ("r2", Some("0123")));
+    assert_eq!((secret(found, "access_key_id"), secret(found, "secret_access_key")), (Some("AKIA"), Some("hunter2")));
+    assert_eq!((secret(found, "session_token"), found.text("session_token")), (Some("hunter3"), None));
     assert_eq!(config.problems, []);
     let listed = format!("{:?} {:?}", config.listed, config.settings);
     assert!(!listed.contains("hunter"), "{listed}");
@@ -142,8 +158,8 @@ fn secrets_that_others_can_read_are_not_used() {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let config = Config::load(home.path(), &[]);
         match &config.settings.store {
-            StoreSettings::Remote(found) => assert!(is_used && found.secret_access_key.expose() == "hunter2"),
-            StoreSettings::Invalid(block) => {
+            StoreChoice::Set(found) => assert!(is_used && secret(found, "secret_access_key") == Some("hunter2")),
+            StoreChoice::Invalid(block) => {
                 assert!(!is_used && block.reason == "secrets_readable", "{block:?}");
                 assert!(block.hint.contains("secrets.toml") && block.hint.contains("chmod 600"), "{block:?}");
             }
@@ -159,8 +175,8 @@ fn an_empty_text_sets_an_optional_setting_to_nothing() {
     let flags = [("prefix".to_owned(), String::new())];
     let config = Config::of(Path::new("/home"), &files, &BTreeMap::new(), &flags);
     assert_eq!(config.problems, []);
-    let StoreSettings::Remote(remote) = config.settings.store else { panic!("a store") };
-    assert_eq!((remote.prefix.as_str(), remote.region, remote.ca_file), ("", None, None));
+    let found = store(&config);
+    assert_eq!((found.text("prefix"), found.text("region"), found.path("ca_file")), (None, None, None));
     let prefix = config.listed.iter().find(|setting| setting.key == "prefix").unwrap();
     assert_eq!((prefix.value.is_null(), prefix.source.as_str()), (true, "--set prefix"));
     let flags = [("recordings_dir".to_owned(), String::new())];

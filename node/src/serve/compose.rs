@@ -132,7 +132,13 @@ pub(super) async fn compose(
     };
     let sync = Arc::new(Sync::new(parts, Tuning::from(settings.live.clone()), legacy));
     let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
-    let service =
-        Arc::new(Service::new(identity.clone(), Arc::clone(&sync), jobs, Arc::clone(&facts), Arc::clone(&clock), setup));
+    let service = Arc::new(Service::new(
+        identity.clone(),
+        Arc::clone(&sync),
+        jobs,
+        Arc::clone(&facts),
+        Arc::clone(&clock),
+        setup,
+    ));
     Components { settings, clock, facts, sync, service, current }
 }

@@ -43,8 +43,8 @@ pub async fn ask(
     let scanned = Arc::clone(sync);
     // Why it can't be read is part of the answer.
     spawn_blocking(move || scanned.scan().ok()).await.ok();
-    let running =
-        matches!(verb, Verb::Upload | Verb::Reconcile).then(|| tokio::spawn(run_sync(Arc::clone(sync), stopped, current.subscribe())));
+    let running = matches!(verb, Verb::Upload | Verb::Reconcile)
+        .then(|| tokio::spawn(run_sync(Arc::clone(sync), stopped, current.subscribe())));
     let asked = Arc::clone(service);
     let runtime = tokio::runtime::Handle::current();
     let answer = spawn_blocking(move || {

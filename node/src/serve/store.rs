@@ -36,11 +36,7 @@ pub(super) struct NotOpened {
 ///
 /// # Errors
 /// No store is configured, its settings are wrong, or it can't be opened now.
-pub(super) async fn open(
-    config: &Config,
-    request: &OpenRequest<'_>,
-    faults: &mut Faults,
-) -> Result<Opened, NotOpened> {
+pub(super) async fn open(config: &Config, request: &OpenRequest<'_>, faults: &mut Faults) -> Result<Opened, NotOpened> {
     let never = |block| NotOpened { block, may_appear: false };
     let settings = match &config.settings.store {
         StoreChoice::Unset => {

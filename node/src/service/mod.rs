@@ -173,6 +173,9 @@ impl Service {
     /// A parameter is unknown.
     pub fn config(&self, params: &Params) -> Result<Reply, Refusal> {
         params.check_names(Verb::Config)?;
-        Ok(Reply::Config(ConfigReply { head: self.head(Verb::Config), settings: self.setup.current.borrow().listed.clone() }))
+        Ok(Reply::Config(ConfigReply {
+            head: self.head(Verb::Config),
+            settings: self.setup.current.borrow().listed.clone(),
+        }))
     }
 }

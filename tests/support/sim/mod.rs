@@ -18,17 +18,14 @@ use std::{
 
 use bubbaloop_storage::{
     clock::Clock,
+    config::LiveSettings,
     engine::{
-        facts::Facts,
+        facts::{Facts, Run},
         reconcile::{Options, reconcile},
-        sync::{Legacy, Parts, Sync, Timers, Tuning},
+        sync::{Legacy, Parts, Sync, Tuning},
     },
     library::{identity::Identity, journal},
-    policy::{
-        parts::PartLimits,
-        queue::{ChunkId, Order, Stage},
-        retention::Retention,
-    },
+    policy::queue::{ChunkId, Order, Stage},
     store::throttle::Throttle,
 };
 use bubbaloop_storage_schemas::{
@@ -37,6 +34,7 @@ use bubbaloop_storage_schemas::{
     keys::ObjectKey,
     reply::Proof,
 };
+use bytesize::ByteSize;
 use fastrand::Rng;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -145,32 +143,30 @@ fn folder() -> TempDir {
 
 fn tuning(random: &mut Rng, large: bool, makes_room: bool) -> Tuning {
     let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-    let mut tuning = Tuning {
-        timers: Timers {
-            rescan_open: minutes(20),
-            rescan_all: minutes(6 * 60),
-            verify: minutes(24 * 60),
-            shutdown_grace: Duration::from_secs(10),
-        },
-        window: (random.u32(0..4) == 0).then(|| "21:00-05:00".parse().unwrap()),
-        ..Tuning::default()
+    let upload_window = (random.u32(0..4) == 0).then(|| "21:00-05:00".parse().unwrap());
+    let mut settings = LiveSettings {
+        rescan_interval: minutes(6 * 60),
+        verify_interval: minutes(24 * 60),
+        upload_window,
+        concurrency: random.usize(1..6),
+        order: if random.bool() { Order::Oldest } else { Order::Newest },
+        ..LiveSettings::default()
     };
-    tuning.limits.concurrency = random.usize(1..6);
-    tuning.limits.order = if random.bool() { Order::Oldest } else { Order::Newest };
+    let mut queue_chunks_max = Tuning::default().queue_chunks_max;
     if random.u32(0..4) == 0 {
         // If the queue is full, the chunk is found by the next full scan.
-        tuning.limits.chunks_max = 3;
-        tuning.timers.rescan_all = minutes(30);
-        tuning.window = None;
+        queue_chunks_max = 3;
+        settings.rescan_interval = minutes(30);
+        settings.upload_window = None;
     }
     if makes_room && random.bool() {
         let quota_bytes = if large { 12 << 20 } else { random.u64(1..20_000) };
-        tuning.retention = Retention { quota_bytes: Some(quota_bytes), ..Retention::default() };
+        settings.disk_quota_gb = Some(ByteSize(quota_bytes));
     }
     if large {
-        tuning.parts = PartLimits { threshold_bytes: 5 << 20, part_bytes: 5 << 20 };
+        (settings.multipart_threshold, settings.part_size) = (ByteSize::mib(5), ByteSize::mib(5));
     }
-    tuning
+    Tuning { settings, queue_chunks_max, rescan_open_max: minutes(20) }
 }
 
 impl Simulation {
@@ -216,7 +212,7 @@ impl Simulation {
         self.bucket.lock().unwrap().trace.add(format!("{:?} the node starts", self.clock.passed()));
         let clock: Arc<dyn Clock> = Arc::<SimClock>::clone(&self.clock);
         let identity = Identity { machine_id: MACHINE.parse().unwrap(), library_id: "l".into() };
-        let facts = Arc::new(Facts::new(identity, Arc::clone(&clock)));
+        let facts = Arc::new(Facts::new(Arc::new(Run::begin(&*clock)), identity, Arc::clone(&clock)));
         let heard = facts.listen();
         let (bucket, sim_clock, crash) = (Arc::clone(&self.bucket), Arc::clone(&self.clock), Arc::clone(&self.crash));
         let port = Arc::new(Port::new(bucket, sim_clock, self.seed, self.large, crash));

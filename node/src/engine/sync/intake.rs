@@ -15,7 +15,7 @@ use std::{
 };
 
 use bubbaloop_storage_schemas::{
-    ChunkName, RecordingName, UnixNs,
+    ChunkName, RecordingName,
     codec::Format,
     event::FinalizeEvent,
     limits::{EVENT_BYTES_MAX, REFUSED_EVENTS_LOGGED_MAX},

@@ -41,49 +41,6 @@ impl Default for Tuning {
     }
 }
 
-/// How often the running sync looks.
-    pub timers: Timers,
-    /// Chunks go up by themselves; otherwise only those that somebody asks for.
-    pub auto_upload: bool,
-    /// Recordings with the first of these tags go first, then those with the second.
-    pub priority_tags: Vec<String>,
-    /// Bytes per second over all uploads; `None` without a limit.
-    pub bandwidth_limit_bytes_per_s: Option<u64>,
-    /// The hours in which uploads go by themselves; `None` at all hours.
-    pub window: Option<Window>,
-    /// Which chunks go up in parts.
-    pub parts: PartLimits,
-    /// When files make room that are proven elsewhere.
-    pub retention: Retention,
-}
-
-impl Default for Tuning {
-    /// What holds where nothing is set.
-    fn default() -> Self {
-        let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        Self {
-            limits: Limits {
-                concurrency: 4,
-                chunks_max: QUEUE_CHUNKS_MAX,
-                give_up_after: hours(12),
-                order: Order::Oldest,
-            },
-            timers: Timers {
-                rescan_open: Duration::from_secs(5),
-                rescan_all: Duration::from_secs(60),
-                verify: hours(7 * 24),
-                shutdown_grace: Duration::from_secs(10),
-            },
-            auto_upload: true,
-            priority_tags: Vec::new(),
-            bandwidth_limit_bytes_per_s: None,
-            window: None,
-            parts: PartLimits { threshold_bytes: 16 * 1024 * 1024, part_bytes: 8 * 1024 * 1024 },
-            retention: Retention::default(),
-        }
-    }
-}
-
 /// How often the running sync looks, and how long it may take to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timers {

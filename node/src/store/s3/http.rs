@@ -19,11 +19,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::{
-    errors::date_s,
-    settings::Patience,
-    time::StoreTime,
-};
+use super::{errors::date_s, settings::Patience, time::StoreTime};
 use crate::{content, store::backend::Problem};
 
 /// Largest `ca_file` that is read.

@@ -40,8 +40,8 @@ use self::{
 use super::{
     backend::{Backend, Checked, OpenError, OpenRequest, Opened, Problem, StoreSettings},
     port::{
-        Body, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, PROBE_FOLDER, Page, PartSupport, PutMode, StoreError,
-        StoreErrorKind, Stored,
+        Body, MultipartStore, ObjectBody, ObjectMeta, ObjectStore, PROBE_FOLDER, Page, PartSupport, PutMode,
+        StoreError, StoreErrorKind, Stored,
     },
     throttle::Throttle,
 };
