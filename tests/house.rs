@@ -42,7 +42,7 @@ const OWNED: [(&str, &[&str]); 12] = [
 const NOT_IN_POLICY: [&str; 6] = ["async ", ".await", "std::fs", "std::io", "std::net", "tokio"];
 
 /// Folders in which files still import each other. The list may only shrink.
-const KNOWN_RINGS: [&str; 10] = [
+const KNOWN_RINGS: [&str; 9] = [
     "node/src/bus/",
     "node/src/cli/",
     "node/src/engine/adopt/",
@@ -50,14 +50,12 @@ const KNOWN_RINGS: [&str; 10] = [
     "node/src/engine/sync/",
     "node/src/engine/",
     "node/src/library/",
-    "node/src/serve/",
     "node/src/service/",
     "node/src/store/s3/",
 ];
 
 /// Structs that may have more fields than the limit, each with its reason.
-const LARGE_STRUCTS: [(&str, &str); 5] = [
-    ("config/settings.rs LiveSettings", "each setting is one field"),
+const LARGE_STRUCTS: [(&str, &str); 4] = [
     ("engine/reconcile/mod.rs Reconcile", "to be split"),
     ("engine/sync/mod.rs State", "to be split"),
     ("library/scan.rs Recording", "to be split"),
