@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs, sync::Arc};
 
 use bubbaloop_storage::{
     engine::{
-        multipart::{Large, PartsLog},
-        transfer::{self, Parcel},
+        parcel::{Large, Parcel, PartsLog},
+        transfer::{self},
     },
     policy::{
         parts::{BegunUpload, PartLimits, Parts, SentPart},

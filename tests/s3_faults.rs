@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use bubbaloop_storage::{
-    engine::transfer::{self, Parcel},
+    engine::{parcel::Parcel, transfer},
     policy::queue::Outcome,
     store::{
         Body, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored,

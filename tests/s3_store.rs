@@ -13,8 +13,9 @@ use std::{
 use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
+        parcel::Parcel,
         sync::Sync,
-        transfer::{self, Parcel, TransferError},
+        transfer::{self, TransferError},
     },
     policy::{Tick, queue::Block},
     secret::Secret,

@@ -12,7 +12,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use zenoh::{Session, sample::Sample};
 use zenoh_ext::{AdvancedSubscriber, AdvancedSubscriberBuilderExt, HistoryConfig, RecoveryConfig};
 
-use super::BusError;
+use super::error::BusError;
 use crate::{
     clock::Clock,
     engine::sync::Sync,

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod dispatch;
+mod error;
 mod events;
 mod finalize;
 mod queries;
@@ -15,6 +16,7 @@ use bubbaloop_storage_schemas::keys::{self, Space};
 use tokio::task::JoinHandle;
 use zenoh::{Session, liveliness::LivelinessToken, pubsub::Subscriber, sample::SampleKind};
 
+pub use self::error::BusError;
 use self::{finalize::Listening, queries::Answering};
 use crate::{
     clock::Clock,
@@ -22,26 +24,6 @@ use crate::{
     library::identity::Identity,
     service::Service,
 };
-
-/// The node can't join the bus.
-#[derive(Debug, thiserror::Error)]
-#[error("{doing}: {}", brief(source))]
-pub struct BusError {
-    doing: String,
-    source: zenoh::Error,
-}
-
-/// Zenoh's errors end in places of its sources, which tell a person nothing.
-fn brief(error: &zenoh::Error) -> String {
-    let text = error.to_string();
-    text.split(" at /").next().unwrap_or_default().to_owned()
-}
-
-impl BusError {
-    fn new(doing: impl Into<String>) -> impl FnOnce(zenoh::Error) -> Self {
-        move |source| Self { doing: doing.into(), source }
-    }
-}
 
 /// What a node is on the bus. Dropped, it answers and hears no more.
 #[derive(Debug)]

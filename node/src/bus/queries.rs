@@ -21,8 +21,8 @@ use zenoh::{
 };
 
 use super::{
-    BusError,
     dispatch::{Decision, Dispatch},
+    error::BusError,
     request::{self, Request},
 };
 use crate::service::{Answer, Pending, Service};

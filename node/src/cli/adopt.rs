@@ -10,11 +10,10 @@ use bubbaloop_storage_schemas::reply::JobState;
 use serde_json::json;
 
 use super::{
-    Exit,
     args::{Asked, Global},
-    ask, failed, note,
+    ask,
+    output::{Exit, failed, note, result},
     progress::Bar,
-    result,
     screen::Screen,
     show::exit_of_code,
     table,

@@ -17,15 +17,13 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{
-    Exit, READER_GONE,
     args::{Ask, Asked, Global},
-    failed, note,
+    output::{Exit, READER_GONE, failed, note, result},
     progress::JobBar,
-    remote, result,
+    remote,
     screen::Screen,
     show::{Answers, Form, Shown, show, text},
     table,
-    watch::watch,
 };
 use crate::{
     bus::client::{Client, Told},
@@ -93,9 +91,6 @@ pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Futu
         Ok(asker) => Asker { client: asker.client.showing(token), ..asker },
         Err(unreached) => return unreached.told(),
     };
-    if matches!(ask, Ask::Status { watch: true }) {
-        return watch(&asker, global, ask, stop).await;
-    }
     tokio::select! {
         shown = asker.answer(global, ask, Form::of(global)) => shown.print(),
         () = &mut stop => interrupted(ask),

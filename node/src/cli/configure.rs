@@ -7,7 +7,12 @@ use std::{
 
 use serde_json::json;
 
-use super::{Exit, args::Global, failed, note, result, screen::Screen, table};
+use super::{
+    args::Global,
+    output::{Exit, failed, note, result},
+    screen::Screen,
+    table,
+};
 use crate::{
     config::{
         Config, ConfigProblem,

@@ -20,7 +20,12 @@ use mcap::{WriteOptions, records::MessageHeader};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Exit, args::Demo, failed, result, screen::Screen, table};
+use super::{
+    args::Demo,
+    output::{Exit, failed, result},
+    screen::Screen,
+    table,
+};
 use crate::{
     bus::client::Client,
     clock::{Clock, SystemClock},

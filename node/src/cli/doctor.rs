@@ -8,10 +8,9 @@ use rustix::fs::Access;
 use serde_json::{Value, json};
 
 use super::{
-    Exit,
     args::{Asked, Global},
     ask::{Asker, Unreached},
-    failed, result,
+    output::{Exit, failed, result},
     screen::{Screen, plain},
     show::text,
 };

@@ -8,6 +8,7 @@ mod configure;
 mod demo;
 mod doctor;
 mod instance;
+mod output;
 mod progress;
 mod remote;
 mod screen;
@@ -17,12 +18,10 @@ mod topics;
 mod watch;
 
 use std::{
-    fmt,
     io::{self, IsTerminal},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, ExitCode},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
 use bubbaloop_storage_schemas::limits::{CONCURRENCY_MAX, QUERIES_AT_WORK_MAX, REFUSALS_SENT_MAX, REPLIES_SENT_MAX};
@@ -30,27 +29,14 @@ use clap::{CommandFactory, Parser};
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
-    sync::Notify,
 };
 use tracing_subscriber::EnvFilter;
 
-use self::args::{Ask, Cli, Command};
+use self::{
+    args::{Ask, Cli, Command},
+    output::{Exit, failed},
+};
 use crate::{config, engine::adopt::Options, policy::queue::ARRIVED_MAX, serve, store::s3};
-
-/// How a command ended, for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Exit {
-    /// Done.
-    Done = 0,
-    /// Failed or refused.
-    Failed = 1,
-    /// Wrong usage or parameters.
-    Usage = 2,
-    /// What it names is not there.
-    NotFound = 3,
-    /// No answer.
-    NoAnswer = 4,
-}
 
 /// Threads for what waits: network, timers, requests. Files, hashes of what is large, and listings have threads of their own,
 /// and Zenoh has too. What one thread hands to itself wakes no other.
@@ -108,7 +94,7 @@ pub fn run() -> ExitCode {
         Ok(runtime) => execute(cli, &runtime),
         Err(error) => failed(&format!("can't start: {error}"), None),
     };
-    let exit = if IS_RESULT_LOST.load(Ordering::Relaxed) { exit.max(Exit::Failed) } else { exit };
+    let exit = if output::is_result_lost() { exit.max(Exit::Failed) } else { exit };
     ExitCode::from(exit as u8)
 }
 
@@ -137,6 +123,9 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
             Command::Ask(Ask::Adopt { sources, name, recover, copy, .. }) if adopt::are_paths(&sources) => {
                 let options = Options { name, recover, copy };
                 adopt::run(&home, &cli.global, &sources, options).await
+            }
+            Command::Ask(verb @ Ask::Status { watch: true }) if !cli.global.offline => {
+                Box::pin(watch::run(&home, &cli.global, &verb, told_to_stop())).await
             }
             Command::Ask(verb) => Box::pin(ask::run(&home, &cli.global, &verb, told_to_stop())).await,
         }
@@ -172,41 +161,5 @@ fn told_to_stop() -> impl Future<Output = ()> {
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {}
         }
-    }
-}
-
-/// Tells an error in one line, and what to do in a second.
-fn failed(message: &str, hint: Option<&str>) -> Exit {
-    note(format_args!("error: {message}"));
-    if let Some(hint) = hint {
-        note(format_args!("hint: {hint}"));
-    }
-    Exit::Failed
-}
-
-/// Writes a line for people to stderr.
-fn note(line: fmt::Arguments<'_>) {
-    use std::io::Write;
-    // Nobody reading is no reason to fail.
-    writeln!(io::stderr(), "{line}").ok();
-}
-
-/// Told when nobody reads the results any more.
-static READER_GONE: Notify = Notify::const_new();
-
-/// Whether a result could not be written.
-static IS_RESULT_LOST: AtomicBool = AtomicBool::new(false);
-
-/// Writes a result to stdout. A reader that went away ends the output quietly; any other fault is the command's.
-fn result(text: fmt::Arguments<'_>) {
-    use std::io::Write;
-    let mut out = io::stdout().lock();
-    match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => READER_GONE.notify_one(),
-        Err(error) => {
-            note(format_args!("error: the result can't be written: {error}"));
-            IS_RESULT_LOST.store(true, Ordering::Relaxed);
-        }
-        Ok(()) => {}
     }
 }

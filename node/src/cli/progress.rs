@@ -10,7 +10,7 @@ use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, P
 use serde_json::Value;
 
 use super::{
-    note,
+    output::note,
     screen::{self, Screen},
     table,
 };

@@ -7,11 +7,9 @@ use bytesize::ByteSize;
 use serde_json::json;
 
 use super::{
-    Exit,
     args::{Asked, Download, Global},
-    failed, note,
+    output::{Exit, failed, note, result},
     progress::Bar,
-    result,
     screen::{Screen, plain},
     table,
 };

@@ -9,11 +9,10 @@ use bubbaloop_storage_schemas::{
 use serde_json::{Value, json};
 
 use super::{
-    Exit,
     args::{Ask, Asked, Global},
-    note, result,
+    output::{Exit, note, result},
     screen::Screen,
-    table,
+    table::{self, Unheard},
 };
 use crate::bus::client::Told;
 
@@ -92,17 +91,9 @@ pub(super) struct Answers {
     pub(super) silent: BTreeSet<String>,
 }
 
-/// A machine of the fleet that did not answer.
-#[derive(Debug)]
-pub(super) struct Silent {
-    pub(super) machine: String,
-    /// How it is known all the same.
-    pub(super) known: &'static str,
-}
-
 impl Answers {
     /// Returns the machines that did not answer: those that were alive, and those of which only the store knows.
-    fn unheard(&self) -> (Vec<Silent>, Vec<Silent>) {
+    fn unheard(&self) -> (Vec<Unheard>, Vec<Unheard>) {
         let heard = |told: &Told| match told {
             Ok(reply) => text(reply, "machine_id").parse::<MachineId>().ok(),
             Err(refusal) => refusal.machine_id.parse().ok(),
@@ -110,7 +101,7 @@ impl Answers {
         let heard: Vec<_> = self.told.iter().filter_map(heard).collect();
         let is_in = |machines: &[MachineId], wanted: &MachineId| machines.iter().any(|it| it.is_same_machine(wanted));
         let alive: Vec<_> = self.alive.iter().filter_map(|machine| machine.parse::<MachineId>().ok()).collect();
-        let silent = |machine: &MachineId, known| Silent { machine: machine.to_string(), known };
+        let silent = |machine: &MachineId, known| Unheard { machine: machine.to_string(), known };
         let of_alive = alive.iter().filter(|machine| !is_in(&heard, machine));
         let of_store = self.stored.iter().filter(|machine| !is_in(&heard, machine) && !is_in(&alive, machine));
         (
@@ -190,7 +181,7 @@ pub(super) const fn exit_of_code(code: ErrorCode) -> Exit {
 
 /// One object for one node; for the fleet an array, a refusal being an object with its code, and a machine that did not
 /// answer one that tells how it is known.
-fn jsons(form: Form, is_fleet: bool, replies: &[Value], refused: &[ErrorReply], unheard: &[Silent]) -> Vec<String> {
+fn jsons(form: Form, is_fleet: bool, replies: &[Value], refused: &[ErrorReply], unheard: &[Unheard]) -> Vec<String> {
     let unheard = unheard.iter().map(|it| json!({ "machine_id": it.machine, "no_answer": it.known }));
     let all = replies.iter().cloned().chain(refused.iter().map(|refusal| json!(refusal))).chain(unheard);
     let all: Vec<_> = all.collect();
@@ -199,7 +190,7 @@ fn jsons(form: Form, is_fleet: bool, replies: &[Value], refused: &[ErrorReply], 
     all.iter().map(written).collect()
 }
 
-fn texts(screen: Screen, ask: &Ask, is_fleet: bool, replies: &[Value], unheard: &[Silent]) -> Vec<String> {
+fn texts(screen: Screen, ask: &Ask, is_fleet: bool, replies: &[Value], unheard: &[Unheard]) -> Vec<String> {
     let text = |reply: &Value| match ask {
         Ask::Info { .. } => table::recording(screen, reply),
         Ask::Status { .. } => table::status(screen, reply),
@@ -217,7 +208,7 @@ fn texts(screen: Screen, ask: &Ask, is_fleet: bool, replies: &[Value], unheard: 
         Ask::List { .. } if replies.is_empty() && unheard.is_empty() => Vec::new(),
         Ask::List { .. } => vec![table::recordings(screen, replies, is_fleet, unheard)],
         _ => {
-            let silent = |it: &Silent| screen.lines(&format!("{}: no answer; {}", it.machine, it.known));
+            let silent = |it: &Unheard| screen.lines(&format!("{}: no answer; {}", it.machine, it.known));
             replies.iter().map(text).chain(unheard.iter().map(silent)).collect()
         }
     }

@@ -6,11 +6,16 @@ use bubbaloop_storage_schemas::Timestamp;
 use bytesize::ByteSize;
 use serde_json::Value;
 
-use super::{
-    screen::{Grid, Screen, plain},
-    show::Silent,
-};
+use super::screen::{Grid, Screen, plain};
 use crate::engine::holdings::Holding;
+
+/// A machine of the fleet that did not answer.
+#[derive(Debug)]
+pub(super) struct Unheard {
+    pub(super) machine: String,
+    /// How it is known.
+    pub(super) known: &'static str,
+}
 
 fn text(value: &Value, name: &str) -> String {
     plain(value[name].as_str().unwrap_or("-"))
@@ -44,7 +49,7 @@ fn rows(rows: &Value) -> &[Value] {
 /// The recordings of one machine, or of several with a column for them.
 ///
 /// With several machines, one without recordings has a row too, and so has one that did not answer.
-pub(super) fn recordings(screen: Screen, replies: &[Value], is_fleet: bool, unheard: &[Silent]) -> String {
+pub(super) fn recordings(screen: Screen, replies: &[Value], is_fleet: bool, unheard: &[Unheard]) -> String {
     let mut head = vec![
         ("recording", 0),
         ("state", 0),
@@ -79,7 +84,7 @@ pub(super) fn recordings(screen: Screen, replies: &[Value], is_fleet: bool, unhe
             table.row(cells);
         }
     }
-    for Silent { machine, known } in unheard {
+    for Unheard { machine, known } in unheard {
         let mut cells = vec![plain(machine), "no answer".into()];
         cells.resize(head.len() - 1, String::new());
         cells.push((*known).to_owned());

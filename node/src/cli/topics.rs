@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, path::Path};
 use serde_json::{Value, json};
 
 use super::{
-    Exit,
     args::{Asked, Global},
     ask::dial,
-    failed, note, result,
+    output::{Exit, failed, note, result},
     screen::{Grid, Screen, plain},
 };
 

@@ -2,14 +2,15 @@
 
 use std::{
     io::{self, Write},
-    pin::Pin,
+    path::Path,
+    pin::pin,
     time::Duration,
 };
 
 use super::{
-    Exit, READER_GONE,
     args::{Ask, Global},
     ask::Asker,
+    output::{Exit, READER_GONE, result},
     screen::Screen,
     show::{Form, Shown},
 };
@@ -19,12 +20,12 @@ use crate::clock::{Clock, SystemClock};
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 /// Asks until `stop`, or until nobody reads.
-pub(super) async fn watch(
-    asker: &Asker,
-    global: &Global,
-    ask: &Ask,
-    mut stop: Pin<&mut impl Future<Output = ()>>,
-) -> Exit {
+pub(super) async fn run(home: &Path, global: &Global, ask: &Ask, stop: impl Future<Output = ()>) -> Exit {
+    let asker = match Asker::connect(home, global).await {
+        Ok(asker) => asker,
+        Err(unreached) => return unreached.told(),
+    };
+    let mut stop = pin!(stop);
     let clock = SystemClock::start();
     let mut frame = None;
     loop {
@@ -42,7 +43,7 @@ pub(super) async fn watch(
         } else {
             shown.print();
             if !global.json {
-                super::result(format_args!(""));
+                result(format_args!(""));
             }
         }
         tokio::select! {

@@ -7,6 +7,7 @@ pub mod fetch;
 pub mod holdings;
 pub mod jobs;
 pub mod multipart;
+pub mod parcel;
 pub mod reconcile;
 pub mod removal;
 pub mod sync;

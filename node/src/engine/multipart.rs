@@ -3,16 +3,10 @@
 //! The file is read in order, each part hashed just before it goes, and the object is made of the parts only when all of
 //! the file has the chunk's digest. What the store checks of a part says nothing of the file as it is read later.
 
-use std::{fmt, sync::Arc};
-
-use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::spawn_blocking,
-};
+use tokio::{sync::mpsc, task::spawn_blocking};
 
-use super::transfer::Parcel;
+use super::parcel::{Large, Parcel};
 use crate::{
     content::{ContentError, PartDigests},
     policy::parts::{BegunUpload, PUT_BYTES_MAX, Parts, SentPart},
@@ -21,37 +15,6 @@ use crate::{
 
 /// Parts of one chunk that are hashed and on their way or wait for a place.
 const PARTS_AHEAD_MAX: usize = 4;
-
-/// Hears how an upload in parts goes, so that another try, or another run, goes on with it.
-#[async_trait]
-pub trait PartsLog: fmt::Debug + Send + Sync {
-    /// An upload was begun.
-    async fn begun(&self, upload: BegunUpload);
-
-    /// A part of it was sent.
-    async fn sent(&self, upload_id: &str, number: u32, part: SentPart);
-
-    /// It is completed or given up.
-    async fn ended(&self, upload_id: &str);
-
-    /// Tells whether the next part may go. Where it may not, the upload ends after those that are on their way.
-    fn may_go_on(&self) -> bool;
-}
-
-/// How a large chunk goes up.
-#[derive(Debug, Clone)]
-pub struct Large {
-    /// Its parts, where it is begun anew.
-    pub parts: Parts,
-    /// The upload that is gone on with.
-    pub begun: Option<BegunUpload>,
-    /// Hears how it goes.
-    pub log: Arc<dyn PartsLog>,
-    /// Places for parts that are on their way, over all chunks.
-    pub places: Arc<Semaphore>,
-    /// Places that one of its parts takes; never more than there are.
-    pub weight: u32,
-}
 
 /// What came of sending a chunk in parts.
 #[derive(Debug)]

@@ -1,7 +1,5 @@
 //! One chunk: from its file to a proven object.
 
-use std::path::PathBuf;
-
 use bubbaloop_storage_schemas::{
     Digest,
     keys::ObjectKey,
@@ -11,7 +9,10 @@ use bubbaloop_storage_schemas::{
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use super::multipart::{self, Large, Sent};
+use super::{
+    multipart::{self, Sent},
+    parcel::{Large, Parcel},
+};
 use crate::{
     content::{self, ContentError},
     policy::{
@@ -23,23 +24,6 @@ use crate::{
         Stored,
     },
 };
-
-/// A chunk that is to be sent.
-#[derive(Debug, Clone)]
-pub struct Parcel {
-    /// Where its file is.
-    pub path: PathBuf,
-    /// What its bytes must hash to.
-    pub digest: Digest,
-    /// Where it goes.
-    pub key: ObjectKey,
-    /// Its size.
-    pub size_bytes: u64,
-    /// It may be there already, so that a look comes first.
-    pub may_be_there: bool,
-    /// It goes up in parts, where the store takes them.
-    pub large: Option<Large>,
-}
 
 /// A chunk that is known to be there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! What `jobs`, `cancel`, `pause` and `resume` answer.
 
 use bubbaloop_storage_schemas::{
-    Timestamp, Verb,
+    Verb,
     error::{ErrorCode, Refusal},
     params::Params,
     reply::{JobReply, JobsReply, PauseReply, Reply},
 };
 use ulid::Ulid;
 
-use super::{Service, upload};
+use super::{base::Service, pending};
 use crate::policy::listing;
 
 impl Service {
@@ -27,7 +27,7 @@ impl Service {
         let rows = found
             .iter()
             .filter(|job| after.is_none_or(|after| job.id < after))
-            .map(|job| upload::row(job, job.view(), &self.sync));
+            .map(|job| pending::row(job, job.view(), &self.sync));
         let (jobs, has_more) = listing::page(rows, limit);
         let next_after = jobs.last().filter(|_| has_more).map(|row| row.job.clone());
         Ok(Reply::Jobs(JobsReply { head: self.head(Verb::Jobs), jobs, next_after }))
@@ -45,7 +45,7 @@ impl Service {
         };
         let job = self.jobs.cancel(id).ok_or_else(|| no_such(id))?;
         let (machine_id, library_id) = (self.identity.machine_id.clone(), self.identity.library_id.clone());
-        Ok(Reply::Job(JobReply { machine_id, library_id, row: upload::row(&job, job.view(), &self.sync) }))
+        Ok(Reply::Job(JobReply { machine_id, library_id, row: pending::row(&job, job.view(), &self.sync) }))
     }
 
     /// Stops uploads until somebody resumes them, or for a time.
@@ -66,13 +66,6 @@ impl Service {
         params.check_names(Verb::Resume)?;
         self.sync.resume().map_err(|error| not_durable(&error))?;
         Ok(Reply::Pause(PauseReply { head: self.head(Verb::Resume), paused: None }))
-    }
-
-    /// Refuses what would upload while a person stopped uploads.
-    pub(super) fn not_paused(&self) -> Result<(), Refusal> {
-        let Some(paused) = self.sync.paused() else { return Ok(()) };
-        let since = Timestamp(paused.since_ns).to_rfc3339();
-        Err(Refusal::new(ErrorCode::Conflict, format!("uploads are paused since {since}")).hint("resume them first"))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What `list` and `info` answer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use bubbaloop_storage_schemas::{
     ChunkName, RecordingName, Timestamp, Verb,
@@ -16,12 +16,11 @@ use bubbaloop_storage_schemas::{
 };
 use serde_json::{Map, Value};
 
-use super::Service;
+use super::base::Service;
 use crate::{
-    engine::sync::Away,
     library::{
         dead_letters::Letter,
-        scan::{ChunkEntry, Look, Recording},
+        scan::{ChunkEntry, Recording},
         unmanaged::{AllUnmanaged, LEFT_OPEN, Unmanaged},
     },
     policy::{
@@ -159,35 +158,6 @@ impl Service {
             next_after: chunks.last().filter(|_| has_more).map(|chunk| chunk.name.to_string()),
             chunks,
         }
-    }
-
-    /// Returns what is known of a recording; one that no scan saw yet is read now.
-    pub(super) fn look_up(&self, name: &RecordingName) -> Option<Arc<Recording>> {
-        if let Some(known) = self.sync.recording(name) {
-            return Some(known);
-        }
-        if let Err(error) = self.sync.refresh(name, Look::Glance) {
-            tracing::warn!(recording = %name, %error, "a recording can't be read");
-        }
-        self.sync.recording(name)
-    }
-
-    pub(super) fn scanned(&self) -> Result<(), Refusal> {
-        if let Some((Away::Unreadable(error), _)) = self.sync.away() {
-            let folder = self.setup.recordings.display();
-            let refusal = Refusal::new(ErrorCode::Unavailable, format!("the folder {folder} can't be read: {error}"));
-            return Err(refusal.hint("mount or make it, or set recordings_dir; status tells when it is there again"));
-        }
-        if self.sync.is_scanned() {
-            return Ok(());
-        }
-        let seen = self.sync.read(|recordings, _| recordings.len());
-        let message = format!("the first scan is not done: {seen} recordings so far");
-        Err(Refusal::new(ErrorCode::Unavailable, message).hint("ask again in a moment"))
-    }
-
-    pub(super) fn no_such(&self, name: &str) -> Refusal {
-        self.sync.no_such(name)
     }
 
     /// Returns what is listed as laid out in another way: what was adopted under its own name is that recording's row.

@@ -1,68 +1,34 @@
 //! One method per verb: the only door to the engine. It does not know who asks.
 
+mod admin;
 mod adopt;
+mod base;
 mod contract;
 mod control;
 mod listing;
+mod pending;
 mod reconcile;
 mod removal;
 mod status;
 mod upload;
 
-use std::{path::PathBuf, sync::Arc};
-
 use bubbaloop_storage_schemas::{
     Role, Verb, digest,
     error::Refusal,
-    journal::StoreId,
     keys::{self, Space},
     params::Params,
-    reply::{ConfigProblem, ConfigReply, HelpReply, ParameterHelp, Reply, ReplyHead, VerbHelp},
+    reply::{ConfigReply, HelpReply, ParameterHelp, Reply, VerbHelp},
     verb::Param,
 };
 use serde_json::Value;
-use tokio::sync::watch;
 
-pub use self::{adopt::Tried, removal::AdminToken, upload::Pending};
-use crate::{
-    clock::Clock,
-    config::CurrentSettings,
-    engine::{facts::Facts, jobs::Jobs, sync::Sync},
-    library::identity::Identity,
-    secret::Secret,
+pub use self::{
+    admin::AdminToken,
+    adopt::Tried,
+    base::{Service, Setup},
+    pending::Pending,
 };
-
-/// What a node was started with.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// The folder of recordings.
-    pub recordings: PathBuf,
-    /// The kind of store; `None` where none is configured.
-    pub backend: Option<String>,
-    /// Its id in the journal.
-    pub store_id: Option<StoreId>,
-    /// Its folder, where it is one.
-    pub store_folder: Option<PathBuf>,
-    /// Commands of the node contract may act, not only look.
-    pub commands_act: bool,
-    /// What tells who may ask for what an admin may.
-    pub admin_token: AdminToken,
-    /// The settings as they are now: some change while the node runs.
-    pub current: watch::Receiver<CurrentSettings>,
-    /// What is wrong with the store that they name.
-    pub store_problems: Vec<ConfigProblem>,
-}
-
-/// Answers for one library.
-#[derive(Debug)]
-pub struct Service {
-    identity: Identity,
-    sync: Arc<Sync>,
-    jobs: Jobs,
-    facts: Arc<Facts>,
-    clock: Arc<dyn Clock>,
-    setup: Setup,
-}
+use crate::secret::Secret;
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -74,28 +40,6 @@ pub enum Answer {
 }
 
 impl Service {
-    /// Makes the service of one library.
-    pub const fn new(
-        identity: Identity,
-        sync: Arc<Sync>,
-        jobs: Jobs,
-        facts: Arc<Facts>,
-        clock: Arc<dyn Clock>,
-        setup: Setup,
-    ) -> Self {
-        Self { identity, sync, jobs, facts, clock, setup }
-    }
-
-    /// Ends the jobs: the node, or this putting together of it, is ending. Whoever waits for one is told its state.
-    pub fn stop_jobs(&self) {
-        self.jobs.stop();
-    }
-
-    /// Returns whose library it is.
-    pub const fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
     /// Answers a request of somebody who shows no token, as [`Service::ask_with`] does.
     ///
     /// # Errors
@@ -146,11 +90,6 @@ impl Service {
             Verb::Adopt => self.adopt(params).map(Answer::Later),
             Verb::Rm => self.rm(params, token).map(Answer::Later),
         }
-    }
-
-    fn head(&self, verb: Verb) -> ReplyHead {
-        let Identity { machine_id, library_id } = self.identity.clone();
-        ReplyHead { machine_id, library_id, verb }
     }
 
     /// Tells what can be asked, with the keys of one space.

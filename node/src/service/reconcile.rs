@@ -9,7 +9,7 @@ use bubbaloop_storage_schemas::{
     params::Params,
 };
 
-use super::{Pending, Service};
+use super::{base::Service, pending::Pending};
 use crate::engine::{
     jobs::{Scope, Work},
     reconcile::Options,

@@ -10,23 +10,8 @@ use bubbaloop_storage_schemas::{
     removal::RemoveFrom,
 };
 
-use super::{Pending, Service};
+use super::{admin::AdminToken, base::Service, pending::Pending};
 use crate::{engine::jobs::Work, library::contents::Contents, policy::removal::Options, secret::Secret};
-
-/// The admin token, or why there is none.
-#[derive(Debug, Clone)]
-pub enum AdminToken {
-    /// It is this one.
-    Set(Secret),
-    /// There is none, for this reason: nobody may ask for what an admin may.
-    Absent(String),
-}
-
-impl Default for AdminToken {
-    fn default() -> Self {
-        Self::Absent("none is set".into())
-    }
-}
 
 impl Service {
     /// Refuses who does not know the admin token.

@@ -10,7 +10,7 @@ use bubbaloop_storage_schemas::{
     time::twin,
 };
 
-use super::Service;
+use super::base::Service;
 use crate::{
     engine::sync::{Away, Going},
     library::{MARK_FILE, disk, scan::Recording, unmanaged::Unmanaged},

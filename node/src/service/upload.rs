@@ -1,67 +1,16 @@
 //! What `upload` starts and answers.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bubbaloop_storage_schemas::{
     Verb,
     error::{ErrorCode, Refusal},
     limits::{WAIT_DEFAULT, WAIT_MAX},
     params::Params,
-    reply::{Blocked, JobReply, JobRow, ReplyHead},
 };
 
-use super::Service;
-use crate::engine::{
-    jobs::{Job, JobView, Work},
-    sync::Sync,
-};
-
-/// A job's answer, which is waited for.
-#[derive(Debug)]
-pub struct Pending {
-    head: ReplyHead,
-    job: Arc<Job>,
-    sync: Arc<Sync>,
-    wait: Duration,
-}
-
-impl Pending {
-    pub(super) const fn new(head: ReplyHead, job: Arc<Job>, sync: Arc<Sync>, wait: Duration) -> Self {
-        Self { head, job, sync, wait }
-    }
-
-    /// Returns the job's state at its end, or when the asker waits no longer.
-    pub async fn reply(self) -> JobReply {
-        let view = self.job.wait(self.wait).await;
-        self.reply_of(view)
-    }
-
-    /// Returns the job's state now.
-    pub fn reply_now(self) -> JobReply {
-        let view = self.job.view();
-        self.reply_of(view)
-    }
-
-    fn reply_of(self, view: JobView) -> JobReply {
-        let ReplyHead { machine_id, library_id, .. } = self.head;
-        JobReply { machine_id, library_id, row: row(&self.job, view, &self.sync) }
-    }
-}
-
-/// Tells a job; one that goes on with what holds it back.
-pub(super) fn row(job: &Job, view: JobView, sync: &Sync) -> JobRow {
-    let block = sync.going().block.filter(|_| view.goes_on());
-    JobRow {
-        job: job.id.to_string(),
-        verb: job.work.verb(),
-        recording: job.work.recording().cloned(),
-        state: view.state,
-        progress: view.progress,
-        blocked: block.map(|(block, since_ns)| Blocked { reason: block.reason, since_ns, hint: block.hint }),
-        result: view.result,
-        error: view.error,
-    }
-}
+use super::{base::Service, pending::Pending};
+use crate::engine::jobs::Work;
 
 impl Service {
     /// Starts to send now what is known of a recording, or of all; joins the job that does so already.
@@ -101,14 +50,5 @@ impl Service {
         }
         let job = self.jobs.start(Work::Upload(recording))?;
         Ok(Pending::new(self.head(Verb::Upload), job, Arc::clone(&self.sync), wait))
-    }
-
-    /// Refuses what needs a store where none is configured.
-    pub(super) fn has_store(&self) -> Result<(), Refusal> {
-        if self.setup.backend.is_some() {
-            return Ok(());
-        }
-        let refusal = Refusal::new(ErrorCode::Unavailable, "no object store is configured");
-        Err(refusal.hint("set backend in [storage] of config.toml; status tells what is wrong with the settings"))
     }
 }

@@ -9,7 +9,7 @@ use bubbaloop_storage_schemas::{
     manifest::{Indices, Manifest},
 };
 
-use super::{AdoptError, Run};
+use super::run::{AdoptError, Run};
 use crate::{
     content::{self, ContentError, VerifiedBlocks},
     durable::{self, Replace, Staged},

@@ -7,7 +7,7 @@ use bubbaloop_storage_schemas::{
     reply::ChunkLocal,
 };
 
-use super::{AdoptError, Library, Run};
+use super::run::{AdoptError, Library, Run};
 use crate::{
     durable,
     library::{

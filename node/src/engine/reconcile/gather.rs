@@ -16,9 +16,9 @@ use bubbaloop_storage_schemas::{
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::{
-    Reconcile, ReconcileError,
     listing::{Listing, RemoteNames},
     look::{self, Target},
+    run::{Reconcile, ReconcileError},
 };
 use crate::{
     content::{self, ContentError},
@@ -180,7 +180,7 @@ impl Reconcile<'_> {
         for reason in names.refused.drain(..).filter(|_| self.options.restore) {
             let remedy = reconcile::remedy(FindingKind::ManifestRefused);
             let message = format!("the remote manifest is refused: {reason}: {remedy}");
-            self.found.push(Finding::new(FindingKind::ManifestRefused, &self.name, None, message));
+            self.report.found.push(Finding::new(FindingKind::ManifestRefused, &self.name, None, message));
         }
         let usual = names.usual.take().filter(|_| self.options.restore && here.manifest.is_none());
         if usual.is_some() && is_of_other_capture(here, names) {
@@ -195,11 +195,11 @@ impl Reconcile<'_> {
         if here.recording.as_ref().is_some_and(|recording| !recording.open_files.is_empty()) {
             let reason =
                 "a recorder has a chunk open and writes its manifest itself: reconcile again when it has ended";
-            self.not_restorable = Some(reason.to_owned());
+            self.fetching.not_restorable = Some(reason.to_owned());
             return LocalManifest::Kept;
         }
         if theirs.manifest.check(Indices::Contiguous).is_err() {
-            self.not_restorable = Some(gap(&theirs.manifest));
+            self.fetching.not_restorable = Some(gap(&theirs.manifest));
             return LocalManifest::Kept;
         }
         let path = Folder::new(&self.sync.parts().recordings, &self.name).manifest();
@@ -207,7 +207,7 @@ impl Reconcile<'_> {
         if matches!(read, Ok(Ok(text)) if Manifest::is_of_other_version(&text)) {
             return LocalManifest::Kept;
         }
-        self.restorable = Some(theirs);
+        self.fetching.restorable = Some(theirs);
         LocalManifest::Restorable
     }
 
@@ -233,13 +233,13 @@ impl Reconcile<'_> {
             self.find(FindingKind::OrphanFile, message);
         }
         let reason = match here.recording.as_ref().map(|recording| &recording.manifest) {
-            _ if self.restorable.is_some() => return,
+            _ if self.fetching.restorable.is_some() => return,
             None => "it is not in the library".to_owned(),
             Some(ManifestFacts::Absent) => "there is no manifest.json".to_owned(),
             Some(ManifestFacts::Refused(reasons)) => format!("manifest.json is refused ({})", reasons.join("; ")),
             Some(ManifestFacts::Readable { .. }) => return,
         };
-        let remedy = match (&here.recording, names.is_named, &self.not_restorable) {
+        let remedy = match (&here.recording, names.is_named, &self.fetching.not_restorable) {
             (_, true, Some(reason)) => reason,
             (_, true, None) if self.options.restore => {
                 "the remote manifest stands in for it and is not written here: the one here is of another version"
@@ -358,18 +358,6 @@ impl Reconcile<'_> {
         looks.spawn(look::at(store, self.probe, subject.target.clone(), self.options.deep));
     }
 
-    /// Tells what an error leaves known: nothing. A store that does not answer is not asked for the other chunks.
-    pub(super) fn no_answer(&mut self, error: &StoreError) -> Remote {
-        self.note_silence(error);
-        Remote::Unknown(error.to_string())
-    }
-
-    fn note_silence(&mut self, error: &StoreError) {
-        if !error.is_denied() {
-            self.silent.get_or_insert_with(|| error.to_string());
-        }
-    }
-
     /// Finds out how a chunk's file is; its bytes are read where that matters.
     async fn local(&self, here: &Here, subject: &Subject, is_doubted: bool) -> Local {
         let Some(entry) = &subject.entry else { return Local::Missing };
@@ -456,11 +444,6 @@ impl Reconcile<'_> {
         };
         self.is_manifest_gone = !stands;
         if self.is_manifest_gone { RemoteManifest::Due } else { RemoteManifest::Current }
-    }
-
-    /// Takes down what is seen of the recording and no plan tells.
-    pub(super) fn find(&mut self, kind: FindingKind, message: String) {
-        self.found.push(Finding::new(kind, &self.name, None, message));
     }
 }
 

@@ -14,14 +14,15 @@ use bubbaloop_storage_schemas::{
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{
-    Reconcile, chunk_of,
     look::{self, Target},
+    run::{Reconcile, chunk_of},
 };
 use crate::{
     content::ContentError,
     engine::{
+        parcel::Parcel,
         sync::Standing,
-        transfer::{self, Parcel, Proven, TransferError},
+        transfer::{self, Proven, TransferError},
     },
     library::scan::Folder,
     policy::{
@@ -84,7 +85,7 @@ impl Reconcile<'_> {
                 | ActionKind::RestoreManifest
                 | ActionKind::Restore => continue,
             }
-            self.done.push(action);
+            self.report.done.push(action);
         }
         plan.findings
     }
@@ -113,7 +114,7 @@ impl Reconcile<'_> {
             };
             if is_done {
                 changed(evidence);
-                self.done.push(action);
+                self.report.done.push(action);
             }
         }
         if !fetched.is_empty() {
@@ -122,10 +123,6 @@ impl Reconcile<'_> {
         if !sent.is_empty() {
             self.send(evidence, sent).await;
         }
-    }
-
-    pub(super) fn id(&self, chunk: ChunkName) -> ChunkId {
-        ChunkId { recording: self.name.clone(), chunk }
     }
 
     async fn unmark(&self, evidence: &mut Evidence, name: ChunkName) -> bool {
@@ -253,7 +250,7 @@ impl Reconcile<'_> {
                 let proof = entry.facts.proof.unwrap_or(Proof::Claimed);
                 (chunk.remote, chunk.mark) = (Remote::Same { proof, etag }, Mark::Current);
                 changed(evidence);
-                self.done.push(action);
+                self.report.done.push(action);
                 self.settled(size_bytes);
             }
             (Standing::Failed { reason, .. }, Some(entry)) => {

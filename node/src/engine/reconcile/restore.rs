@@ -22,7 +22,7 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::{Reconcile, ReconcileError, chunk_of};
+use super::run::{Reconcile, ReconcileError, chunk_of};
 use crate::{
     durable::{self, Replace, Staged},
     engine::{
@@ -96,7 +96,7 @@ impl Reconcile<'_> {
     /// Writes the store's manifest here, where that is planned. It comes before the chunks: a crash then leaves a
     /// recording that misses chunks, which is so, and not files that nothing names.
     pub(super) async fn restore_manifest(&mut self, evidence: &mut Evidence) {
-        let Some(theirs) = self.restorable.take() else { return };
+        let Some(theirs) = self.fetching.restorable.take() else { return };
         let planned = reconcile::plan(evidence).actions.into_iter();
         let mut planned = planned.filter(|action| action.kind == ActionKind::RestoreManifest);
         let Some(mut action) = planned.next() else { return };
@@ -107,7 +107,7 @@ impl Reconcile<'_> {
                 if let Some(aside) = aside {
                     action.message = with_aside(&aside, &action.message);
                 }
-                self.done.push(Action::new(action.kind, &self.name, None, action.message));
+                self.report.done.push(Action::new(action.kind, &self.name, None, action.message));
                 self.look_again(evidence).await;
                 evidence.local_manifest = LocalManifest::Kept;
                 evidence.is_named = true;
@@ -174,7 +174,10 @@ impl Reconcile<'_> {
                 () = tokio::time::sleep(TELL_EVERY) => {}
             }
             let here_bytes: u64 = under_way.iter().map(|(_, here)| here.load(Ordering::Relaxed)).sum();
-            (self.told)(Progress { bytes_done: self.progress.bytes_done + here_bytes, ..self.progress });
+            (self.meter.told)(Progress {
+                bytes_done: self.meter.progress.bytes_done + here_bytes,
+                ..self.meter.progress
+            });
         }
         self.look_again(evidence).await;
     }
@@ -184,7 +187,7 @@ impl Reconcile<'_> {
         for action in waiting.by_ref() {
             let Some(chunk) = action.chunk.and_then(|name| chunk_of(evidence, name)) else { continue };
             let (name, size_bytes) = (chunk.name, chunk.size_bytes);
-            let reason = match (&self.is_full, &self.silent) {
+            let reason = match (&self.fetching.is_full, &self.silent) {
                 (Some(reason), _) | (None, Some(reason)) => Some(reason.clone()),
                 // A recorder goes on writing meanwhile.
                 (None, None) => has_room(self.sync, size_bytes).await.err().map(|error| error.to_string()),
@@ -225,7 +228,7 @@ impl Reconcile<'_> {
         match self.place(fetched, name, is_damaged).await {
             Err(error) => {
                 if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-                    self.is_full = Some(error.to_string());
+                    self.fetching.is_full = Some(error.to_string());
                 }
                 return self.failed(evidence, name, format!("it can't get its name: {error}"), false);
             }
@@ -233,8 +236,8 @@ impl Reconcile<'_> {
             Ok(None) => {}
         }
         self.sync.note_local(&self.id(name), ChunkLocal::Present);
-        self.restored = (self.restored.0 + 1, self.restored.1 + size_bytes);
-        self.done.push(Action::new(action.kind, &self.name, Some(name), action.message));
+        self.fetching.restored = (self.fetching.restored.0 + 1, self.fetching.restored.1 + size_bytes);
+        self.report.done.push(Action::new(action.kind, &self.name, Some(name), action.message));
         if let Some(chunk) = chunk_of(evidence, name) {
             chunk.local = Local::Intact;
             // It was fetched and hashed.
@@ -265,7 +268,7 @@ impl Reconcile<'_> {
 
     fn not_fetched(&mut self, evidence: &mut Evidence, name: ChunkName, error: &FetchError) {
         if error.is_disk_full() {
-            self.is_full = Some(error.to_string());
+            self.fetching.is_full = Some(error.to_string());
         } else if error.is_no_answer() {
             self.silent.get_or_insert_with(|| error.to_string());
         }

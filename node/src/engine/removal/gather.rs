@@ -15,7 +15,7 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{Removal, ended};
+use super::run::{Removal, ended};
 use crate::{
     content,
     engine::fetch::{self, ManifestError},

@@ -4,6 +4,7 @@
 //! `gather` looks; here the plan is carried out. A crash at any step leaves what the same request ends.
 
 mod gather;
+mod run;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,6 +17,8 @@ use bubbaloop_storage_schemas::{
 use futures_util::future::join_all;
 use tokio::task::spawn_blocking;
 
+pub use self::run::OnProgress;
+use self::run::{Removal, ended};
 use super::sync::Sync;
 use crate::{
     durable,
@@ -35,9 +38,6 @@ const MANIFEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Chunks and objects that a refusal names one by one.
 const TOLD_MAX: usize = 3;
-
-/// Hears how far it is.
-pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + std::marker::Sync);
 
 /// Removes a recording from where the options say, and tells what was done and why it ended early, if it did. Idempotent.
 ///
@@ -59,16 +59,6 @@ pub async fn remove(
     };
     let ended = run.run().await;
     (run.result, ended.err())
-}
-
-/// One run over one recording.
-struct Removal<'a> {
-    sync: &'a Arc<Sync>,
-    name: &'a RecordingName,
-    options: Options,
-    told: OnProgress<'a>,
-    progress: Progress,
-    result: RemovalResult,
 }
 
 impl Removal<'_> {
@@ -301,8 +291,4 @@ fn remove_here(sync: &Sync, name: &RecordingName, step: &Step) -> io::Result<()>
         Step::LeaveSources(files) => LeftAlone::add(&sync.left_alone(), &sync.parts().recordings, files),
         Step::Withdraw | Step::Abort(_) | Step::Object(_) => Ok(()),
     }
-}
-
-fn ended(error: &tokio::task::JoinError) -> Refusal {
-    Refusal::new(ErrorCode::Internal, format!("the removal ended abnormally: {error}")).hint("say it again: it goes on")
 }

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::Sync;
 use crate::{
-    engine::multipart::{Large, PartsLog},
+    engine::parcel::{Large, PartsLog},
     library::scan::Recording,
     policy::{
         Tick,

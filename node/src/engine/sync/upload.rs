@@ -13,7 +13,10 @@ use tokio::task::spawn_blocking;
 use super::{State, Sync, marks::Landed};
 use crate::{
     content::{self, ContentError},
-    engine::transfer::{self, Parcel, Proven, TransferError},
+    engine::{
+        parcel::Parcel,
+        transfer::{self, Proven, TransferError},
+    },
     library::scan::{Fingerprint, Folder},
     policy::{
         intake::Refused,

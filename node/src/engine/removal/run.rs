@@ -1,0 +1,31 @@
+//! One run of a removal.
+
+use std::sync::Arc;
+
+use bubbaloop_storage_schemas::{
+    RecordingName,
+    error::{ErrorCode, Refusal},
+    removal::RemovalResult,
+    reply::Progress,
+};
+use tokio::task::JoinError;
+
+use crate::{engine::sync::Sync, policy::removal::Options};
+
+/// Receives the progress.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + std::marker::Sync);
+
+/// One run over one recording.
+pub(super) struct Removal<'a> {
+    pub(super) sync: &'a Arc<Sync>,
+    pub(super) name: &'a RecordingName,
+    pub(super) options: Options,
+    pub(super) told: OnProgress<'a>,
+    pub(super) progress: Progress,
+    pub(super) result: RemovalResult,
+}
+
+/// Returns the refusal for a task of the removal that panicked.
+pub(super) fn ended(error: &JoinError) -> Refusal {
+    Refusal::new(ErrorCode::Internal, format!("the removal ended abnormally: {error}")).hint("say it again: it goes on")
+}
