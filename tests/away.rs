@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, sync::Arc, time::Duration};
 
 use bubbaloop_storage::{
-    engine::sync::{Standing, Sync},
+    engine::sync::{Engine, UploadOutcome},
     policy::queue::Stage,
 };
 use bubbaloop_storage_schemas::params::Params;
@@ -31,7 +31,7 @@ async fn an_empty_folder_in_the_place_of_the_library_is_not_safe_running_or_at_a
     let (robot, chunk) = robot();
     let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
     let sync = robot.started_and_scanned();
-    let told = |sync: &Arc<Sync>| json_of(service(&robot, sync).status(&Params::default()));
+    let told = |sync: &Arc<Engine>| json_of(service(&robot, sync).status(&Params::default()));
     assert_eq!((&told(&sync)["at_risk_chunks"], &told(&sync)["blocked"]), (&json!(1), &json!(null)));
 
     fs::rename(&root, &away).unwrap();
@@ -67,7 +67,7 @@ async fn a_recording_on_a_separate_disk_that_disappears_stays_at_risk() {
     fs::rename(&folder, &disk).unwrap();
     symlink(&disk, &folder).unwrap();
     let sync = robot.started_and_scanned();
-    let told = |sync: &Arc<Sync>| json_of(service(&robot, sync).status(&Params::default()));
+    let told = |sync: &Arc<Engine>| json_of(service(&robot, sync).status(&Params::default()));
     assert_eq!(told(&sync)["at_risk_chunks"], 1);
 
     // The link leads nowhere, or to the empty mount point of a disk.
@@ -142,7 +142,7 @@ async fn chunks_of_a_missing_library_wait_and_their_requester_is_told() {
     let errands = sync.ask(None);
     assert_eq!(errands.len(), 1);
     for errand in errands {
-        assert!(matches!(sync.standing(&errand.id), Standing::Failed { is_corrupt: false, .. }));
+        assert!(matches!(sync.standing(&errand.id), UploadOutcome::Failed { is_corrupt: false, .. }));
     }
     fs::remove_dir(&root).unwrap();
     fs::rename(&away, &root).unwrap();

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use bubbaloop_storage::engine::sync::Sync;
+use bubbaloop_storage::engine::sync::Engine;
 use bubbaloop_storage_schemas::{params::Params, reply::ChunkLocal};
 use bytesize::ByteSize;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// A robot with five uploaded chunks, a written remote manifest, and a quota for three chunks.
-async fn full_robot() -> (Robot, Vec<Value>, Arc<Sync>) {
+async fn full_robot() -> (Robot, Vec<Value>, Arc<Engine>) {
     let mut robot = Robot::new();
     robot.tuning.settings.disk_quota_gb = Some(ByteSize(900_000));
     let chunks: Vec<_> = (0..5).map(|index| robot.chunk(index)).collect();
@@ -39,7 +39,7 @@ async fn full_robot() -> (Robot, Vec<Value>, Arc<Sync>) {
     (robot, chunks, sync)
 }
 
-fn locals(sync: &Sync) -> Vec<ChunkLocal> {
+fn locals(sync: &Engine) -> Vec<ChunkLocal> {
     sync.read(|recordings, _| {
         recordings.values().flat_map(|found| found.chunks.iter().map(|chunk| chunk.facts.local)).collect()
     })

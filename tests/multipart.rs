@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, fs, sync::Arc};
 
 use bubbaloop_storage::{
     engine::{
-        parcel::{Large, Parcel, PartsLog},
+        request::{Large, PartsLog, UploadRequest},
         transfer::{self},
     },
     policy::{
-        parts::{BegunUpload, PartLimits, Parts, SentPart},
+        parts::{BegunUpload, PartLayout, PartLimits, SentPart},
         queue::Outcome,
     },
     store::{ObjectStore, PartSupport, StoreErrorKind},
@@ -58,7 +58,7 @@ impl PartsLog for Memory {
 fn large(log: &Arc<Memory>, size: usize, begun: Option<BegunUpload>) -> Option<Large> {
     let log: Arc<dyn PartsLog> = Arc::<Memory>::clone(log);
     Some(Large {
-        parts: Parts::of(size as u64, LIMITS).unwrap(),
+        parts: PartLayout::of(size as u64, LIMITS).unwrap(),
         begun,
         log,
         places: Arc::new(Semaphore::new(4)),
@@ -89,7 +89,7 @@ async fn a_store_that_checks_parts_proves_the_object_and_one_without_parts_gets_
         let multi = store.multipart().unwrap();
         assert_eq!(multi.support().await.unwrap(), support);
         let log = Arc::new(Memory::default());
-        let parcel = Parcel { large: large(&log, size, None), ..parcel(files.path(), "large", size) };
+        let parcel = UploadRequest { large: large(&log, size, None), ..parcel(files.path(), "large", size) };
         let proven = transfer::send(&*store, probe, &parcel).await.unwrap();
         assert_eq!((proven.proof, proven.digest), (proof, parcel.digest));
         let stored = server.content(&format!("parts/{}", parcel.key)).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_store_that_checks_parts_proves_the_object_and_one_without_parts_gets_
         assert_eq!(*log.0.lock().await, None, "the upload has ended");
 
         // As after a crash before the journal line: the object is recognised without reading it.
-        let again = Parcel { may_be_there: true, ..parcel };
+        let again = UploadRequest { may_be_there: true, ..parcel };
         let found = transfer::send(&*store, probe, &again).await.unwrap();
         assert_eq!((found.proof, found.etag), (proof, proven.etag));
         let blind = Probe { rights: Rights { get: false, ..probe.rights }, ..probe };
@@ -117,7 +117,7 @@ async fn another_try_sends_only_what_is_missing_and_another_object_is_left_alone
     let probe = store.probe().await.unwrap();
     store.multipart().unwrap().support().await.unwrap();
     let log = Arc::new(Memory::default());
-    let whole = Parcel { large: large(&log, size, None), ..parcel(files.path(), "large", size) };
+    let whole = UploadRequest { large: large(&log, size, None), ..parcel(files.path(), "large", size) };
     proxy.cut_after(Some(8 * MIB as u64));
     let before = proxy.sent();
     // Each connection carries one part and breaks in the next one, so several attempts are needed.
@@ -125,7 +125,7 @@ async fn another_try_sends_only_what_is_missing_and_another_object_is_left_alone
     let proven = loop {
         tries += 1;
         let begun = log.0.lock().await.clone();
-        let parcel = Parcel { large: large(&log, size, begun), ..whole.clone() };
+        let parcel = UploadRequest { large: large(&log, size, begun), ..whole.clone() };
         match transfer::send(&*store, probe, &parcel).await {
             Ok(proven) => break proven,
             Err(error) => {
@@ -143,7 +143,7 @@ async fn another_try_sends_only_what_is_missing_and_another_object_is_left_alone
     assert!(stored == fs::read(&whole.path).unwrap());
 
     // Another object under the key stays unchanged, and no part is left.
-    let other = Parcel { large: large(&log, size, None), ..parcel(files.path(), "other", size) };
+    let other = UploadRequest { large: large(&log, size, None), ..parcel(files.path(), "other", size) };
     server.request("PUT", &format!("resumed/{}", other.key), &[], b"other").await.unwrap();
     let error = transfer::send(&*store, probe, &other).await.unwrap_err();
     assert!(error.to_string().contains("has other bytes than the chunk"), "{error}");
@@ -160,7 +160,7 @@ async fn a_damaged_large_file_becomes_no_object_and_leaves_no_part_behind() {
     let store = opened(&settings(&server.endpoint, "damaged-parts")).await;
     let probe = store.probe().await.unwrap();
     let log = Arc::new(Memory::default());
-    let parcel = Parcel { large: large(&log, size, None), ..parcel(files.path(), "large", size) };
+    let parcel = UploadRequest { large: large(&log, size, None), ..parcel(files.path(), "large", size) };
     let mut bytes = fs::read(&parcel.path).unwrap();
     bytes[6 * MIB] ^= 1;
     fs::write(&parcel.path, bytes).unwrap();
@@ -181,14 +181,14 @@ async fn an_upload_that_the_store_forgot_begins_anew_and_a_lying_store_proves_no
     let store = opened(&settings(&server.endpoint, "forgotten")).await;
     let probe = store.probe().await.unwrap();
     let log = Arc::new(Memory::default());
-    let parcel = Parcel { ..parcel(files.path(), "large", size) };
+    let parcel = UploadRequest { ..parcel(files.path(), "large", size) };
     let begun = BegunUpload {
         upload_id: "0123456789abcdef0123456789abcdef_never".into(),
         key: parcel.key.to_string(),
         part_bytes: LIMITS.part_bytes,
         sent: BTreeMap::new(),
     };
-    let parcel = Parcel { large: large(&log, size, Some(begun)), ..parcel };
+    let parcel = UploadRequest { large: large(&log, size, Some(begun)), ..parcel };
     let proven = transfer::send(&*store, probe, &parcel).await.unwrap();
     assert_eq!(proven.proof, Proof::Enforced);
 

@@ -13,8 +13,8 @@ use std::{
 
 use bubbaloop_storage::{
     engine::{
-        reconcile::{Options, ReconcileError, reconcile},
-        sync::Sync,
+        reconcile::{ReconcileError, ReconcileOptions, reconcile},
+        sync::Engine,
     },
     library::scan::Recording,
     policy::queue::Block,
@@ -41,14 +41,14 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(2);
 const DEADLINE: Duration = Duration::from_secs(60);
-pub(crate) const DEEP: Options = Options { deep: true, dry_run: false, restore: false };
-pub(crate) const SHALLOW: Options = Options { deep: false, dry_run: false, restore: false };
+pub(crate) const DEEP: ReconcileOptions = ReconcileOptions { deep: true, dry_run: false, restore: false };
+pub(crate) const SHALLOW: ReconcileOptions = ReconcileOptions { deep: false, dry_run: false, restore: false };
 
 pub(crate) fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-pub(crate) fn view(sync: &Sync) -> Arc<Recording> {
+pub(crate) fn view(sync: &Engine) -> Arc<Recording> {
     sync.recording(&drive()).unwrap()
 }
 
@@ -170,7 +170,7 @@ impl ObjectStore for Watched {
 struct Driver(AbortHandle);
 
 impl Driver {
-    fn of(sync: &Arc<Sync>) -> Self {
+    fn of(sync: &Arc<Engine>) -> Self {
         let sync = Arc::clone(sync);
         let driving = async move {
             loop {
@@ -188,7 +188,7 @@ impl Drop for Driver {
     }
 }
 
-pub(crate) async fn run(sync: &Arc<Sync>, options: Options) -> ReconcileResult {
+pub(crate) async fn run(sync: &Arc<Engine>, options: ReconcileOptions) -> ReconcileResult {
     let _driver = (!options.dry_run).then(|| Driver::of(sync));
     let heard = Mutex::new(Progress::default());
     let name = drive();
@@ -225,7 +225,7 @@ pub(crate) fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// Checks that a dry run reports the plan and changes nothing, that the run does it, and that a second run finds
 /// nothing to do.
-async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind])) -> Arc<Sync> {
+async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind])) -> Arc<Engine> {
     let options = if deep { DEEP } else { SHALLOW };
     let sync = robot.started_and_scanned();
     sync.scan().unwrap();
@@ -233,7 +233,7 @@ async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind]
     reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
     let folder = robot.folder.path();
     let before = snapshot(folder);
-    let planned = run(&sync, Options { dry_run: true, ..options }).await;
+    let planned = run(&sync, ReconcileOptions { dry_run: true, ..options }).await;
     assert_eq!((findings(&planned), actions(&planned)), (wanted.0.to_vec(), wanted.1.to_vec()), "{planned:#?}");
     assert!(snapshot(folder) == before, "a dry run changes nothing on either side");
     let done = run(&sync, options).await;
@@ -360,7 +360,7 @@ async fn objects_that_no_manifest_names_are_reported_and_left_alone() {
     fs::remove_file(robot.remote("manifest.json")).unwrap();
     fs::write(robot.remote("manifest.json"), "no manifest at all").unwrap();
     let sync = robot.started_and_scanned();
-    let told = run(&sync, Options { dry_run: true, ..SHALLOW }).await;
+    let told = run(&sync, ReconcileOptions { dry_run: true, ..SHALLOW }).await;
     assert!(findings(&told).contains(&FindingKind::Unknown), "what can't be read names nobody knows what: {told:#?}");
 }
 
@@ -419,7 +419,7 @@ async fn a_store_that_gives_no_answer_is_never_taken_for_empty() {
             }
             assert!((snapshot(&robot.recording()), snapshot(&robot.remote(""))) == before);
             store.fails(None);
-            let told = run(&sync, Options { dry_run: true, ..SHALLOW }).await;
+            let told = run(&sync, ReconcileOptions { dry_run: true, ..SHALLOW }).await;
             assert!(!findings(&told).contains(&FindingKind::Unknown), "it is asked again: {told:#?}");
         }
     }
@@ -640,7 +640,7 @@ async fn the_table_on_a_real_server() {
     server.remove("reconcile/robot_1/drive/manifest.json").await;
     let sync = started();
     let before = (snapshot(robot.folder.path()), server.content(&key(1)).await);
-    let planned = run(&sync, Options { dry_run: true, ..DEEP }).await;
+    let planned = run(&sync, ReconcileOptions { dry_run: true, ..DEEP }).await;
     assert!((snapshot(robot.folder.path()), server.content(&key(1)).await) == before, "a dry run changes nothing");
     assert!(server.content(&key(0)).await.is_none() && !planned.actions.is_empty());
     let done = run(&sync, DEEP).await;

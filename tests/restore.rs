@@ -17,8 +17,8 @@ use std::{
 use bubbaloop_storage::{
     engine::{
         jobs::{Jobs, Scope, Work},
-        reconcile::{Options, ReconcileError, reconcile},
-        sync::Sync,
+        reconcile::{ReconcileError, ReconcileOptions, reconcile},
+        sync::Engine,
     },
     store::{
         Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored, local::LocalStore,
@@ -41,7 +41,7 @@ use crate::{
     support::robot::{Robot, sync_once},
 };
 
-const RESTORE: Options = Options { deep: false, dry_run: false, restore: true };
+const RESTORE: ReconcileOptions = ReconcileOptions { deep: false, dry_run: false, restore: true };
 
 /// Returns a robot with an ended recording that is completely in the store.
 async fn robot(chunks: u32) -> (Robot, Vec<Value>) {
@@ -63,7 +63,7 @@ fn wipe(robot: &Robot) {
 }
 
 /// Starts a node that has probed its store and scanned its library.
-async fn started(robot: &Robot) -> Arc<Sync> {
+async fn started(robot: &Robot) -> Arc<Engine> {
     let sync = robot.started_and_scanned();
     reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
     sync
@@ -74,7 +74,7 @@ async fn started(robot: &Robot) -> Arc<Sync> {
 async fn restores(robot: &Robot, wanted: &[ActionKind], chunks: u64) -> ReconcileResult {
     let sync = started(robot).await;
     let before = snapshot(robot.folder.path());
-    let planned = run(&sync, Options { dry_run: true, ..RESTORE }).await;
+    let planned = run(&sync, ReconcileOptions { dry_run: true, ..RESTORE }).await;
     assert!(snapshot(robot.folder.path()) == before, "a dry run changes nothing");
     let counted = |result: &ReconcileResult| (result.counts.restored_chunks, result.counts.restored_bytes);
     assert_eq!(counted(&planned), (chunks, chunks * 300_000), "{planned:#?}");
@@ -85,7 +85,7 @@ async fn restores(robot: &Robot, wanted: &[ActionKind], chunks: u64) -> Reconcil
     };
     assert_eq!(restored(actions(&planned)), restored(actions(&done)));
     for sync in [sync, started(robot).await] {
-        for options in [RESTORE, Options { deep: true, ..RESTORE }, DEEP] {
+        for options in [RESTORE, ReconcileOptions { deep: true, ..RESTORE }, DEEP] {
             let again = run(&sync, options).await;
             assert_eq!((actions(&again), counted(&again)), (vec![], (0, 0)), "{again:#?}");
             assert_eq!(again.counts.unrestored_chunks, done.counts.unrestored_chunks * u64::from(options.restore));
@@ -250,7 +250,7 @@ async fn an_incomplete_remote_manifest_is_used_but_not_written_locally() {
 }
 
 /// Returns the error of a restore job on the recording.
-async fn failed(robot: &Robot, sync: &Arc<Sync>) -> Refusal {
+async fn failed(robot: &Robot, sync: &Arc<Engine>) -> Refusal {
     let clock = Arc::<crate::support::robot::MovedClock>::clone(&robot.clock);
     let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), clock);
     let job = jobs.start(Work::Reconcile { scope: Scope::One(drive()), options: RESTORE }).unwrap();
@@ -608,7 +608,7 @@ async fn a_manifest_of_a_hundred_thousand_chunks_is_looked_at_and_a_larger_one_i
         (0..count).map(chunk).collect::<Vec<_>>()
     };
     tamper(&robot, &many(100_000), &json!({}));
-    let told = run(&started(&robot).await, Options { dry_run: true, ..RESTORE }).await;
+    let told = run(&started(&robot).await, ReconcileOptions { dry_run: true, ..RESTORE }).await;
     assert_eq!((told.counts.chunks, told.counts.restored_chunks), (100_000, 0));
     let lost = told.counts.findings.iter().find(|row| row.kind == FindingKind::Lost).unwrap().count;
     assert_eq!(lost, 100_000, "the manifest names what the store does not hold");

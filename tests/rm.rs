@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, process::Output, sync::Arc, time::Duration};
 
 use bubbaloop_storage::{
-    engine::{reconcile::reconcile, removal::remove, sync::Sync},
-    policy::removal::Options,
+    engine::{reconcile::reconcile, removal::remove, sync::Engine},
+    policy::removal::RemovalOptions,
 };
 use bubbaloop_storage_schemas::{Digest, RecordingName, error::ErrorCode, removal::RemoveFrom};
 use bytesize::ByteSize;
@@ -452,8 +452,8 @@ fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-async fn removed(sync: &Arc<Sync>, from: RemoveFrom, force: bool) -> Option<ErrorCode> {
-    let options = Options { from, dry_run: false, force };
+async fn removed(sync: &Arc<Engine>, from: RemoveFrom, force: bool) -> Option<ErrorCode> {
+    let options = RemovalOptions { from, dry_run: false, force };
     remove(sync, &drive(), options, &|_| {}).await.1.map(|refusal| refusal.code)
 }
 
@@ -529,7 +529,8 @@ async fn no_sequence_of_verbs_and_crashes_removes_the_last_copy_without_force() 
                     }
                     2 => sync.make_room().await,
                     3 => {
-                        let restore = bubbaloop_storage::engine::reconcile::Options { restore: true, ..SHALLOW };
+                        let restore =
+                            bubbaloop_storage::engine::reconcile::ReconcileOptions { restore: true, ..SHALLOW };
                         reconcile(&sync, &drive(), restore, &|_| {}).await.ok();
                     }
                     4 => {

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use bubbaloop_storage::{
-    engine::{parcel::Parcel, transfer},
+    engine::{request::UploadRequest, transfer},
     policy::queue::Outcome,
     store::{
         Body, ObjectStore, PutMode, StoreError, StoreErrorKind, Stored,
@@ -351,7 +351,7 @@ async fn a_small_chunk_is_sent_without_a_look_where_the_store_overwrites_nothing
         ("blocks", BLOCK_BYTES + 1, ALL_FINE, false),
         ("overwrites", 10, probe_of(false), false),
     ] {
-        let chunk = Parcel { may_be_there: true, ..parcel(files.path(), name, size) };
+        let chunk = UploadRequest { may_be_there: true, ..parcel(files.path(), name, size) };
         let methods = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = Arc::clone(&methods);
         let fake = Fake::start(move |head| {

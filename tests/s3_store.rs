@@ -13,8 +13,8 @@ use std::{
 use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
-        parcel::Parcel,
-        sync::Sync,
+        request::UploadRequest,
+        sync::Engine,
         transfer::{self, TransferError},
     },
     policy::{Tick, queue::Block},
@@ -91,13 +91,13 @@ pub(crate) fn blocked<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Bloc
 }
 
 /// Writes a chunk's file and returns its upload.
-pub(crate) fn parcel(folder: &Path, name: &str, size: usize) -> Parcel {
+pub(crate) fn parcel(folder: &Path, name: &str, size: usize) -> UploadRequest {
     let content: Vec<u8> = name.bytes().cycle().take(size).collect();
     let digest = Digest::of(&content);
     let path = folder.join(name);
     fs::write(&path, content).unwrap();
     let key = ObjectKey::chunk(&machine(), &recording(name), ChunkName::new(0, &digest));
-    Parcel { path, digest, key, size_bytes: size as u64, may_be_there: false, large: None }
+    UploadRequest { path, digest, key, size_bytes: size as u64, may_be_there: false, large: None }
 }
 
 async fn conforms(server: &Server, bucket: &str, prefix: &str) {
@@ -201,7 +201,7 @@ async fn the_probe_recognises_a_naive_store_whose_digests_prove_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_bytes_under_a_chunks_name_are_a_conflict_whatever_the_store_says_of_them() {
     let files = tempfile::tempdir().unwrap();
-    let parcel = |name| Parcel { may_be_there: true, ..parcel(files.path(), name, 1000) };
+    let parcel = |name| UploadRequest { may_be_there: true, ..parcel(files.path(), name, 1000) };
 
     let checking = Server::seaweedfs().await;
     checking.bucket("planted").await;
@@ -223,7 +223,7 @@ async fn wrong_bytes_under_a_chunks_name_are_a_conflict_whatever_the_store_says_
         let store = opened(&settings(&server.endpoint, "planted")).await;
         let probe = store.probe().await.unwrap();
         for may_be_there in [true, false] {
-            let parcel = Parcel { may_be_there, ..parcel.clone() };
+            let parcel = UploadRequest { may_be_there, ..parcel.clone() };
             let error = transfer::send(&*store, probe, &parcel).await.unwrap_err();
             assert!(matches!(error, TransferError::Conflict { .. }), "{error:?}");
         }
@@ -300,7 +300,7 @@ async fn a_key_is_used_as_far_as_its_rights_go() {
         assert!(!probe.rights.get && !probe.rights.head && !probe.rights.list, "{probe:?}");
     }
     let probe = store.probe().await.unwrap();
-    let parcel = Parcel { may_be_there: true, ..parcel(files.path(), "written", 10) };
+    let parcel = UploadRequest { may_be_there: true, ..parcel(files.path(), "written", 10) };
     assert_eq!(transfer::send(&*store, probe, &parcel).await.unwrap().proof, Proof::Enforced);
     assert_eq!(transfer::send(&*store, probe, &parcel).await.unwrap().proof, Proof::Claimed, "it can't be looked at");
 }
@@ -356,7 +356,7 @@ async fn the_main_job_is_done_on_real_servers_and_again_in_another_bucket() {
             };
             tokio::time::timeout(Duration::from_secs(30), healed).await.expect("it heals by itself");
         }
-        let proofs = |sync: &Sync| {
+        let proofs = |sync: &Engine| {
             let view = sync.recording(&recording("drive")).unwrap();
             view.chunks.iter().map(|chunk| chunk.facts.proof).collect::<Vec<_>>()
         };

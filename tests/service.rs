@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 use bubbaloop_storage::{
     clock::Clock,
     config::{Config, CurrentSettings, Files},
-    engine::{jobs::Jobs, sync::Sync},
+    engine::{jobs::Jobs, sync::Engine},
     service::{AdminToken, Service, Setup},
 };
 use bubbaloop_storage_schemas::{ErrorCode, error::Refusal, keys::Space, params::Params, reply::Reply};
@@ -17,12 +17,12 @@ use crate::{
     support::robot::{MovedClock, Robot, sync_once},
 };
 
-pub(crate) fn service(robot: &Robot, sync: &Arc<Sync>) -> Service {
+pub(crate) fn service(robot: &Robot, sync: &Arc<Engine>) -> Service {
     service_with(robot, sync, None)
 }
 
 /// Returns the service with this folder as the store, or with no folder.
-pub(crate) fn service_with(robot: &Robot, sync: &Arc<Sync>, store_folder: Option<PathBuf>) -> Service {
+pub(crate) fn service_with(robot: &Robot, sync: &Arc<Engine>, store_folder: Option<PathBuf>) -> Service {
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
     let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), Arc::clone(&clock));
     let config = Config::of(robot.folder.path(), &Files::default(), &BTreeMap::new(), &[]);

@@ -32,7 +32,7 @@ use crate::{
     support::{
         node::{Machine, Recorder, until},
         servers::{KEY, SECRET, Server},
-        steps::{DISK, DISK_AND_NETWORK, Went},
+        steps::{DISK, DISK_AND_NETWORK, EvictOutcome},
         tools::run,
     },
 };
@@ -126,7 +126,7 @@ impl Errand<'_> {
         asking.replace(Some(Asking(command.stderr(Stdio::null()).spawn().unwrap())));
     }
 
-    fn steps(&self, machine: &mut Machine, kill_after: usize) -> Went {
+    fn steps(&self, machine: &mut Machine, kill_after: usize) -> EvictOutcome {
         let (home, asking) = (machine.home(), RefCell::default());
         machine.run_steps(self.calls, kill_after, || {
             self.ask(&home, &asking);
@@ -153,7 +153,7 @@ impl Errand<'_> {
     /// Tries a crash after each step of a run, each time on a new machine.
     fn is_crashed_after_every_step(&self) {
         let (disk, mut machine) = (self.make)();
-        let Went::Done(steps) = self.steps(&mut machine, usize::MAX) else { unreachable!("nothing kills it") };
+        let EvictOutcome::Done(steps) = self.steps(&mut machine, usize::MAX) else { unreachable!("nothing kills it") };
         let wanted = self.end(&mut machine, steps);
         drop((machine, disk));
         let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", u64::MAX)).unwrap().min(steps);

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use bubbaloop_storage::{engine::sync::Sync, library::scan::Recording, policy::recording::ManifestFacts};
+use bubbaloop_storage::{engine::sync::Engine, library::scan::Recording, policy::recording::ManifestFacts};
 use bubbaloop_storage_schemas::{
     RecordingName,
     codec::Format,
@@ -15,7 +15,7 @@ use crate::support::robot::{Robot, sync_once};
 /// Between two looks at a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-fn view(sync: &Sync) -> Arc<Recording> {
+fn view(sync: &Engine) -> Arc<Recording> {
     sync.recording(&"drive".parse::<RecordingName>().unwrap()).unwrap()
 }
 
@@ -74,7 +74,7 @@ async fn marks_that_the_disk_does_not_take_are_written_later_though_the_settings
 async fn unverified_marks_stay_so_over_a_change_of_settings_and_a_restart_until_they_are_compared_with_the_store() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
-    let run = async |sync: &Arc<Sync>, is_done: &dyn Fn(&Sync) -> bool| {
+    let run = async |sync: &Arc<Engine>, is_done: &dyn Fn(&Engine) -> bool| {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let running = tokio::spawn({
             let sync = Arc::clone(sync);
@@ -238,7 +238,7 @@ async fn a_finalize_event_sends_its_chunk_before_any_manifest_names_it() {
 }
 
 /// Returns a robot with an open recording whose only chunk so far is stored.
-async fn going_on() -> (Robot, Arc<Sync>, Value) {
+async fn going_on() -> (Robot, Arc<Engine>, Value) {
     let robot = Robot::new();
     let first = robot.chunk(0);
     robot.manifest(std::slice::from_ref(&first));

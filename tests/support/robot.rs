@@ -13,8 +13,8 @@ use std::{
 use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
-        facts::{Facts, Run},
-        sync::{Legacy, Parts, Sync, Tuning},
+        events::{Events, Run},
+        sync::{Deps, Engine, Handover, Tuning},
     },
     library::identity::Identity,
     policy::Tick,
@@ -97,7 +97,7 @@ fn identity() -> Identity {
 pub(crate) struct Robot {
     pub folder: TempDir,
     pub clock: Arc<MovedClock>,
-    pub facts: Arc<Facts>,
+    pub facts: Arc<Events>,
     pub tuning: Tuning,
     pub store_folder: Option<PathBuf>,
     store: Arc<CountedStore>,
@@ -119,27 +119,27 @@ impl Robot {
             speed: AtomicU32::new(1),
             ahead: Mutex::default(),
         });
-        let facts = Arc::new(Facts::new(Arc::new(Run::begin(&*clock)), identity(), Arc::<MovedClock>::clone(&clock)));
+        let facts = Arc::new(Events::new(Arc::new(Run::begin(&*clock)), identity(), Arc::<MovedClock>::clone(&clock)));
         Self { folder, clock, facts, tuning: Tuning::default(), store_folder: None, store }
     }
 
     /// Returns a node with empty memory, as after a crash.
-    pub(crate) fn started(&self) -> Arc<Sync> {
+    pub(crate) fn started(&self) -> Arc<Engine> {
         self.started_with(Arc::<CountedStore>::clone(&self.store), "s")
     }
 
     /// Returns a node with empty memory and another store.
-    pub(crate) fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Sync> {
-        self.started_from(Legacy::default(), &self.recordings(), store, store_id)
+    pub(crate) fn started_with(&self, store: Arc<dyn ObjectStore>, store_id: &str) -> Arc<Engine> {
+        self.started_from(Handover::default(), &self.recordings(), store, store_id)
     }
 
     /// Returns the engine that replaces an earlier one after a change of settings.
-    pub(crate) fn started_after(&self, earlier: &Sync, store_id: &str) -> Arc<Sync> {
+    pub(crate) fn started_after(&self, earlier: &Engine, store_id: &str) -> Arc<Engine> {
         self.started_from(earlier.legacy(), &self.recordings(), Arc::<CountedStore>::clone(&self.store), store_id)
     }
 
     /// Returns the engine that replaces an earlier one after a change of the recordings folder.
-    pub(crate) fn started_in(&self, recordings: &Path, earlier: &Sync) -> Arc<Sync> {
+    pub(crate) fn started_in(&self, recordings: &Path, earlier: &Engine) -> Arc<Engine> {
         self.started_from(earlier.legacy(), recordings, Arc::<CountedStore>::clone(&self.store), "s")
     }
 
@@ -149,12 +149,12 @@ impl Robot {
 
     fn started_from(
         &self,
-        legacy: Legacy,
+        legacy: Handover,
         recordings: &Path,
         store: Arc<dyn ObjectStore>,
         store_id: &str,
-    ) -> Arc<Sync> {
-        let parts = Parts {
+    ) -> Arc<Engine> {
+        let parts = Deps {
             recordings: recordings.to_owned(),
             machine_id: "robot_1".parse().unwrap(),
             store,
@@ -167,11 +167,11 @@ impl Robot {
             settings: Digest::of(b"settings"),
             throttle: Arc::new(Throttle::new(Arc::<MovedClock>::clone(&self.clock))),
         };
-        Arc::new(Sync::new(parts, self.tuning.clone(), legacy))
+        Arc::new(Engine::new(parts, self.tuning.clone(), legacy))
     }
 
     /// Returns a node that has scanned the library and sent nothing.
-    pub(crate) fn started_and_scanned(&self) -> Arc<Sync> {
+    pub(crate) fn started_and_scanned(&self) -> Arc<Engine> {
         let sync = self.started();
         sync.scan().unwrap();
         sync
@@ -264,7 +264,7 @@ impl Robot {
 }
 
 /// Scans once and does all resulting work.
-pub(crate) async fn sync_once(sync: &Arc<Sync>) {
+pub(crate) async fn sync_once(sync: &Arc<Engine>) {
     sync.scan().unwrap();
     sync.drain().await;
 }

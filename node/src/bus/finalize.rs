@@ -15,7 +15,7 @@ use zenoh_ext::{AdvancedSubscriber, AdvancedSubscriberBuilderExt, HistoryConfig,
 use super::error::BusError;
 use crate::{
     clock::Clock,
-    engine::sync::Sync,
+    engine::sync::Engine,
     policy::{
         Tick,
         intake::{Announced, Refused},
@@ -56,7 +56,7 @@ impl Heard {
 pub(super) async fn listen(
     session: &Session,
     machine: &MachineId,
-    sync: Arc<Sync>,
+    sync: Arc<Engine>,
     clock: Arc<dyn Clock>,
 ) -> Result<Vec<Listening>, BusError> {
     let (sender, heard) = mpsc::channel(EVENTS_RECEIVED_MAX);
@@ -80,7 +80,7 @@ pub(super) async fn listen(
 
 /// Takes in one event after the other, and looks again for the files of those that came early.
 struct Intake {
-    sync: Arc<Sync>,
+    sync: Arc<Engine>,
     clock: Arc<dyn Clock>,
     early: VecDeque<(Tick, Announced)>,
 }

@@ -20,7 +20,7 @@ pub use self::error::BusError;
 use self::{finalize::Listening, queries::Answering};
 use crate::{
     clock::Clock,
-    engine::{facts::Facts, sync::Sync},
+    engine::{events::Events, sync::Engine},
     library::identity::Identity,
     service::Service,
 };
@@ -49,8 +49,8 @@ impl Presence {
     pub async fn declare(
         session: &Session,
         service: Arc<Service>,
-        sync: Arc<Sync>,
-        facts: &Facts,
+        sync: Arc<Engine>,
+        facts: &Events,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, BusError> {
         let Identity { machine_id: machine, library_id } = service.identity().clone();

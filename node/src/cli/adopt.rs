@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, SystemClock},
-    engine::adopt::{Options, Source},
+    engine::adopt::{AdoptOptions, Source},
     library::unmanaged::SALVAGE,
     serve::external,
 };
@@ -36,7 +36,7 @@ pub(super) fn are_paths(sources: &[String]) -> bool {
 }
 
 /// Adopts files into the library of this home, in this process.
-pub(super) async fn run(home: &Path, global: &Global, sources: &[String], options: Options) -> Exit {
+pub(super) async fn run(home: &Path, global: &Global, sources: &[String], options: AdoptOptions) -> Exit {
     if matches!(global.machine, Some(Asked::One(_) | Asked::All)) {
         let hint = "run the command on that machine, or ask for a name that its list shows";
         failed("paths are adopted on this machine only", Some(hint));

@@ -36,7 +36,7 @@ use self::{
     args::{Ask, Cli, Command},
     output::{Exit, failed},
 };
-use crate::{config, engine::adopt::Options, policy::queue::ARRIVED_MAX, serve, store::s3};
+use crate::{config, engine::adopt::AdoptOptions, policy::queue::ARRIVED_MAX, serve, store::s3};
 
 /// Threads for what waits: network, timers, requests. Files, hashes of what is large, and listings have threads of their own,
 /// and Zenoh has too. What one thread hands to itself wakes no other.
@@ -121,7 +121,7 @@ fn execute(cli: Cli, runtime: &Runtime) -> Exit {
             }
             Command::Download(asked) => remote::download(&home, &cli.global, &asked, told_to_stop()).await,
             Command::Ask(Ask::Adopt { sources, name, recover, copy, .. }) if adopt::are_paths(&sources) => {
-                let options = Options { name, recover, copy };
+                let options = AdoptOptions { name, recover, copy };
                 adopt::run(&home, &cli.global, &sources, options).await
             }
             Command::Ask(verb @ Ask::Status { watch: true }) if !cli.global.offline => {

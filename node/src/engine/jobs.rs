@@ -27,10 +27,10 @@ use ulid::Ulid;
 
 use super::{
     adopt::{self, AdoptError, job::Shared},
-    facts::Facts,
-    reconcile::{Options, ReconcileError, Reconciled, has_room, names_in_store, reconcile},
+    events::Events,
+    reconcile::{ReconcileError, ReconcileOptions, Reconciled, has_room, names_in_store, reconcile},
     removal::remove,
-    sync::{Errand, Standing, Sync},
+    sync::{Engine, RequestedChunk, UploadOutcome},
 };
 use crate::{
     clock::Clock,
@@ -80,14 +80,14 @@ pub enum Work {
         /// Which recordings.
         scope: Scope,
         /// How.
-        options: Options,
+        options: ReconcileOptions,
     },
     /// Remove a recording.
     Remove {
         /// Which.
         recording: RecordingName,
         /// How.
-        options: removal::Options,
+        options: removal::RemovalOptions,
     },
     /// Make a recording of what is none of this machine's.
     Adopt {
@@ -96,7 +96,7 @@ pub enum Work {
         /// The recording that it becomes.
         target: Option<RecordingName>,
         /// How.
-        options: adopt::Options,
+        options: adopt::AdoptOptions,
     },
 }
 
@@ -162,8 +162,8 @@ impl Job {
 /// The jobs that run, and those that ended lately.
 #[derive(Debug)]
 pub struct Jobs {
-    sync: Arc<Sync>,
-    facts: Arc<Facts>,
+    sync: Arc<Engine>,
+    facts: Arc<Events>,
     clock: Arc<dyn Clock>,
     registry: Arc<Mutex<Registry>>,
 }
@@ -192,7 +192,7 @@ impl Registry {
 
 impl Jobs {
     /// Makes the jobs of one sync.
-    pub fn new(sync: Arc<Sync>, facts: Arc<Facts>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(sync: Arc<Engine>, facts: Arc<Events>, clock: Arc<dyn Clock>) -> Self {
         Self { sync, facts, clock, registry: Arc::default() }
     }
 
@@ -236,7 +236,7 @@ impl Jobs {
                 running.view.send_modify(|view| {
                     (view.state, view.error) = (JobState::Failed, Some(refusal));
                 });
-                facts.tell(fact(&running));
+                facts.emit(fact(&running));
             }
             shared.lock().unwrap_or_else(PoisonError::into_inner).end(&running);
         });
@@ -274,7 +274,7 @@ impl Jobs {
             registry.end(&job);
             drop(registry);
             self.sync.forget_asked(job.work.recording());
-            self.facts.tell(fact(&job));
+            self.facts.emit(fact(&job));
         }
         Some(job)
     }
@@ -296,8 +296,8 @@ fn fact(job: &Job) -> Fact {
 /// Carries out one job.
 struct Runner {
     job: Arc<Job>,
-    sync: Arc<Sync>,
-    facts: Arc<Facts>,
+    sync: Arc<Engine>,
+    facts: Arc<Events>,
     clock: Arc<dyn Clock>,
     told_at: Option<Tick>,
 }
@@ -329,7 +329,7 @@ impl Runner {
         if let Some(error) = self.job.view().error {
             tracing::warn!(verb = %self.job.work.verb(), recording = ?self.job.work.recording(), %error, "a job failed");
         }
-        self.facts.tell(fact(&self.job));
+        self.facts.emit(fact(&self.job));
         Some(now)
     }
 
@@ -344,7 +344,7 @@ impl Runner {
     }
 
     /// Reconciles one recording after the other. One that can't be looked at does not stop the others.
-    async fn reconcile(&mut self, scope: Scope, options: Options) {
+    async fn reconcile(&mut self, scope: Scope, options: ReconcileOptions) {
         let (mut names, is_one) = match &scope {
             Scope::One(name) => (vec![name.clone()], true),
             Scope::Matching(glob) => (self.names(Some(glob.clone())).await, false),
@@ -401,7 +401,7 @@ impl Runner {
         &self,
         glob: &str,
         names: &mut Vec<RecordingName>,
-        options: Options,
+        options: ReconcileOptions,
     ) -> Result<(), Refusal> {
         let known: BTreeSet<_> = names.iter().cloned().collect();
         let found = names_in_store(&self.sync, glob).await.map_err(|error| {
@@ -415,7 +415,7 @@ impl Runner {
             return Ok(());
         }
         // What only a look at every byte finds is not counted; each recording is looked at once more.
-        let look = Options { dry_run: true, deep: false, ..options };
+        let look = ReconcileOptions { dry_run: true, deep: false, ..options };
         let mut needed_bytes = 0_u64;
         for name in names.iter() {
             if let Ok(found) = reconcile(&self.sync, name, look, &|_| {}).await {
@@ -426,7 +426,7 @@ impl Runner {
     }
 
     /// Adopts one source after the other. One that is refused does not stop the others.
-    async fn adopt(&mut self, source: Option<String>, options: &adopt::Options) {
+    async fn adopt(&mut self, source: Option<String>, options: &adopt::AdoptOptions) {
         let is_one = source.is_some();
         let sources =
             source.map_or_else(|| self.sync.not_adopted(options.recover).into_keys().collect(), |source| vec![source]);
@@ -461,7 +461,7 @@ impl Runner {
         self.show(JobView { state, progress: done, result: Some(JobResult::Adopt(Box::new(result))), error });
     }
 
-    async fn remove(&mut self, name: &RecordingName, options: removal::Options) {
+    async fn remove(&mut self, name: &RecordingName, options: removal::RemovalOptions) {
         let shared = Mutex::new(Progress::default());
         let now = || *shared.lock().unwrap_or_else(PoisonError::into_inner);
         let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
@@ -497,7 +497,7 @@ impl Runner {
                 Ok(Err(RecvError::Lagged(_))) | Err(_) => upload.look(&self.sync),
                 Ok(Err(RecvError::Closed)) => return,
             }
-            // Facts of others may come so fast that the wait never ends.
+            // Events of others may come so fast that the wait never ends.
             if self.clock.tick().since(looked_at) >= LOOK_EVERY {
                 upload.look(&self.sync);
                 looked_at = self.clock.tick();
@@ -614,15 +614,15 @@ struct Upload {
 }
 
 impl Upload {
-    fn new(errands: Vec<Errand>) -> Self {
-        let waiting = |errand: Errand| (errand.id, Waiting { size_bytes: errand.size_bytes, sent_bytes: 0 });
+    fn new(errands: Vec<RequestedChunk>) -> Self {
+        let waiting = |errand: RequestedChunk| (errand.id, Waiting { size_bytes: errand.size_bytes, sent_bytes: 0 });
         let waiting: BTreeMap<_, _> = errands.into_iter().map(waiting).collect();
         let bytes_total = waiting.values().map(|chunk| chunk.size_bytes).sum();
         let chunks_total = waiting.len() as u64;
         Self { waiting, progress: Progress { chunks_total, bytes_total, ..Progress::default() }, ..Self::default() }
     }
 
-    fn hear(&mut self, sync: &Sync, fact: &Fact) {
+    fn hear(&mut self, sync: &Engine, fact: &Fact) {
         if let Fact::ChunkUploaded { recording, chunk, .. }
         | Fact::DeadLettered { recording, chunk, .. }
         | Fact::UploadFailed { recording, chunk, .. } = fact
@@ -631,20 +631,20 @@ impl Upload {
         }
     }
 
-    fn look(&mut self, sync: &Sync) {
+    fn look(&mut self, sync: &Engine) {
         let ids: Vec<_> = self.waiting.keys().cloned().collect();
         for id in ids {
             self.look_at(sync, &id);
         }
     }
 
-    fn look_at(&mut self, sync: &Sync, id: &ChunkId) {
+    fn look_at(&mut self, sync: &Engine, id: &ChunkId) {
         let Some(chunk) = self.waiting.get_mut(id) else { return };
         let size_bytes = chunk.size_bytes;
         match sync.standing(id) {
-            Standing::Waiting => return chunk.hear(sync.sent_bytes(id)),
-            Standing::Proven => self.proven += 1,
-            Standing::Failed { reason, is_corrupt } => {
+            UploadOutcome::Waiting => return chunk.hear(sync.sent_bytes(id)),
+            UploadOutcome::Proven => self.proven += 1,
+            UploadOutcome::Failed { reason, is_corrupt } => {
                 self.failed.insert(id.clone(), (reason, is_corrupt));
             }
         }

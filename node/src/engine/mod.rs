@@ -2,13 +2,13 @@
 
 pub mod adopt;
 pub mod download;
-pub mod facts;
+pub mod events;
 pub mod fetch;
 pub mod holdings;
 pub mod jobs;
 pub mod multipart;
-pub mod parcel;
 pub mod reconcile;
 pub mod removal;
+pub mod request;
 pub mod sync;
 pub mod transfer;

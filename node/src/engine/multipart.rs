@@ -6,14 +6,14 @@
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
-use super::parcel::{Large, Parcel};
+use super::request::{Large, UploadRequest};
 use crate::{
     content::{ContentError, PartDigests},
-    policy::parts::{BegunUpload, PUT_BYTES_MAX, Parts, SentPart},
+    policy::parts::{BegunUpload, PUT_BYTES_MAX, PartLayout, SentPart},
     store::{FilePart, MultipartStore, PartSupport, StoreError, StoreErrorKind, Stored},
 };
 
-/// Parts of one chunk that are hashed and on their way or wait for a place.
+/// PartLayout of one chunk that are hashed and on their way or wait for a place.
 const PARTS_AHEAD_MAX: usize = 4;
 
 /// What came of sending a chunk in parts.
@@ -34,7 +34,11 @@ pub(super) enum Sent {
 ///
 /// # Cancellation
 /// The parts that were sent are kept; the object may be there: look before trying again.
-pub(super) async fn send(multi: &dyn MultipartStore, parcel: &Parcel, large: &Large) -> Result<Sent, StoreError> {
+pub(super) async fn send(
+    multi: &dyn MultipartStore,
+    parcel: &UploadRequest,
+    large: &Large,
+) -> Result<Sent, StoreError> {
     let support = multi.support().await?;
     match support {
         PartSupport::Unknown if parcel.size_bytes > PUT_BYTES_MAX || large.begun.is_some() => {
@@ -80,7 +84,7 @@ const fn is_useless(error: &StoreError) -> bool {
 }
 
 /// Ends an upload at the store. Where that fails it stays in the journal, and is tried again when marks are compared.
-pub(super) async fn give_up(multi: &dyn MultipartStore, parcel: &Parcel, large: &Large, upload: &BegunUpload) {
+pub(super) async fn give_up(multi: &dyn MultipartStore, parcel: &UploadRequest, large: &Large, upload: &BegunUpload) {
     match multi.abort(&parcel.key, &upload.upload_id).await {
         Ok(()) => large.log.ended(&upload.upload_id).await,
         Err(error) => tracing::warn!(key = %parcel.key, %error, "an upload in parts can't be given up"),
@@ -90,11 +94,11 @@ pub(super) async fn give_up(multi: &dyn MultipartStore, parcel: &Parcel, large: 
 /// Takes up an upload of this journal, as far as the store lists its parts just as they were sent.
 async fn resume(
     multi: &dyn MultipartStore,
-    parcel: &Parcel,
+    parcel: &UploadRequest,
     large: &Large,
-) -> Result<Option<(BegunUpload, Parts)>, StoreError> {
+) -> Result<Option<(BegunUpload, PartLayout)>, StoreError> {
     let Some(mut upload) = large.begun.clone() else { return Ok(None) };
-    let parts = Parts::of_begun(parcel.size_bytes, upload.part_bytes);
+    let parts = PartLayout::of_begun(parcel.size_bytes, upload.part_bytes);
     let Some(parts) = parts.filter(|_| upload.key == parcel.key.as_str()) else {
         give_up(multi, parcel, large, &upload).await;
         return Ok(None);
@@ -117,7 +121,11 @@ async fn resume(
     Ok(Some((upload, parts)))
 }
 
-async fn begin(multi: &dyn MultipartStore, parcel: &Parcel, large: &Large) -> Result<(BegunUpload, Parts), StoreError> {
+async fn begin(
+    multi: &dyn MultipartStore,
+    parcel: &UploadRequest,
+    large: &Large,
+) -> Result<(BegunUpload, PartLayout), StoreError> {
     let upload = BegunUpload {
         upload_id: multi.begin(&parcel.key, parcel.digest).await?,
         key: parcel.key.to_string(),
@@ -130,10 +138,10 @@ async fn begin(multi: &dyn MultipartStore, parcel: &Parcel, large: &Large) -> Re
 
 async fn send_parts(
     multi: &dyn MultipartStore,
-    parcel: &Parcel,
+    parcel: &UploadRequest,
     large: &Large,
     upload: &mut BegunUpload,
-    parts: Parts,
+    parts: PartLayout,
 ) -> Result<(), StoreError> {
     let (hashed, mut next) = mpsc::channel(1);
     let (path, wanted) = (parcel.path.clone(), parcel.digest);
@@ -188,7 +196,7 @@ async fn send_parts(
 /// more time, as with a whole chunk.
 async fn send_part(
     multi: &dyn MultipartStore,
-    parcel: &Parcel,
+    parcel: &UploadRequest,
     large: &Large,
     upload_id: String,
     number: u32,

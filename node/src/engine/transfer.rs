@@ -11,12 +11,12 @@ use tokio::task::spawn_blocking;
 
 use super::{
     multipart::{self, Sent},
-    parcel::{Large, Parcel},
+    request::{Large, UploadRequest},
 };
 use crate::{
     content::{self, ContentError},
     policy::{
-        parts::{PUT_BYTES_MAX, Parts},
+        parts::{PUT_BYTES_MAX, PartLayout},
         queue::Outcome,
     },
     store::{
@@ -86,7 +86,7 @@ impl From<TransferError> for Outcome {
 ///
 /// # Cancellation
 /// The object may be there: the next try finds it.
-pub async fn send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
+pub async fn send(store: &dyn ObjectStore, probe: Probe, parcel: &UploadRequest) -> Result<Proven, TransferError> {
     match try_send(store, probe, parcel).await {
         Err(TransferError::Store(error)) if error.may_concern_one_object() => {
             store.probe().await?;
@@ -98,7 +98,7 @@ pub async fn send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Res
 
 /// Says of a refusal that it is of this object, as the store takes others: no reason to stop those. What is refused by
 /// something that is no store may pass later.
-fn of_this_object(parcel: &Parcel, error: StoreError) -> StoreError {
+fn of_this_object(parcel: &UploadRequest, error: StoreError) -> StoreError {
     let kind = if error.is_denied() { StoreErrorKind::Rejected } else { StoreErrorKind::Retry { after: None } };
     let hint = match error.kind {
         StoreErrorKind::Blocked(block) => format!("; {}", block.hint),
@@ -116,7 +116,7 @@ fn of_this_object(parcel: &Parcel, error: StoreError) -> StoreError {
 ///
 /// # Cancellation
 /// The one or the other stands there.
-pub async fn replace(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
+pub async fn replace(store: &dyn ObjectStore, probe: Probe, parcel: &UploadRequest) -> Result<Proven, TransferError> {
     let body = Body::File { path: parcel.path.clone(), digest: parcel.digest };
     let stored = store.put(&parcel.key, &body, PutMode::Overwrite).await?;
     prove_stored(store, probe, parcel, stored).await
@@ -126,7 +126,7 @@ pub async fn replace(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> 
 async fn prove_stored(
     store: &dyn ObjectStore,
     probe: Probe,
-    parcel: &Parcel,
+    parcel: &UploadRequest,
     stored: Stored,
 ) -> Result<Proven, TransferError> {
     let Stored { etag, etag_is_md5 } = stored;
@@ -142,7 +142,7 @@ async fn prove_stored(
     }
 }
 
-async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
+async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &UploadRequest) -> Result<Proven, TransferError> {
     let begun = parcel.large.as_ref().and_then(|large| large.begun.as_ref());
     let is_asked_first = begun.is_some() || parcel.may_be_there && !is_sent_unasked(probe, parcel);
     if is_asked_first
@@ -187,12 +187,12 @@ async fn try_send(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Res
 
 /// Tells whether a chunk that may be there is sent without a look: so small a one costs no more than the question, and
 /// the store refuses it where something stands.
-const fn is_sent_unasked(probe: Probe, parcel: &Parcel) -> bool {
+const fn is_sent_unasked(probe: Probe, parcel: &UploadRequest) -> bool {
     probe.honours_create_only && parcel.size_bytes <= BLOCK_BYTES as u64
 }
 
 /// Looks whether the chunk is there.
-async fn find(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Option<Proven>, TransferError> {
+async fn find(store: &dyn ObjectStore, probe: Probe, parcel: &UploadRequest) -> Result<Option<Proven>, TransferError> {
     match store.head(&parcel.key).await {
         Ok(Some(meta)) => identify(store, probe, parcel, meta).await.map(Some),
         Ok(None) => Ok(None),
@@ -209,7 +209,7 @@ async fn send_in_parts(
     store: &dyn ObjectStore,
     multi: &dyn MultipartStore,
     probe: Probe,
-    parcel: &Parcel,
+    parcel: &UploadRequest,
     large: &Large,
 ) -> Result<Option<Proven>, TransferError> {
     if !parcel.may_be_there
@@ -233,7 +233,7 @@ async fn send_in_parts(
 
 /// Puts a chunk. Bytes that arrived wrong are sent one more time: the network may have changed them. A refusal that
 /// may be of this object only is tried one more time after a probe: if that passes and this does not, it is the object.
-async fn put(store: &dyn ObjectStore, parcel: &Parcel) -> Result<Stored, StoreError> {
+async fn put(store: &dyn ObjectStore, parcel: &UploadRequest) -> Result<Stored, StoreError> {
     let body = Body::File { path: parcel.path.clone(), digest: parcel.digest };
     let error = match store.put(&parcel.key, &body, PutMode::Create).await {
         Ok(stored) => return Ok(stored),
@@ -252,11 +252,11 @@ async fn put(store: &dyn ObjectStore, parcel: &Parcel) -> Result<Stored, StoreEr
     }
 }
 
-const fn claimed(parcel: &Parcel, etag: String) -> Proven {
+const fn claimed(parcel: &UploadRequest, etag: String) -> Proven {
     Proven { digest: parcel.digest, proof: Proof::Claimed, etag, sent_bytes: 0 }
 }
 
-async fn look(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<Proven, TransferError> {
+async fn look(store: &dyn ObjectStore, probe: Probe, parcel: &UploadRequest) -> Result<Proven, TransferError> {
     match store.head(&parcel.key).await? {
         Some(meta) => identify(store, probe, parcel, meta).await,
         None => {
@@ -271,7 +271,7 @@ async fn look(store: &dyn ObjectStore, probe: Probe, parcel: &Parcel) -> Result<
 async fn identify(
     store: &dyn ObjectStore,
     probe: Probe,
-    parcel: &Parcel,
+    parcel: &UploadRequest,
     meta: ObjectMeta,
 ) -> Result<Proven, TransferError> {
     let ObjectMeta { etag, digest, parts, .. } = meta;
@@ -298,7 +298,7 @@ async fn identify(
     }
 }
 
-async fn is_md5_of_file(parcel: &Parcel, etag: &str) -> Result<bool, StoreError> {
+async fn is_md5_of_file(parcel: &UploadRequest, etag: &str) -> Result<bool, StoreError> {
     let (path, digest) = (parcel.path.clone(), parcel.digest);
     let md5 = spawn_blocking(move || content::md5(&path, digest)).await;
     let ended = |error| StoreError::new(StoreErrorKind::Retry { after: None }, format!("hashing ended: {error}"));
@@ -309,13 +309,13 @@ async fn is_md5_of_file(parcel: &Parcel, etag: &str) -> Result<bool, StoreError>
 /// that tells nothing. Fetching a large object is the last resort of a robot's link.
 async fn prove_by_parts(
     probe: Probe,
-    parcel: &Parcel,
+    parcel: &UploadRequest,
     large: &Large,
     etag: &str,
     told: Option<PartsDigest>,
 ) -> Result<Option<Proof>, StoreError> {
     let count = etag.rsplit_once('-').and_then(|(_, count)| count.parse().ok());
-    let begun = large.begun.as_ref().and_then(|begun| Parts::of_begun(parcel.size_bytes, begun.part_bytes));
+    let begun = large.begun.as_ref().and_then(|begun| PartLayout::of_begun(parcel.size_bytes, begun.part_bytes));
     let parts = begun.unwrap_or(large.parts);
     let is_told = told.is_some_and(|told| told.count == parts.count());
     let is_md5 = probe.etag_is_md5 && count == Some(parts.count());

@@ -20,7 +20,7 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// An upload that was given up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
+pub struct DeadLetterRecord {
     /// The chunk's recording.
     pub recording: RecordingName,
     /// Its name.
@@ -70,11 +70,11 @@ impl FileSeen {
 struct Written {
     /// With other settings everything is worth another try.
     settings: Digest,
-    dead_letters: Vec<Letter>,
+    dead_letters: Vec<DeadLetterRecord>,
 }
 
 /// Reads the letters that were written with these settings. A file that is absent or broken holds none.
-pub fn load(path: &Path, settings: &Digest) -> Vec<Letter> {
+pub fn load(path: &Path, settings: &Digest) -> Vec<DeadLetterRecord> {
     let text = match content::read(path, FILE_BYTES_MAX) {
         Ok(text) => text,
         Err(ContentError::Gone(_)) => return Vec::new(),
@@ -97,7 +97,7 @@ pub fn load(path: &Path, settings: &Digest) -> Vec<Letter> {
 ///
 /// # Errors
 /// The disk is full or not writable; the old ones stand.
-pub fn save<'a>(path: &Path, settings: &Digest, letters: impl Iterator<Item = &'a Letter>) -> io::Result<()> {
+pub fn save<'a>(path: &Path, settings: &Digest, letters: impl Iterator<Item = &'a DeadLetterRecord>) -> io::Result<()> {
     let dead_letters = letters.take(DEAD_LETTERS_MAX).cloned().collect();
     durable::replace(path, &serde_json::to_vec_pretty(&Written { settings: *settings, dead_letters })?)
 }
@@ -107,9 +107,9 @@ pub fn save<'a>(path: &Path, settings: &Digest, letters: impl Iterator<Item = &'
 mod tests {
     use super::*;
 
-    fn letter() -> Letter {
+    fn letter() -> DeadLetterRecord {
         let digest = Digest::of(b"x");
-        Letter {
+        DeadLetterRecord {
             recording: "drive".parse().unwrap(),
             chunk: ChunkName::new(0, &digest),
             store_id: "s".into(),

@@ -18,7 +18,7 @@ const ENDING: &str = ".mcap.active";
 
 /// How the file behind a kept name stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum OpenChunkState {
     /// It is still where its recorder had it.
     Waits,
     /// It is nowhere else: its recorder swept it.
@@ -36,16 +36,16 @@ pub struct Kept {
     pub name: String,
     /// What stands there.
     pub metadata: fs::Metadata,
-    standing: Standing,
+    standing: OpenChunkState,
 }
 
 impl Kept {
     /// Tells whether nothing else tells of the file: a flat one that is still there is listed as it is.
     pub fn is_told(&self) -> bool {
         match self.standing {
-            Standing::Swept => true,
-            Standing::Waits => self.name.starts_with("chunk-"),
-            Standing::Done => false,
+            OpenChunkState::Swept => true,
+            OpenChunkState::Waits => self.name.starts_with("chunk-"),
+            OpenChunkState::Done => false,
         }
     }
 }
@@ -84,9 +84,9 @@ pub fn kept(salvage: &Path, recordings: &Path) -> io::Result<Vec<Kept>> {
             let is_there = fs::symlink_metadata(original)
                 .is_ok_and(|there| (there.dev(), there.ino()) == (metadata.dev(), metadata.ino()));
             let standing = match (is_there, metadata.nlink()) {
-                (true, _) => Standing::Waits,
-                (false, 1) => Standing::Swept,
-                (false, _) => Standing::Done,
+                (true, _) => OpenChunkState::Waits,
+                (false, 1) => OpenChunkState::Swept,
+                (false, _) => OpenChunkState::Done,
             };
             found.push(Kept { group: group.clone(), name, metadata, standing });
         }
@@ -101,7 +101,7 @@ pub fn kept(salvage: &Path, recordings: &Path) -> io::Result<Vec<Kept>> {
 /// The folder can't be read or written.
 pub fn keep(salvage: &Path, recordings: &Path, open: &[(String, PathBuf)], now_ns: UnixNs) -> io::Result<()> {
     let known = kept(salvage, recordings)?;
-    for done in known.iter().filter(|kept| kept.standing == Standing::Done) {
+    for done in known.iter().filter(|kept| kept.standing == OpenChunkState::Done) {
         durable::remove(&salvage.join(&done.group).join(&done.name))?;
     }
     let mut room = SALVAGED_FILES_MAX.saturating_sub(known.len());

@@ -366,11 +366,11 @@ impl Recording {
 
 /// Why a recording's folder is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum ReadReason {
     /// A scan came by: a chunk that it sees has been there for another while.
     Scan,
     /// Something asked in between: that tells nothing of how long a chunk has been there.
-    Glance,
+    OnDemand,
 }
 
 /// Reads a recording's folder; `None` where it is none. `earlier` is what was known before.
@@ -383,7 +383,7 @@ pub fn load(
     machine_id: &MachineId,
     store_id: &str,
     earlier: Option<&Recording>,
-    look: Look,
+    reason: ReadReason,
 ) -> Result<Option<Loaded>, ContentError> {
     let folder = Folder::new(recordings, name);
     // Taken before the reading: a change meanwhile shows as one later.
@@ -439,7 +439,7 @@ pub fn load(
             readable = Some(manifest);
         }
     }
-    add_files(&mut recording.chunks, files.unwrap_or_default().chunks, earlier, look);
+    add_files(&mut recording.chunks, files.unwrap_or_default().chunks, earlier, reason);
     // Until a manifest tells how the recorder spells the machine, an event's spelling holds.
     if let (None, Some(earlier)) = (&readable, earlier) {
         recording.machine_id = earlier.machine_id.clone();
@@ -606,7 +606,7 @@ fn add_files(
     chunks: &mut Vec<ChunkEntry>,
     files: Vec<(ChunkName, ChunkFile)>,
     earlier: Option<&Recording>,
-    look: Look,
+    reason: ReadReason,
 ) {
     let mut unlisted = Vec::new();
     for (name, file) in files {
@@ -626,7 +626,7 @@ fn add_files(
         }
         (entry.size_bytes, entry.finalized_at_ns) = (file.size_bytes, file.finalized_at_ns);
         entry.facts.sightings =
-            before.map_or(0, |before| before.facts.sightings).saturating_add(u8::from(look == Look::Scan));
+            before.map_or(0, |before| before.facts.sightings).saturating_add(u8::from(reason == ReadReason::Scan));
         let is_same_file = |before: &&ChunkEntry| {
             before.digest == entry.digest
                 && before.size_bytes == entry.size_bytes

@@ -237,7 +237,7 @@ pub fn append(manifest: &mut Manifest, chunks: &[NewChunk]) {
 
 /// How a recording that is there stands to what is to be adopted under its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum SourceMatch {
     /// It was made of the same files.
     Same,
     /// It was made of the first of them.
@@ -247,14 +247,14 @@ pub enum Standing {
 }
 
 /// Compares the digests of the files that a recording was made of with those that are to be adopted.
-pub fn standing(known: &AdoptedFrom, wanted: &[Digest]) -> Standing {
+pub fn standing(known: &AdoptedFrom, wanted: &[Digest]) -> SourceMatch {
     let is_begun = known.files.len() <= wanted.len()
         && !known.files.is_empty()
         && known.files.iter().zip(wanted).all(|(file, digest)| file.sha256 == *digest);
     match (is_begun, known.files.len() == wanted.len()) {
-        (true, true) => Standing::Same,
-        (true, false) => Standing::Begun,
-        (false, _) => Standing::Other,
+        (true, true) => SourceMatch::Same,
+        (true, false) => SourceMatch::Begun,
+        (false, _) => SourceMatch::Other,
     }
 }
 

@@ -27,12 +27,12 @@ pub struct PartLimits {
 
 /// A chunk's equal parts; the last one may be smaller. R2 takes no others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parts {
+pub struct PartLayout {
     size_bytes: u64,
     part_bytes: u64,
 }
 
-impl Parts {
+impl PartLayout {
     /// Cuts a chunk into parts; `None` where it goes up in one piece.
     pub fn of(size_bytes: u64, limits: PartLimits) -> Option<Self> {
         let part_bytes = limits.part_bytes.clamp(PART_BYTES_MIN, PART_BYTES_MAX).max(size_bytes.div_ceil(PARTS_MAX));
@@ -136,7 +136,7 @@ mod tests {
     proptest! {
         #[test]
         fn parts_are_equal_cover_the_chunk_and_are_what_s3_takes(size in 0_u64..5 << 40, part in 0_u64..1 << 34) {
-            let Some(parts) = Parts::of(size, PartLimits { threshold_bytes: 0, part_bytes: part }) else {
+            let Some(parts) = PartLayout::of(size, PartLimits { threshold_bytes: 0, part_bytes: part }) else {
                 prop_assert!(size <= part.clamp(PART_BYTES_MIN, PART_BYTES_MAX));
                 return Ok(());
             };
@@ -147,17 +147,17 @@ mod tests {
             let middle = parts.count() / 2 + 1;
             prop_assert_eq!(parts.range(middle).start, u64::from(middle - 1) * parts.part_bytes());
             prop_assert!(parts.range(parts.count() + 1).is_empty());
-            prop_assert_eq!(Parts::of_begun(size, parts.part_bytes()), Some(parts));
+            prop_assert_eq!(PartLayout::of_begun(size, parts.part_bytes()), Some(parts));
         }
     }
 
     #[test]
     fn a_chunk_up_to_the_threshold_goes_up_in_one_piece() {
-        assert_eq!(Parts::of(16 * MIB, LIMITS), None);
-        let parts = Parts::of(16 * MIB + 1, LIMITS).unwrap();
+        assert_eq!(PartLayout::of(16 * MIB, LIMITS), None);
+        let parts = PartLayout::of(16 * MIB + 1, LIMITS).unwrap();
         assert_eq!((parts.count(), parts.range(3)), (3, 16 * MIB..16 * MIB + 1));
         for wrong in [0, PART_BYTES_MIN - 1, 20 * MIB] {
-            assert_eq!(Parts::of_begun(20 * MIB, wrong), None, "{wrong}");
+            assert_eq!(PartLayout::of_begun(20 * MIB, wrong), None, "{wrong}");
         }
     }
 

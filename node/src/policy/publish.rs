@@ -23,7 +23,7 @@ const WRITING_MAX: usize = 4;
 
 /// How a recording stands when its manifest may be due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing {
+pub struct ManifestState {
     /// Nothing will be added to it.
     pub has_ended: bool,
     /// None of its chunks waits or is on its way.
@@ -64,7 +64,7 @@ impl Publisher {
     }
 
     /// Takes a recording whose manifest is due now; report with [`Publisher::finish`].
-    pub fn next(&mut self, now: Tick, standing: impl Fn(&RecordingName) -> Standing) -> Option<RecordingName> {
+    pub fn next(&mut self, now: Tick, standing: impl Fn(&RecordingName) -> ManifestState) -> Option<RecordingName> {
         while self.writing.len() < WRITING_MAX {
             let (look_at, name) = self.order.first().cloned()?;
             if look_at > now {
@@ -82,12 +82,12 @@ impl Publisher {
         None
     }
 
-    fn due_at(&self, name: &RecordingName, want: Want, standing: Standing) -> Tick {
+    fn due_at(&self, name: &RecordingName, want: Want, standing: ManifestState) -> Tick {
         let at = match (self.written.get(name), standing) {
-            (_, Standing { has_ended: true, is_quiet: true }) => want.changed,
+            (_, ManifestState { has_ended: true, is_quiet: true }) => want.changed,
             (Some(written), _) => written.after(INTERVAL).max(want.changed.after(SETTLING)),
-            (None, Standing { is_quiet: true, .. }) => want.changed.after(SETTLING),
-            (None, Standing { is_quiet: false, .. }) => want.since.after(INTERVAL),
+            (None, ManifestState { is_quiet: true, .. }) => want.changed.after(SETTLING),
+            (None, ManifestState { is_quiet: false, .. }) => want.since.after(INTERVAL),
         };
         at.max(want.not_before)
     }
@@ -151,9 +151,9 @@ impl Publisher {
 mod tests {
     use super::*;
 
-    const GOING_ON: Standing = Standing { has_ended: false, is_quiet: true };
-    const BUSY: Standing = Standing { has_ended: false, is_quiet: false };
-    const ENDED: Standing = Standing { has_ended: true, is_quiet: true };
+    const GOING_ON: ManifestState = ManifestState { has_ended: false, is_quiet: true };
+    const BUSY: ManifestState = ManifestState { has_ended: false, is_quiet: false };
+    const ENDED: ManifestState = ManifestState { has_ended: true, is_quiet: true };
 
     fn name() -> RecordingName {
         "drive".parse().unwrap()
@@ -164,7 +164,7 @@ mod tests {
     }
 
     /// The first second from `from` on in which the manifest is due.
-    fn due(publisher: &mut Publisher, from: u64, standing: Standing) -> Option<u64> {
+    fn due(publisher: &mut Publisher, from: u64, standing: ManifestState) -> Option<u64> {
         (from..from + 200).find(|&second| publisher.next(at(second), |_| standing).is_some())
     }
 

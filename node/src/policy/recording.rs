@@ -32,7 +32,7 @@ pub enum ManifestFacts {
 
 /// What decides a recording's state.
 #[derive(Debug, Clone)]
-pub struct Facts<'a> {
+pub struct RecordingEvidence<'a> {
     /// Its manifest.
     pub manifest: &'a ManifestFacts,
     /// Chunks that no manifest names and that were seen often enough.
@@ -46,7 +46,7 @@ pub struct Facts<'a> {
 }
 
 /// Returns a recording's state and, where that wants one, the reason.
-pub fn state(facts: &Facts<'_>) -> (RecordingState, Option<String>) {
+pub fn state(facts: &RecordingEvidence<'_>) -> (RecordingState, Option<String>) {
     let chunks = facts.unlisted_chunks;
     match facts.manifest {
         ManifestFacts::Refused(reasons) => (RecordingState::Invalid, Some(reasons.join("; "))),
@@ -130,8 +130,14 @@ mod tests {
     const DAY_NS: u64 = 86_400_000_000_000;
 
     fn state_of(manifest: &ManifestFacts, unlisted_chunks: usize, still_ns: u64) -> RecordingState {
-        state(&Facts { manifest, unlisted_chunks, strays: 0, touched_at_ns: 5 * DAY_NS, now_ns: 5 * DAY_NS + still_ns })
-            .0
+        state(&RecordingEvidence {
+            manifest,
+            unlisted_chunks,
+            strays: 0,
+            touched_at_ns: 5 * DAY_NS,
+            now_ns: 5 * DAY_NS + still_ns,
+        })
+        .0
     }
 
     #[test]
@@ -149,7 +155,13 @@ mod tests {
     #[test]
     fn a_clock_that_jumped_back_interrupts_nothing() {
         let manifest = ManifestFacts::Readable { is_ours: true, has_ended: false };
-        let facts = Facts { manifest: &manifest, unlisted_chunks: 0, strays: 0, touched_at_ns: 5 * DAY_NS, now_ns: 0 };
+        let facts = RecordingEvidence {
+            manifest: &manifest,
+            unlisted_chunks: 0,
+            strays: 0,
+            touched_at_ns: 5 * DAY_NS,
+            now_ns: 0,
+        };
         assert_eq!(state(&facts).0, RecordingState::Recording);
     }
 

@@ -16,7 +16,7 @@ const JOURNAL: &str = "uploads.jsonl";
 
 /// How a recording is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Options {
+pub struct RemovalOptions {
     /// Where from.
     pub from: RemoveFrom,
     /// The plan is told and nothing is changed.
@@ -123,8 +123,8 @@ pub struct Plan {
 }
 
 /// Plans a removal.
-pub fn plan(evidence: &Evidence, options: Options) -> Plan {
-    let Options { from, force, .. } = options;
+pub fn plan(evidence: &Evidence, options: RemovalOptions) -> Plan {
+    let RemovalOptions { from, force, .. } = options;
     let mut plan = Plan::default();
     // With both going nothing would be left that proves anything.
     let looks = from != RemoveFrom::Both;
@@ -236,8 +236,8 @@ mod tests {
         }
     }
 
-    fn options(from: RemoveFrom, force: bool) -> Options {
-        Options { from, dry_run: false, force }
+    fn options(from: RemoveFrom, force: bool) -> RemovalOptions {
+        RemovalOptions { from, dry_run: false, force }
     }
 
     #[test]

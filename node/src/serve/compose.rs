@@ -13,9 +13,9 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, ConfigProblem, CurrentSettings, Settings, StoreChoice, restart_settings},
     engine::{
-        facts::{Facts, Run},
+        events::{Events, Run},
         jobs::Jobs,
-        sync::{Legacy, Parts, Sync, Tuning},
+        sync::{Deps, Engine, Handover, Tuning},
     },
     library::{identity::Identity, state::NodeState},
     service::{AdminToken, Service, Setup},
@@ -77,8 +77,8 @@ struct StoreParts<'a> {
 pub(super) struct Components {
     pub(super) settings: Settings,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) facts: Arc<Facts>,
-    pub(super) sync: Arc<Sync>,
+    pub(super) facts: Arc<Events>,
+    pub(super) sync: Arc<Engine>,
     pub(super) service: Arc<Service>,
     /// The one channel by which live settings reach their readers.
     pub(super) current: watch::Sender<CurrentSettings>,
@@ -91,7 +91,7 @@ pub(super) async fn compose(
     admin_token: AdminToken,
     run: &Arc<Run>,
     identity: &Identity,
-    legacy: Legacy,
+    legacy: Handover,
 ) -> Components {
     let mut faults = Faults::default();
     let restart: Vec<_> = restart_settings(&config.listed).collect();
@@ -116,8 +116,8 @@ pub(super) async fn compose(
         current: followed,
         store_problems,
     };
-    let facts = Arc::new(Facts::new(Arc::clone(run), identity.clone(), Arc::clone(&clock)));
-    let parts = Parts {
+    let facts = Arc::new(Events::new(Arc::clone(run), identity.clone(), Arc::clone(&clock)));
+    let parts = Deps {
         recordings: settings.recordings_dir.clone(),
         machine_id: identity.machine_id.clone(),
         store: port,
@@ -130,7 +130,7 @@ pub(super) async fn compose(
         settings: settings_digest,
         throttle,
     };
-    let sync = Arc::new(Sync::new(parts, Tuning::from(settings.live.clone()), legacy));
+    let sync = Arc::new(Engine::new(parts, Tuning::from(settings.live.clone()), legacy));
     let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
     let service = Arc::new(Service::new(
         identity.clone(),

@@ -15,7 +15,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     durable,
-    engine::adopt::{self, AdoptError, Library, Options, Source, Watch, job::Shared},
+    engine::adopt::{self, AdoptError, AdoptOptions, Library, Source, Watch, job::Shared},
     library::identity::Identity,
 };
 
@@ -44,7 +44,7 @@ pub async fn adopt(
     home: &Path,
     flags: &[(String, String)],
     source: Source,
-    options: Options,
+    options: AdoptOptions,
     progress: OnProgress,
 ) -> Result<JobReply, ServeError> {
     let mut config = Config::load(home, flags);

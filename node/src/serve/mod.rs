@@ -34,8 +34,8 @@ use crate::{
     config::{self, Config, CurrentSettings, ZenohSettings},
     durable,
     engine::{
-        facts::Run,
-        sync::{Legacy, Sync, Tuning},
+        events::Run,
+        sync::{Engine, Handover, Tuning},
     },
     library::identity::{Holder, HomeLock, Identity, IdentityError},
 };
@@ -126,7 +126,7 @@ struct Node {
     run: Arc<Run>,
     bus: Option<Bus>,
     /// What the components before left behind.
-    legacy: Legacy,
+    legacy: Handover,
     /// The settings of the components before.
     last: Option<Config>,
 }
@@ -140,7 +140,7 @@ struct Node {
 pub async fn run(home: PathBuf, flags: &[(String, String)], stop: impl Future<Output = ()>) -> Result<(), ServeError> {
     let lock = locked(&home)?;
     let run = Arc::new(Run::begin(&SystemClock::start()));
-    let mut node = Node { home, flags: flags.to_vec(), lock, run, bus: None, legacy: Legacy::default(), last: None };
+    let mut node = Node { home, flags: flags.to_vec(), lock, run, bus: None, legacy: Handover::default(), last: None };
     let mut stop = pin!(stop);
     while node.run_once(stop.as_mut()).await? == Ended::Changed {
         tracing::info!("the settings changed and are taken up");
@@ -304,7 +304,11 @@ async fn follow_settings(
 }
 
 /// Runs the engine until it is stopped, with the live settings as they are.
-async fn run_sync(sync: Arc<Sync>, mut stopped: watch::Receiver<bool>, mut current: watch::Receiver<CurrentSettings>) {
+async fn run_sync(
+    sync: Arc<Engine>,
+    mut stopped: watch::Receiver<bool>,
+    mut current: watch::Receiver<CurrentSettings>,
+) {
     let follow = async {
         while current.changed().await.is_ok() {
             let live = current.borrow_and_update().live.clone();

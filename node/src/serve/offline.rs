@@ -15,7 +15,7 @@ use super::{Components, ServeError, admin, compose, identity, locked, run_sync};
 use crate::{
     clock::SystemClock,
     config::Config,
-    engine::{facts::Run, sync::Legacy},
+    engine::{events::Run, sync::Handover},
     secret::Secret,
     service::Answer,
 };
@@ -37,7 +37,7 @@ pub async fn ask(
     let admin_token = admin::ensure(home, &mut config, || Config::load(home, flags));
     let identity = identity(home, &mut config)?;
     let run = Arc::new(Run::begin(&SystemClock::start()));
-    let components = compose(home, config, admin_token, &run, &identity, Legacy::default()).await;
+    let components = compose(home, config, admin_token, &run, &identity, Handover::default()).await;
     let Components { sync, service, current, .. } = &components;
     let (stopping, stopped) = watch::channel(false);
     let scanned = Arc::clone(sync);

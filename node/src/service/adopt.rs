@@ -12,7 +12,7 @@ use bubbaloop_storage_schemas::{
 use super::{base::Service, pending::Pending};
 use crate::{
     engine::{
-        adopt::{self, Options, Source},
+        adopt::{self, AdoptOptions, Source},
         jobs::Work,
     },
     policy,
@@ -30,8 +30,11 @@ impl Service {
     pub fn adopt(&self, params: &Params) -> Result<Pending, Refusal> {
         params.check_names(Verb::Adopt)?;
         let (source, all) = (params.text("recording")?, params.flag("all")?);
-        let options =
-            Options { name: params.recording("name")?, recover: params.flag("recover")?, copy: params.flag("copy")? };
+        let options = AdoptOptions {
+            name: params.recording("name")?,
+            recover: params.flag("recover")?,
+            copy: params.flag("copy")?,
+        };
         let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
         let wrong = |message: &str, hint: &str| Err(Refusal::new(ErrorCode::InvalidParams, message).hint(hint));
         match (source, all, &options.name) {

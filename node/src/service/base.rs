@@ -15,13 +15,13 @@ use crate::{
     clock::Clock,
     config::CurrentSettings,
     engine::{
-        facts::Facts,
+        events::Events,
         jobs::Jobs,
-        sync::{Away, Sync},
+        sync::{Engine, LibraryUnavailable},
     },
     library::{
         identity::Identity,
-        scan::{Look, Recording},
+        scan::{ReadReason, Recording},
     },
 };
 
@@ -50,9 +50,9 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Service {
     pub(super) identity: Identity,
-    pub(super) sync: Arc<Sync>,
+    pub(super) sync: Arc<Engine>,
     pub(super) jobs: Jobs,
-    pub(super) facts: Arc<Facts>,
+    pub(super) facts: Arc<Events>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) setup: Setup,
 }
@@ -61,9 +61,9 @@ impl Service {
     /// Makes the service of one library.
     pub const fn new(
         identity: Identity,
-        sync: Arc<Sync>,
+        sync: Arc<Engine>,
         jobs: Jobs,
-        facts: Arc<Facts>,
+        facts: Arc<Events>,
         clock: Arc<dyn Clock>,
         setup: Setup,
     ) -> Self {
@@ -91,7 +91,7 @@ impl Service {
         if let Some(known) = self.sync.recording(name) {
             return Some(known);
         }
-        if let Err(error) = self.sync.refresh(name, Look::Glance) {
+        if let Err(error) = self.sync.refresh(name, ReadReason::OnDemand) {
             tracing::warn!(recording = %name, %error, "a recording can't be read");
         }
         self.sync.recording(name)
@@ -99,7 +99,7 @@ impl Service {
 
     /// Refuses what needs the whole library before the first scan is done.
     pub(super) fn scanned(&self) -> Result<(), Refusal> {
-        if let Some((Away::Unreadable(error), _)) = self.sync.away() {
+        if let Some((LibraryUnavailable::Unreadable(error), _)) = self.sync.away() {
             let folder = self.setup.recordings.display();
             let refusal = Refusal::new(ErrorCode::Unavailable, format!("the folder {folder} can't be read: {error}"));
             return Err(refusal.hint("mount or make it, or set recordings_dir; status tells when it is there again"));

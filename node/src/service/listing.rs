@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use super::base::Service;
 use crate::{
     library::{
-        dead_letters::Letter,
+        dead_letters::DeadLetterRecord,
         scan::{ChunkEntry, Recording},
         unmanaged::{AllUnmanaged, LEFT_OPEN, Unmanaged},
     },
@@ -27,7 +27,7 @@ use crate::{
         fetch,
         listing::{self, Filter},
         queue::{ChunkId, Stage},
-        recording::{self, Facts},
+        recording::{self, RecordingEvidence},
     },
 };
 
@@ -115,7 +115,7 @@ impl Service {
         params.check_names(Verb::DeadLetters)?;
         let limit = params.limit()?;
         let after = params.text("after")?.map(place_of).transpose()?;
-        let row = |letter: Letter| DeadLetterRow {
+        let row = |letter: DeadLetterRecord| DeadLetterRow {
             recording: letter.recording,
             chunk: letter.chunk,
             size_bytes: letter.file.size_bytes,
@@ -124,7 +124,7 @@ impl Service {
             last_tried_at: Timestamp(letter.last_tried_at_ns).to_rfc3339(),
             last_tried_at_ns: letter.last_tried_at_ns,
         };
-        let is_after = |letter: &Letter| {
+        let is_after = |letter: &DeadLetterRecord| {
             after.as_ref().is_none_or(|(recording, chunk)| (&letter.recording, letter.chunk) > (recording, *chunk))
         };
         let rows = self.sync.dead_letters().into_iter().filter(is_after).map(row);
@@ -195,7 +195,7 @@ impl Service {
     }
 
     fn row(&self, recording: &Recording) -> RecordingRow {
-        let (state, reason) = recording::state(&Facts {
+        let (state, reason) = recording::state(&RecordingEvidence {
             manifest: &recording.manifest,
             unlisted_chunks: recording.unlisted_chunks(),
             strays: recording.strays.0,

@@ -6,7 +6,7 @@ use bubbaloop_storage_schemas::reply::{Blocked, JobReply, JobRow, ReplyHead};
 
 use crate::engine::{
     jobs::{Job, JobView},
-    sync::Sync,
+    sync::Engine,
 };
 
 /// A job's answer, which is waited for.
@@ -14,12 +14,12 @@ use crate::engine::{
 pub struct Pending {
     head: ReplyHead,
     job: Arc<Job>,
-    sync: Arc<Sync>,
+    sync: Arc<Engine>,
     wait: Duration,
 }
 
 impl Pending {
-    pub(super) const fn new(head: ReplyHead, job: Arc<Job>, sync: Arc<Sync>, wait: Duration) -> Self {
+    pub(super) const fn new(head: ReplyHead, job: Arc<Job>, sync: Arc<Engine>, wait: Duration) -> Self {
         Self { head, job, sync, wait }
     }
 
@@ -42,7 +42,7 @@ impl Pending {
 }
 
 /// Tells a job; one that goes on with what holds it back.
-pub(super) fn row(job: &Job, view: JobView, sync: &Sync) -> JobRow {
+pub(super) fn row(job: &Job, view: JobView, sync: &Engine) -> JobRow {
     let block = sync.going().block.filter(|_| view.goes_on());
     JobRow {
         job: job.id.to_string(),

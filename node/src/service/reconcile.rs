@@ -12,7 +12,7 @@ use bubbaloop_storage_schemas::{
 use super::{base::Service, pending::Pending};
 use crate::engine::{
     jobs::{Scope, Work},
-    reconcile::Options,
+    reconcile::ReconcileOptions,
 };
 
 impl Service {
@@ -24,7 +24,7 @@ impl Service {
         params.check_names(Verb::Reconcile)?;
         let (recording, name, all) = (params.recording("recording")?, params.text("name")?, params.flag("all")?);
         let (deep, dry_run, restore) = (params.flag("deep")?, params.flag("dry_run")?, params.flag("restore")?);
-        let options = Options { deep, dry_run, restore };
+        let options = ReconcileOptions { deep, dry_run, restore };
         let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
         let scope = match (recording, name, all) {
             (Some(recording), None, false) => Scope::One(recording),

@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{
 };
 
 use super::{admin::AdminToken, base::Service, pending::Pending};
-use crate::{engine::jobs::Work, library::contents::Contents, policy::removal::Options, secret::Secret};
+use crate::{engine::jobs::Work, library::contents::Contents, policy::removal::RemovalOptions, secret::Secret};
 
 impl Service {
     /// Refuses who does not know the admin token.
@@ -50,7 +50,7 @@ impl Service {
         let from = params.text("from")?.ok_or_else(|| wrong("rm needs from".into(), words))?;
         let from: RemoveFrom =
             from.parse().map_err(|()| wrong("from: neither local nor remote nor both".into(), words))?;
-        let options = Options { from, dry_run: params.flag("dry_run")?, force: params.flag("force")? };
+        let options = RemovalOptions { from, dry_run: params.flag("dry_run")?, force: params.flag("force")? };
         let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
         if from.is_remote() {
             if self.setup.backend.as_deref() == Some("local") {
@@ -75,7 +75,7 @@ impl Service {
     }
 
     /// Refuses what is no recording of this node, or may not be removed now.
-    fn is_removable(&self, name: &RecordingName, options: Options) -> Result<(), Refusal> {
+    fn is_removable(&self, name: &RecordingName, options: RemovalOptions) -> Result<(), Refusal> {
         if self.look_up(name).is_some() {
             return self.sync.may_remove(name, options.force);
         }

@@ -12,7 +12,7 @@ use bubbaloop_storage_schemas::{
 
 use super::base::Service;
 use crate::{
-    engine::sync::{Away, Going},
+    engine::sync::{LibraryUnavailable, UploadStatus},
     library::{MARK_FILE, disk, scan::Recording, unmanaged::Unmanaged},
     policy::{queue::Block, recording},
 };
@@ -98,7 +98,7 @@ impl Service {
             };
             (status, queue.dead_letters().len() as u64, library)
         });
-        let Going { probe, failing, block, upload_rate_bytes_per_s, disk_free_bytes, disk_full_in_s } =
+        let UploadStatus { probe, failing, block, upload_rate_bytes_per_s, disk_free_bytes, disk_full_in_s } =
             self.sync.going();
         Ok(Reply::Status(Box::new(StatusReply {
             head: self.head(Verb::Status),
@@ -136,25 +136,25 @@ impl Service {
     }
 
     /// Tells what a person should mend first: what stops uploads, save that nothing is there to be sent.
-    fn blocked(&self, away: Option<(Away, UnixNs)>, block: Option<(Block, UnixNs)>) -> Option<Blocked> {
+    fn blocked(&self, away: Option<(LibraryUnavailable, UnixNs)>, block: Option<(Block, UnixNs)>) -> Option<Blocked> {
         let block = block.map(|(Block { reason, hint }, since_ns)| Blocked { reason, since_ns, hint });
         match away {
-            Some((Away::Unreadable(_), _)) => away.map(|found| self.away(found)),
-            Some((Away::Changed, _)) => block.or_else(|| away.map(|found| self.away(found))),
+            Some((LibraryUnavailable::Unreadable(_), _)) => away.map(|found| self.away(found)),
+            Some((LibraryUnavailable::Changed, _)) => block.or_else(|| away.map(|found| self.away(found))),
             None => block,
         }
     }
 
-    fn away(&self, (away, since_ns): (Away, UnixNs)) -> Blocked {
+    fn away(&self, (away, since_ns): (LibraryUnavailable, UnixNs)) -> Blocked {
         let folder = self.setup.recordings.display();
         let (reason, hint) = match away {
-            Away::Unreadable(error) => (
+            LibraryUnavailable::Unreadable(error) => (
                 BlockReason::RecordingsUnreadable,
                 format!(
                     "the folder of recordings {folder} can't be read: {error}; mount or make it, or set recordings_dir"
                 ),
             ),
-            Away::Changed => (
+            LibraryUnavailable::Changed => (
                 BlockReason::RecordingsChanged,
                 format!(
                     "another folder stands at {folder} than the one that held the recordings: mount its disk; if this one \

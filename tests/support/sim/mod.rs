@@ -20,9 +20,9 @@ use bubbaloop_storage::{
     clock::Clock,
     config::LiveSettings,
     engine::{
-        facts::{Facts, Run},
-        reconcile::{Options, reconcile},
-        sync::{Legacy, Parts, Sync, Tuning},
+        events::{Events, Run},
+        reconcile::{ReconcileOptions, reconcile},
+        sync::{Deps, Engine, Handover, Tuning},
     },
     library::{identity::Identity, journal},
     policy::queue::{ChunkId, Order, Stage},
@@ -126,7 +126,7 @@ const LOOKED_BEFORE: Duration = Duration::from_secs(600);
 
 /// A running node.
 struct Node {
-    sync: Arc<Sync>,
+    sync: Arc<Engine>,
     port: Arc<Port>,
     running: Pin<Box<dyn Future<Output = ()>>>,
     stop: Option<oneshot::Sender<()>>,
@@ -212,11 +212,11 @@ impl Simulation {
         self.bucket.lock().unwrap().trace.add(format!("{:?} the node starts", self.clock.passed()));
         let clock: Arc<dyn Clock> = Arc::<SimClock>::clone(&self.clock);
         let identity = Identity { machine_id: MACHINE.parse().unwrap(), library_id: "l".into() };
-        let facts = Arc::new(Facts::new(Arc::new(Run::begin(&*clock)), identity, Arc::clone(&clock)));
+        let facts = Arc::new(Events::new(Arc::new(Run::begin(&*clock)), identity, Arc::clone(&clock)));
         let heard = facts.listen();
         let (bucket, sim_clock, crash) = (Arc::clone(&self.bucket), Arc::clone(&self.clock), Arc::clone(&self.crash));
         let port = Arc::new(Port::new(bucket, sim_clock, self.seed, self.large, crash));
-        let parts = Parts {
+        let parts = Deps {
             recordings: self.recordings(),
             machine_id: MACHINE.parse().unwrap(),
             store: Arc::<Port>::clone(&port),
@@ -229,7 +229,7 @@ impl Simulation {
             state: self.home().join("state.json"),
             settings: Digest::of(b"settings"),
         };
-        let sync = Arc::new(Sync::new(parts, self.tuning.clone(), Legacy::default()));
+        let sync = Arc::new(Engine::new(parts, self.tuning.clone(), Handover::default()));
         port.belongs_to(&sync);
         let (stop, stopped) = oneshot::channel();
         let runs = Arc::clone(&sync);
@@ -356,19 +356,23 @@ impl Simulation {
             }
             Action::Reconcile(number) => {
                 if let Some(place) = self.place(*number) {
-                    self.reconcile(node, place, Options::default());
+                    self.reconcile(node, place, ReconcileOptions::default());
                 }
             }
             Action::Restore(number) => {
                 if let Some(place) = self.place(*number) {
-                    self.reconcile(node, place, Options { restore: makes_room(self.seed), ..Options::default() });
+                    self.reconcile(
+                        node,
+                        place,
+                        ReconcileOptions { restore: makes_room(self.seed), ..ReconcileOptions::default() },
+                    );
                 }
             }
             _ => {}
         }
     }
 
-    fn reconcile(&self, node: &mut Node, place: usize, options: Options) {
+    fn reconcile(&self, node: &mut Node, place: usize, options: ReconcileOptions) {
         self.note_asked(Some(place));
         self.bucket.lock().unwrap().is_replacing = true;
         let (sync, name) = (Arc::clone(&node.sync), self.captures[place].name.parse().unwrap());
@@ -525,7 +529,7 @@ impl Simulation {
         let mut left = self.wait_until_done(&mut node).await?;
         // A store that accepts wrong bytes keeps them under a chunk's name until a reconcile.
         if left.is_some() && self.bucket.lock().unwrap().kind != Kind::Checking {
-            (0..self.captures.len()).for_each(|place| self.reconcile(&mut node, place, Options::default()));
+            (0..self.captures.len()).for_each(|place| self.reconcile(&mut node, place, ReconcileOptions::default()));
             left = self.wait_until_done(&mut node).await?;
         }
         if left.is_none() && !node.sync.is_durable() {

@@ -14,7 +14,7 @@ use std::{
 
 use bubbaloop_storage::{
     content::VerifiedBlocks,
-    engine::sync::Sync,
+    engine::sync::Engine,
     policy::{
         parts::{ListedPart, SentPart},
         queue::{Block, ChunkId, Stage},
@@ -46,7 +46,7 @@ pub(crate) struct Port {
     seed: u64,
     takes_parts: bool,
     is_cut: AtomicBool,
-    sync: OnceLock<Weak<Sync>>,
+    sync: OnceLock<Weak<Engine>>,
     /// Notified when the node is to crash.
     crash: Arc<Notify>,
 }
@@ -104,7 +104,7 @@ impl Port {
     }
 
     /// Sets the engine of this port.
-    pub(crate) fn belongs_to(&self, sync: &Arc<Sync>) {
+    pub(crate) fn belongs_to(&self, sync: &Arc<Engine>) {
         self.sync.set(Arc::downgrade(sync)).unwrap();
     }
 

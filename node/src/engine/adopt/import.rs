@@ -20,7 +20,7 @@ use crate::{
         source::{SourceFile, Stamp},
     },
     policy::{
-        adopt::{self, NewChunk, Standing},
+        adopt::{self, NewChunk, SourceMatch},
         fetch,
     },
 };
@@ -253,8 +253,8 @@ impl Run<'_> {
         let wanted: Vec<_> = ready.iter().map(|ready| ready.digest).collect();
         if let Some(from) = known.and_then(AdoptedFrom::of) {
             return match adopt::standing(&from, &wanted) {
-                Standing::Same | Standing::Begun => Ok(()),
-                Standing::Other => Err(self.taken("it was adopted from other files")),
+                SourceMatch::Same | SourceMatch::Begun => Ok(()),
+                SourceMatch::Other => Err(self.taken("it was adopted from other files")),
             };
         }
         let chunks = folder.chunks();

@@ -12,7 +12,7 @@ use crate::{
     durable,
     library::{
         mcap_file,
-        scan::{self, ChunkEntry, Folder, Loaded, Look},
+        scan::{self, ChunkEntry, Folder, Loaded, ReadReason},
         source::Stamp,
     },
     policy::{
@@ -26,7 +26,7 @@ const NO_STORE: &str = "";
 
 /// Reads a recording's folder.
 pub(super) fn view(library: &Library, name: &RecordingName) -> Result<Loaded, AdoptError> {
-    let loaded = scan::load(&library.recordings, name, &library.machine_id, NO_STORE, None, Look::Glance);
+    let loaded = scan::load(&library.recordings, name, &library.machine_id, NO_STORE, None, ReadReason::OnDemand);
     loaded
         .map_err(|fault| AdoptError::file(name.as_str(), fault))?
         .ok_or_else(|| AdoptError::NotFound(name.to_string()))

@@ -11,8 +11,8 @@ use std::{
 use bubbaloop_storage_schemas::{adopt::AdoptResult, reply::Progress};
 use tokio::task::spawn_blocking;
 
-use super::{AdoptError, Options, Source, Watch, adopt, turn};
-use crate::engine::sync::Sync;
+use super::{AdoptError, AdoptOptions, Source, Watch, adopt, turn};
+use crate::engine::sync::Engine;
 
 /// How far an adoption is. Whoever waits for it and stops waiting ends it.
 #[derive(Debug, Default)]
@@ -54,9 +54,9 @@ impl Drop for EndOnDrop {
 /// # Cancellation
 /// The work ends at the next block of a file; asking again goes on from there.
 pub async fn adopt_listed(
-    sync: &Arc<Sync>,
+    sync: &Arc<Engine>,
     name: &str,
-    options: &Options,
+    options: &AdoptOptions,
     shared: &Arc<Shared>,
 ) -> Result<AdoptResult, AdoptError> {
     let _end = EndOnDrop(Arc::clone(shared));

@@ -20,7 +20,7 @@ use std::{
 use bubbaloop_storage_schemas::{RecordingName, adopt::AdoptResult, reply::Progress};
 
 use self::run::Run;
-pub use self::run::{AdoptError, Library, Options, Watch};
+pub use self::run::{AdoptError, AdoptOptions, Library, Watch};
 use crate::{
     durable,
     library::{
@@ -73,7 +73,12 @@ enum Kind {
 ///
 /// # Errors
 /// There is nothing of that name, it may still be written, or it can't have the wanted name.
-pub fn find(library: &Library, source: &Source, options: &Options, is_unmanaged: bool) -> Result<Found, AdoptError> {
+pub fn find(
+    library: &Library,
+    source: &Source,
+    options: &AdoptOptions,
+    is_unmanaged: bool,
+) -> Result<Found, AdoptError> {
     let unreadable = AdoptError::disk(&library.recordings);
     let files = match source {
         Source::Paths(paths) => named_files(library, paths)?,
@@ -144,7 +149,7 @@ fn default_name(library: &Library, source: &Source, files: &[SourceFile]) -> Res
     if is_own_folder || is_of_a_crash { adopt::other_name(&name).ok_or_else(illegal) } else { Ok(name) }
 }
 
-fn find_recording(library: &Library, name: &str, options: &Options) -> Result<Found, AdoptError> {
+fn find_recording(library: &Library, name: &str, options: &AdoptOptions) -> Result<Found, AdoptError> {
     let recording: RecordingName = name.parse().map_err(|_| AdoptError::NotFound(name.to_owned()))?;
     if options.name.as_ref().is_some_and(|wanted| *wanted != recording) {
         let message = format!("{recording} is a recording already and keeps its name");
@@ -199,7 +204,7 @@ pub async fn turn(library: &Library) -> Result<Turn, AdoptError> {
 pub fn adopt(
     library: &Library,
     source: &Source,
-    options: &Options,
+    options: &AdoptOptions,
     is_unmanaged: bool,
     watch: &dyn Watch,
     _turn: &Turn,

@@ -37,7 +37,7 @@ pub struct Library {
 
 /// How it is adopted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Options {
+pub struct AdoptOptions {
     /// The new recording's name; the source's without one.
     pub name: Option<RecordingName>,
     /// What is whole is taken out of files that were cut off or damaged.
@@ -170,7 +170,7 @@ pub trait Watch {
 /// One adoption.
 pub(super) struct Run<'a> {
     pub(super) library: &'a Library,
-    pub(super) options: &'a Options,
+    pub(super) options: &'a AdoptOptions,
     pub(super) watch: &'a dyn Watch,
     /// What is adopted, for people.
     pub(super) source: String,

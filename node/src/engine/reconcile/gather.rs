@@ -23,7 +23,7 @@ use super::{
 use crate::{
     content::{self, ContentError},
     engine::sync::ManifestDue,
-    library::scan::{ChunkEntry, Folder, Look, Recording},
+    library::scan::{ChunkEntry, Folder, ReadReason, Recording},
     policy::{
         queue::ChunkId,
         reconcile::{self, ChunkEvidence, Evidence, Local, LocalManifest, Mark, OrphanObject, Remote, RemoteManifest},
@@ -125,7 +125,7 @@ impl Reconcile<'_> {
     async fn read_here(&self) -> Result<Here, ReconcileError> {
         let (sync, name) = (Arc::clone(self.sync), self.name.clone());
         let read = spawn_blocking(move || {
-            sync.refresh(&name, Look::Glance)?;
+            sync.refresh(&name, ReadReason::OnDemand)?;
             Ok((sync.recording(&name), sync.manifest(&name)))
         });
         let (recording, manifest) = read

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     content::ContentError,
     engine::{
-        parcel::Parcel,
-        sync::Standing,
+        request::UploadRequest,
+        sync::UploadOutcome,
         transfer::{self, Proven, TransferError},
     },
     library::scan::Folder,
@@ -149,7 +149,7 @@ impl Reconcile<'_> {
             return false;
         };
         let path = Folder::new(&self.sync.parts().recordings, &self.name).chunk(name);
-        let parcel = Parcel { path, digest, key: self.key(name), size_bytes, may_be_there: true, large: None };
+        let parcel = UploadRequest { path, digest, key: self.key(name), size_bytes, may_be_there: true, large: None };
         let is_done = match transfer::replace(&*self.store, probe, &parcel).await {
             Ok(proven) if proven.proof.is_proven() => {
                 chunk.remote = Remote::Same { proof: proven.proof, etag: proven.etag.clone() };
@@ -195,14 +195,14 @@ impl Reconcile<'_> {
         // Heard from before the asking, so that no chunk is settled unheard.
         let mut facts = self.sync.parts().facts.listen();
         let mut waiting: BTreeSet<_> = sent.keys().map(|name| self.id(*name)).collect();
-        self.sync.forgive(waiting.iter());
-        self.sync.hasten(&self.name, waiting.iter());
+        self.sync.clear_failure(waiting.iter());
+        self.sync.enqueue_first(&self.name, waiting.iter());
         // Scans and events may have had one sent since its mark was taken back: of that no fact comes any more.
         let mut looked_at: Vec<_> = waiting.iter().cloned().collect();
         loop {
             for id in looked_at {
                 let standing = self.sync.standing(&id);
-                let (Standing::Proven | Standing::Failed { .. }) = &standing else { continue };
+                let (UploadOutcome::Proven | UploadOutcome::Failed { .. }) = &standing else { continue };
                 waiting.remove(&id);
                 let Some(action) = sent.remove(&id.chunk) else { continue };
                 self.take_in(evidence, action, &id, standing).await;
@@ -221,7 +221,7 @@ impl Reconcile<'_> {
             // The facts end with their sync, which this one holds; a look in its stead costs little.
             Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) | Err(_) => {
                 // What the queue had no room for, it may have room for now.
-                self.sync.hasten(&self.name, waiting.iter());
+                self.sync.enqueue_first(&self.name, waiting.iter());
                 return waiting.iter().cloned().collect();
             }
         };
@@ -236,7 +236,7 @@ impl Reconcile<'_> {
         }
     }
 
-    async fn take_in(&mut self, evidence: &mut Evidence, action: Action, id: &ChunkId, standing: Standing) {
+    async fn take_in(&mut self, evidence: &mut Evidence, action: Action, id: &ChunkId, standing: UploadOutcome) {
         let entry = self.sync.read(|recordings, _| recordings.get(&self.name)?.chunk(id.chunk).cloned());
         let Some(chunk) = chunk_of(evidence, id.chunk) else { return };
         let size_bytes = chunk.size_bytes;
@@ -245,7 +245,7 @@ impl Reconcile<'_> {
             chunk.local = Local::Unnamed("its manifest names it with another digest".into());
         }
         match (standing, entry) {
-            (Standing::Proven, Some(entry)) => {
+            (UploadOutcome::Proven, Some(entry)) => {
                 let etag = entry.etag.map_or_else(String::new, Into::into);
                 let proof = entry.facts.proof.unwrap_or(Proof::Claimed);
                 (chunk.remote, chunk.mark) = (Remote::Same { proof, etag }, Mark::Current);
@@ -253,7 +253,7 @@ impl Reconcile<'_> {
                 self.report.done.push(action);
                 self.settled(size_bytes);
             }
-            (Standing::Failed { reason, .. }, Some(entry)) => {
+            (UploadOutcome::Failed { reason, .. }, Some(entry)) => {
                 let step = if action.kind == ActionKind::Prove { Step::Prove } else { Step::Upload };
                 match entry.facts.local {
                     ChunkLocal::Damaged => chunk.local = Local::Damaged,
@@ -272,7 +272,7 @@ impl Reconcile<'_> {
                     self.settled(size_bytes);
                 }
             }
-            (Standing::Waiting, _) | (_, None) => chunk.local = Local::Missing,
+            (UploadOutcome::Waiting, _) | (_, None) => chunk.local = Local::Missing,
         }
     }
 

@@ -12,7 +12,7 @@ mod run;
 
 pub use self::{
     restore::{has_room, names_in_store},
-    run::{OnProgress, Options, ReconcileError},
+    run::{OnProgress, ReconcileError, ReconcileOptions},
 };
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bubbaloop_storage_schemas::{RecordingName, reconcile::ReconcileResult, reply::Progress};
 
 use self::run::{Fetching, Meter, Reconcile, Report};
-use super::sync::Sync;
+use super::sync::Engine;
 use crate::policy::reconcile::{self, ChunkEvidence, Mark, Remote};
 
 /// What a look at one recording came to.
@@ -45,9 +45,9 @@ pub struct Reconciled {
 /// # Cancellation
 /// It ends between two idempotent steps. What was handed to the queue goes up all the same.
 pub async fn reconcile(
-    sync: &Arc<Sync>,
+    sync: &Arc<Engine>,
     name: &RecordingName,
-    options: Options,
+    options: ReconcileOptions,
     progress: OnProgress<'_>,
 ) -> Result<Reconciled, ReconcileError> {
     let parts = sync.parts();

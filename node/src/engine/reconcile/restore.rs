@@ -27,11 +27,11 @@ use crate::{
     durable::{self, Replace, Staged},
     engine::{
         fetch::{self, FetchError, Fetched, RemoteManifest, Wanted},
-        sync::Sync,
+        sync::Engine,
     },
     library::{
         disk::{self, Space},
-        scan::{Folder, Look},
+        scan::{Folder, ReadReason},
     },
     policy::{
         self, listing,
@@ -54,7 +54,7 @@ pub(super) fn planned(evidence: &Evidence) -> (u64, u64) {
 ///
 /// # Errors
 /// The store does not list them.
-pub async fn names_in_store(sync: &Sync, glob: &str) -> Result<BTreeSet<RecordingName>, StoreError> {
+pub async fn names_in_store(sync: &Engine, glob: &str) -> Result<BTreeSet<RecordingName>, StoreError> {
     let parts = sync.parts();
     let mut names = BTreeSet::new();
     for machine in parts.machine_id.spellings() {
@@ -70,7 +70,7 @@ pub async fn names_in_store(sync: &Sync, glob: &str) -> Result<BTreeSet<Recordin
 ///
 /// # Errors
 /// `NoRoom`: it has not.
-pub async fn has_room(sync: &Sync, needed_bytes: u64) -> Result<(), ReconcileError> {
+pub async fn has_room(sync: &Engine, needed_bytes: u64) -> Result<(), ReconcileError> {
     let recordings = sync.parts().recordings.clone();
     // On a new disk the folder of recordings is made by what comes first.
     match spawn_blocking(move || recordings.ancestors().find_map(|folder| disk::space(folder).ok())).await {
@@ -80,7 +80,7 @@ pub async fn has_room(sync: &Sync, needed_bytes: u64) -> Result<(), ReconcileErr
 }
 
 /// One chunk that is being fetched.
-struct Errand {
+struct PendingFetch {
     action: Action,
     name: ChunkName,
     size_bytes: u64,
@@ -126,7 +126,7 @@ impl Reconcile<'_> {
     async fn look_again(&self, evidence: &mut Evidence) {
         let (sync, name) = (Arc::clone(self.sync), self.name.clone());
         let read = spawn_blocking(move || {
-            if let Err(error) = sync.refresh(&name, Look::Glance) {
+            if let Err(error) = sync.refresh(&name, ReadReason::OnDemand) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
             sync.recording(&name)
@@ -183,7 +183,7 @@ impl Reconcile<'_> {
     }
 
     /// Returns the next chunk to fetch; those for which that makes no sense now have failed.
-    async fn next(&mut self, evidence: &mut Evidence, waiting: &mut vec::IntoIter<Action>) -> Option<Errand> {
+    async fn next(&mut self, evidence: &mut Evidence, waiting: &mut vec::IntoIter<Action>) -> Option<PendingFetch> {
         for action in waiting.by_ref() {
             let Some(chunk) = action.chunk.and_then(|name| chunk_of(evidence, name)) else { continue };
             let (name, size_bytes) = (chunk.name, chunk.size_bytes);
@@ -196,12 +196,12 @@ impl Reconcile<'_> {
                 self.failed(evidence, name, reason, false);
                 continue;
             }
-            return Some(Errand { action, name, size_bytes, here_bytes: Arc::default() });
+            return Some(PendingFetch { action, name, size_bytes, here_bytes: Arc::default() });
         }
         None
     }
 
-    fn spawn(&self, fetches: &mut JoinSet<(Errand, Result<Fetched, FetchError>)>, errand: Errand) {
+    fn spawn(&self, fetches: &mut JoinSet<(PendingFetch, Result<Fetched, FetchError>)>, errand: PendingFetch) {
         let (store, folder, key) = (Arc::clone(&self.store), self.folder(), self.key(errand.name));
         let digest = self.digests.get(&errand.name).copied();
         fetches.spawn(async move {
@@ -217,8 +217,8 @@ impl Reconcile<'_> {
     }
 
     /// Gives a chunk that was fetched its name, or takes in why it was not.
-    async fn take_home(&mut self, evidence: &mut Evidence, errand: Errand, fetched: Result<Fetched, FetchError>) {
-        let Errand { mut action, name, size_bytes, .. } = errand;
+    async fn take_home(&mut self, evidence: &mut Evidence, errand: PendingFetch, fetched: Result<Fetched, FetchError>) {
+        let PendingFetch { mut action, name, size_bytes, .. } = errand;
         let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(error) => return self.not_fetched(evidence, name, &error),

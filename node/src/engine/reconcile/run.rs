@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{
 
 use crate::{
     content::ContentError,
-    engine::{fetch::RemoteManifest, sync::Sync},
+    engine::{fetch::RemoteManifest, sync::Engine},
     policy::{
         fetch::NoRoom,
         queue::ChunkId,
@@ -22,7 +22,7 @@ use crate::{
 
 /// How it is done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Options {
+pub struct ReconcileOptions {
     /// Every local file is hashed, and every object fetched and hashed.
     pub deep: bool,
     /// The plan is told and nothing is changed, neither here nor in the store.
@@ -49,7 +49,7 @@ pub enum ReconcileError {
 }
 
 /// Hears how far it is. The totals are known once the recording was read.
-pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + std::marker::Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// What a run fetches from the store, and what it does not.
 #[derive(Debug, Default)]
@@ -87,12 +87,12 @@ impl Meter<'_> {
 
 /// One run over one recording.
 pub(super) struct Reconcile<'a> {
-    pub(super) sync: &'a Arc<Sync>,
+    pub(super) sync: &'a Arc<Engine>,
     pub(super) store: Arc<dyn ObjectStore>,
     /// The machine under whose name its objects stand.
     pub(super) machine: MachineId,
     pub(super) name: RecordingName,
-    pub(super) options: Options,
+    pub(super) options: ReconcileOptions,
     pub(super) meter: Meter<'a>,
     /// What the store was found to do; without it no digest that it tells is believed.
     pub(super) probe: Option<Probe>,

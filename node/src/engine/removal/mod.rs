@@ -19,13 +19,13 @@ use tokio::task::spawn_blocking;
 
 pub use self::run::OnProgress;
 use self::run::{Removal, ended};
-use super::sync::Sync;
+use super::sync::Engine;
 use crate::{
     durable,
     library::left_alone::LeftAlone,
     policy::{
         queue::ChunkId,
-        removal::{self, Chunk, Object, Options, Step, Upload},
+        removal::{self, Chunk, Object, RemovalOptions, Step, Upload},
     },
     store::StoreError,
 };
@@ -44,9 +44,9 @@ const TOLD_MAX: usize = 3;
 /// # Cancellation
 /// It ends between two idempotent steps; the same request ends it.
 pub async fn remove(
-    sync: &Arc<Sync>,
+    sync: &Arc<Engine>,
     name: &RecordingName,
-    options: Options,
+    options: RemovalOptions,
     progress: OnProgress<'_>,
 ) -> (RemovalResult, Option<Refusal>) {
     let mut run = Removal {
@@ -276,7 +276,7 @@ impl Removal<'_> {
 }
 
 /// Removes a file or a folder of a recording. It blocks.
-fn remove_here(sync: &Sync, name: &RecordingName, step: &Step) -> io::Result<()> {
+fn remove_here(sync: &Engine, name: &RecordingName, step: &Step) -> io::Result<()> {
     let folder = sync.parts().recordings.join(name.as_str());
     match step {
         Step::Chunk(chunk) => {

@@ -10,16 +10,16 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::task::JoinError;
 
-use crate::{engine::sync::Sync, policy::removal::Options};
+use crate::{engine::sync::Engine, policy::removal::RemovalOptions};
 
 /// Receives the progress.
-pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + std::marker::Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// One run over one recording.
 pub(super) struct Removal<'a> {
-    pub(super) sync: &'a Arc<Sync>,
+    pub(super) sync: &'a Arc<Engine>,
     pub(super) name: &'a RecordingName,
-    pub(super) options: Options,
+    pub(super) options: RemovalOptions,
     pub(super) told: OnProgress<'a>,
     pub(super) progress: Progress,
     pub(super) result: RemovalResult,

@@ -4,18 +4,18 @@ use std::{collections::BTreeSet, fs::DirEntry, io, path::PathBuf, sync::Arc};
 
 use bubbaloop_storage_schemas::RecordingName;
 
-use super::{Sync, intake::Entries};
+use super::{Engine, intake::Entries};
 use crate::{
-    engine::adopt::{Library, Options},
+    engine::adopt::{AdoptOptions, Library},
     library::{
         left_alone::LeftAlone,
         salvage,
-        scan::{Folder, Look},
+        scan::{Folder, ReadReason},
         unmanaged::{AllUnmanaged, Covering, Gathering, SALVAGE},
     },
 };
 
-impl Sync {
+impl Engine {
     /// Returns the library as adopting needs it.
     pub fn library(&self) -> Library {
         let beside = |name: &str| self.parts.state.with_file_name(name);
@@ -42,9 +42,9 @@ impl Sync {
     }
 
     /// Returns how something is adopted: what was adopted before goes on under the name that it got.
-    pub fn adopt_options(&self, name: &str, options: &Options) -> Options {
+    pub fn adopt_options(&self, name: &str, options: &AdoptOptions) -> AdoptOptions {
         let adopted_as = || self.state().unmanaged.get(name).and_then(|found| found.adopted_as.clone());
-        Options { name: options.name.clone().or_else(adopted_as), ..options.clone() }
+        AdoptOptions { name: options.name.clone().or_else(adopted_as), ..options.clone() }
     }
 
     /// Returns what is laid out in another way and in no recording yet; what crashes left open only to recover it.
@@ -57,7 +57,7 @@ impl Sync {
     /// Takes in that recordings were adopted: what is pending of them is offered, and their sources are known by them.
     pub fn note_adopted(&self, names: &[RecordingName]) {
         for name in names {
-            if let Err(error) = self.refresh(name, Look::Glance) {
+            if let Err(error) = self.refresh(name, ReadReason::OnDemand) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
         }

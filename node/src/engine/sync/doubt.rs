@@ -1,4 +1,4 @@
-//! Doubt: a fact was met that may mean that what was proven is not there any more.
+//! NeedsVerification: a fact was met that may mean that what was proven is not there any more.
 //!
 //! Nothing is safe then until marks and store were compared. A new run, and a change of settings, know of it: most of what
 //! mends such a fact comes with one.
@@ -7,21 +7,21 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::{Parts, Sync};
+use super::{Deps, Engine};
 use crate::library::state::NodeState;
 
 /// Whether marks and store must be compared.
 #[derive(Debug, Default)]
-pub(super) struct Doubt {
+pub(super) struct NeedsVerification {
     /// How often it arose since they were compared.
     count: u64,
     /// A later run knows of it.
     is_written: bool,
 }
 
-impl Doubt {
+impl NeedsVerification {
     /// Returns what an earlier run left open.
-    pub(super) fn of(parts: &Parts) -> Self {
+    pub(super) fn of(parts: &Deps) -> Self {
         let is_open = NodeState::load(&parts.state).doubted.contains(&parts.store_id);
         Self { count: is_open.into(), is_written: is_open }
     }
@@ -32,7 +32,7 @@ impl Doubt {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Tells whether marks and store must be compared before anything may be called safe.
     pub fn is_in_doubt(&self) -> bool {
         self.doubt_count() > 0
@@ -47,7 +47,7 @@ impl Sync {
     pub(super) fn settle_doubt(&self, begun_with: u64) {
         let mut state = self.state();
         if state.doubt.count == begun_with {
-            state.doubt = Doubt::default();
+            state.doubt = NeedsVerification::default();
         }
     }
 

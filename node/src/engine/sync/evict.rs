@@ -21,7 +21,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use super::{Sync, publish};
+use super::{Engine, publish};
 use crate::{
     durable,
     library::{
@@ -59,15 +59,15 @@ struct Evictable {
 
 /// What came of a chunk that may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Went {
+enum EvictOutcome {
     Gone,
     /// Something is in the way now.
     Kept,
     /// The store does not tell whether it holds it.
-    Untold,
+    Unverifiable,
 }
 
-impl Sync {
+impl Engine {
     /// Keeps a recording's files where they are as long as the lease is held. Many may hold one.
     pub(in crate::engine) async fn lease(&self, name: &RecordingName) -> OwnedRwLockReadGuard<()> {
         let lease = self.state().leases.of(name);
@@ -92,8 +92,8 @@ impl Sync {
         for (place, candidate) in plan.evict.iter().enumerate() {
             let Some(found) = evictable.remove(&candidate.id) else { continue };
             match self.evict(&found, &mut published).await {
-                Ok(Went::Untold) => untold_bytes += candidate.size_bytes,
-                Ok(Went::Gone | Went::Kept) => {}
+                Ok(EvictOutcome::Unverifiable) => untold_bytes += candidate.size_bytes,
+                Ok(EvictOutcome::Gone | EvictOutcome::Kept) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no room is made: the store can't be asked");
                     untold_bytes += plan.evict.iter().skip(place).map(|left| left.size_bytes).sum::<u64>();
@@ -177,9 +177,9 @@ impl Sync {
         self: &Arc<Self>,
         found: &Evictable,
         published: &mut BTreeMap<RecordingName, bool>,
-    ) -> Result<Went, StoreError> {
+    ) -> Result<EvictOutcome, StoreError> {
         let id = &found.candidate.id;
-        let Some(_alone) = self.try_lease_alone(&id.recording) else { return Ok(Went::Kept) };
+        let Some(_alone) = self.try_lease_alone(&id.recording) else { return Ok(EvictOutcome::Kept) };
         let is_published = match published.get(&id.recording) {
             Some(is_published) => *is_published,
             None => {
@@ -189,13 +189,13 @@ impl Sync {
             }
         };
         if !is_published {
-            return Ok(Went::Kept);
+            return Ok(EvictOutcome::Kept);
         }
         let meta =
             self.parts.store.head(&found.key).await?.filter(|meta| meta.size_bytes == found.candidate.size_bytes);
         let compared = meta.map(|meta| meta.compare(&found.etag, found.digest));
         if compared == Some(Compared::Unverifiable) {
-            return Ok(Went::Untold);
+            return Ok(EvictOutcome::Unverifiable);
         }
         let (sync, found) = (Arc::clone(self), found.clone());
         let done = spawn_blocking(move || {
@@ -206,7 +206,7 @@ impl Sync {
             }
             sync.remove_file(candidate, path)
         });
-        Ok(if done.await.unwrap_or(false) { Went::Gone } else { Went::Kept })
+        Ok(if done.await.unwrap_or(false) { EvictOutcome::Gone } else { EvictOutcome::Kept })
     }
 
     fn remove_file(&self, candidate: &Candidate, path: &std::path::Path) -> bool {
@@ -222,7 +222,7 @@ impl Sync {
         self.journals.write_kept();
         let (recording, chunk) = (id.recording.clone(), id.chunk);
         tracing::info!(%recording, %chunk, size_bytes, "a file is removed to make room: the store holds it");
-        self.parts.facts.tell(Fact::Evicted { recording, chunk, size_bytes: *size_bytes });
+        self.parts.facts.emit(Fact::Evicted { recording, chunk, size_bytes: *size_bytes });
         true
     }
 
@@ -246,7 +246,7 @@ impl Sync {
         let before = std::mem::replace(&mut self.state().disk_low_bytes, short_bytes);
         if before == 0 && short_bytes > 0 {
             tracing::warn!(short_bytes, "less room is left than the settings want, and nothing more may be removed");
-            self.parts.facts.tell(Fact::DiskLow { short_bytes });
+            self.parts.facts.emit(Fact::DiskLow { short_bytes });
         } else if before > 0 && short_bytes == 0 {
             tracing::info!("there is room again");
         }

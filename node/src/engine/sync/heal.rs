@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::{sync::futures::Notified, task::spawn_blocking};
 
-use super::{Parts, State, Sync, marks::Landed, publish};
+use super::{Deps, Engine, State, marks::StoredChunk, publish};
 use crate::{
     engine::transfer::Proven,
     library::scan::Recording,
@@ -33,9 +33,9 @@ pub enum ManifestDue {
     Yes,
 }
 
-impl Sync {
+impl Engine {
     /// Returns what it works with.
-    pub(in crate::engine) const fn parts(&self) -> &Parts {
+    pub(in crate::engine) const fn parts(&self) -> &Deps {
         &self.parts
     }
 
@@ -75,7 +75,7 @@ impl Sync {
         };
         let Some((item, is_marked)) = item else { return };
         // The queue may have sent it since the evidence was gathered.
-        let is_new = !is_marked && self.settle(Landed { item, proven, key, began: self.parts.clock.tick() }).await;
+        let is_new = !is_marked && self.settle(StoredChunk { item, proven, key, began: self.parts.clock.tick() }).await;
         let mut state = self.state();
         state.queue.forget(id);
         // Behind that: whether anything waits tells when the manifest is written.
@@ -97,7 +97,7 @@ impl Sync {
     }
 
     /// Forgets that chunks were given up, so that they are tried as if for the first time.
-    pub(in crate::engine) fn forgive<'a>(&self, ids: impl Iterator<Item = &'a ChunkId>) {
+    pub(in crate::engine) fn clear_failure<'a>(&self, ids: impl Iterator<Item = &'a ChunkId>) {
         let mut guard = self.state();
         let State { queue, recordings, letters, are_letters_changed, .. } = &mut *guard;
         for id in ids {
@@ -116,7 +116,11 @@ impl Sync {
     }
 
     /// Puts chunks of a recording into the queue, before others. What it has no room for is to be handed in again.
-    pub(in crate::engine) fn hasten<'a>(&self, recording: &RecordingName, ids: impl Iterator<Item = &'a ChunkId>) {
+    pub(in crate::engine) fn enqueue_first<'a>(
+        &self,
+        recording: &RecordingName,
+        ids: impl Iterator<Item = &'a ChunkId>,
+    ) {
         let mut guard = self.state();
         let State { queue, recordings, .. } = &mut *guard;
         let Some(found) = recordings.get(recording).filter(|found| !found.is_withdrawn()) else { return };

@@ -22,13 +22,13 @@ use bubbaloop_storage_schemas::{
     reply::{ChunkLocal, Proof, RefusedEvents},
 };
 
-use super::{Away, State, Sync, publish};
+use super::{Engine, LibraryUnavailable, State, publish};
 use crate::{
     content::ContentError,
     library::{
         disk,
         journals::Journals,
-        scan::{self, ChunkEntry, ChunkFile, Folder, Loaded, Look, Recording},
+        scan::{self, ChunkEntry, ChunkFile, Folder, Loaded, ReadReason, Recording},
     },
     policy::{
         intake::{self, Announced, OnDisk, Refused},
@@ -45,7 +45,7 @@ const SCAN_SHARE_MIN: usize = 64;
 
 /// How a chunk stands that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum UploadOutcome {
     /// It is proven in the store.
     Proven,
     /// It waits or is on its way.
@@ -61,7 +61,7 @@ pub enum Standing {
 
 /// What outlives a sync within one process.
 #[derive(Debug, Clone, Default)]
-pub struct Legacy {
+pub struct Handover {
     /// Recordings that somebody asked for and of which something still waits.
     asked: BTreeSet<RecordingName>,
     /// Finalize events that were refused.
@@ -74,7 +74,7 @@ pub struct Legacy {
     pub(super) journals: Option<Arc<Journals>>,
 }
 
-impl Legacy {
+impl Handover {
     /// Returns what of it holds for a folder of recordings: of another library nothing does but the counts.
     pub(super) fn of(self, recordings: &Path) -> Self {
         match &self.journals {
@@ -86,7 +86,7 @@ impl Legacy {
 
 /// A chunk that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Errand {
+pub struct RequestedChunk {
     /// Which.
     pub id: ChunkId,
     /// Its size.
@@ -138,7 +138,7 @@ impl Entries {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Reads the whole library and offers what is pending. A recording that can't be read keeps what was known of it;
     /// one whose folder is as it was is not read again.
     ///
@@ -150,7 +150,7 @@ impl Sync {
         let before = self.look_for_library();
         let entries = Entries::read(&self.parts.recordings);
         let away = match &entries {
-            Err(error) => Some(Away::Unreadable(error.to_string())),
+            Err(error) => Some(LibraryUnavailable::Unreadable(error.to_string())),
             Ok(_) => before.or_else(|| self.look_for_library()),
         };
         let is_here = away.is_none();
@@ -258,7 +258,7 @@ impl Sync {
             self.offer_pending(&mut self.state(), name);
             self.fold(name);
         } else {
-            let read = self.refresh(name, Look::Scan);
+            let read = self.refresh(name, ReadReason::Scan);
             self.note_unreadable(name.as_str(), read.err().map(|error| error.to_string()));
         }
     }
@@ -267,11 +267,11 @@ impl Sync {
     ///
     /// # Errors
     /// It can't be read: what was known of it stays.
-    pub fn refresh(&self, name: &RecordingName, look: Look) -> Result<(), ContentError> {
+    pub fn refresh(&self, name: &RecordingName, reason: ReadReason) -> Result<(), ContentError> {
         let earlier = self.state().recordings.get(name).cloned();
-        let super::Parts { recordings, machine_id, store_id, .. } = &self.parts;
+        let super::Deps { recordings, machine_id, store_id, .. } = &self.parts;
         let read_at_ns = self.parts.clock.wall();
-        let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_deref(), look)?;
+        let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_deref(), reason)?;
         let earlier = earlier.map(|earlier| earlier.fingerprint.clone());
         let Some(Loaded { mut recording, manifest }) = loaded else {
             if let Some(reason) = self.is_only_away(name) {
@@ -333,7 +333,7 @@ impl Sync {
     /// Takes in the bytes of a finalize event: what the disk confirms is queued at once.
     ///
     /// Idempotent. What is refused is counted, save `Missing`, which the caller may hold a while and give to
-    /// [`Sync::announce`] again before it counts it with [`Sync::refuse`].
+    /// [`Engine::announce`] again before it counts it with [`Engine::refuse`].
     ///
     /// # Errors
     /// Why the event is refused.
@@ -362,7 +362,7 @@ impl Sync {
         // An early event is looked at again and again: that must not read the whole recording each time.
         let file = ChunkFile::look(&Folder::new(&self.parts.recordings, name), chunk.name).ok_or(Refused::Missing)?;
         if !self.take_file(name, chunk.name, file) {
-            self.refresh(name, Look::Glance).map_err(|_| Refused::Missing)?;
+            self.refresh(name, ReadReason::OnDemand).map_err(|_| Refused::Missing)?;
         }
         let mut guard = self.state();
         let state = &mut *guard;
@@ -447,7 +447,7 @@ impl Sync {
     /// Sends now what is known of a recording (of all, without one): its chunks go first, and what was given up or
     /// found damaged is tried again. Returns its chunks, the proven ones too. A recording that a person removed from the
     /// store goes up again where it is named, and so do chunks at once that no readable manifest names.
-    pub fn ask(&self, name: Option<&RecordingName>) -> Vec<Errand> {
+    pub fn ask(&self, name: Option<&RecordingName>) -> Vec<RequestedChunk> {
         let is_named = name.is_some();
         let names: Vec<_> = match name {
             Some(name) => vec![name.clone()],
@@ -458,7 +458,7 @@ impl Sync {
         };
         let mut errands = Vec::new();
         for name in &names {
-            let read = self.refresh(name, Look::Glance);
+            let read = self.refresh(name, ReadReason::OnDemand);
             self.note_unreadable(name.as_str(), read.err().map(|error| error.to_string()));
             if is_named {
                 self.offer_again(name);
@@ -478,7 +478,7 @@ impl Sync {
                 }
             }
             let is_meant = |chunk: &&ChunkEntry| recording::is_finalized(&chunk.facts);
-            errands.extend(recording.chunks.iter().filter(is_meant).map(|chunk| Errand {
+            errands.extend(recording.chunks.iter().filter(is_meant).map(|chunk| RequestedChunk {
                 id: ChunkId { recording: name.clone(), chunk: chunk.name },
                 size_bytes: chunk.size_bytes,
             }));
@@ -495,17 +495,17 @@ impl Sync {
         // Why the folder can't be read is told by the scans.
         let Ok(entries) = Entries::read(&self.parts.recordings) else { return };
         for name in entries.names.iter().filter(|name| !self.knows(name.as_str())) {
-            if let Err(error) = self.refresh(name, Look::Glance) {
+            if let Err(error) = self.refresh(name, ReadReason::OnDemand) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
         }
     }
 
     /// Returns what a sync that takes this one's place must know.
-    pub fn legacy(&self) -> Legacy {
+    pub fn legacy(&self) -> Handover {
         let state = self.state();
         let is_away = |found: &&Arc<Recording>| state.unreadable.contains_key(found.name.as_str());
-        Legacy {
+        Handover {
             asked: state.asked.clone(),
             refused: state.refused,
             away: state.recordings.values().filter(is_away).cloned().collect(),
@@ -520,7 +520,7 @@ impl Sync {
     }
 
     /// Takes the place of another sync.
-    pub(super) fn inherit(&self, legacy: Legacy) {
+    pub(super) fn inherit(&self, legacy: Handover) {
         let mut state = self.state();
         state.asked.extend(legacy.asked);
         state.refused = legacy.refused;
@@ -535,23 +535,23 @@ impl Sync {
     }
 
     /// Tells how a chunk stands that somebody asked for.
-    pub fn standing(&self, id: &ChunkId) -> Standing {
+    pub fn standing(&self, id: &ChunkId) -> UploadOutcome {
         let state = self.state();
-        let failed = |reason: &str, is_corrupt| Standing::Failed { reason: reason.to_owned(), is_corrupt };
+        let failed = |reason: &str, is_corrupt| UploadOutcome::Failed { reason: reason.to_owned(), is_corrupt };
         let chunk = state.recordings.get(&id.recording).and_then(|recording| recording.chunk(id.chunk));
         let Some(chunk) = chunk else { return failed("it is not there any more", true) };
         if chunk.facts.proof.is_some_and(Proof::is_proven) {
-            return Standing::Proven;
+            return UploadOutcome::Proven;
         }
         match (state.queue.stage(id), chunk.facts.local) {
             (Some(Stage::Dead(reason)), local) => failed(reason, local != ChunkLocal::Present),
             // It is tried again; who asked need not wait for a disk that may stay so.
             (Some(Stage::Waiting), _) if let Some(reason) = state.queue.unreadable(id) => failed(reason, false),
-            (Some(Stage::Waiting | Stage::InFlight), _) => Standing::Waiting,
+            (Some(Stage::Waiting | Stage::InFlight), _) => UploadOutcome::Waiting,
             // Nothing waits for a disk that may stay away.
             (None, ChunkLocal::Present) => {
                 let reason = state.unreadable.get(id.recording.as_str());
-                reason.map_or(Standing::Waiting, |reason| failed(reason, false))
+                reason.map_or(UploadOutcome::Waiting, |reason| failed(reason, false))
             }
             (None, ChunkLocal::Missing) => failed("its file is missing", true),
             (None, ChunkLocal::Damaged) => failed("its file is damaged", true),

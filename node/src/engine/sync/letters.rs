@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError};
 use bubbaloop_storage_schemas::reply::ChunkLocal;
 use tokio::task::JoinSet;
 
-use super::{State, Sync};
+use super::{Engine, State};
 use crate::{
     library::{
-        dead_letters::{self, FileSeen, Letter},
+        dead_letters::{self, DeadLetterRecord, FileSeen},
         scan::ChunkEntry,
     },
     policy::queue::{self, ChunkId, DeadLetter, Item, Stage},
@@ -22,7 +22,7 @@ impl State {
         let chunk = recording.and_then(|recording| recording.chunk(id.chunk));
         match (dead, chunk) {
             (Some(DeadLetter { reason, attempts, .. }), Some(chunk)) => {
-                let letter = Letter {
+                let letter = DeadLetterRecord {
                     recording: id.recording.clone(),
                     chunk: id.chunk,
                     store_id: store_id.to_owned(),
@@ -57,7 +57,7 @@ impl State {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Takes in what an earlier run gave up.
     pub fn restore_letters(&self) {
         let letters = dead_letters::load(&self.parts.dead_letters, &self.parts.settings);

@@ -11,7 +11,7 @@ use std::{
 
 use bubbaloop_storage_schemas::{RecordingName, UnixNs, reply::Failing};
 
-use super::{Parts, State, Sync};
+use super::{Deps, Engine, State};
 use crate::{
     library::{self, disk, state::NodeState},
     mark,
@@ -20,7 +20,7 @@ use crate::{
 
 /// Why the folder of recordings is not the library.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Away {
+pub enum LibraryUnavailable {
     /// It can't be read, for this reason.
     Unreadable(String),
     /// It is another folder than the one that was the library: most likely its disk is not mounted.
@@ -28,7 +28,7 @@ pub enum Away {
 }
 
 /// Returns the mark that the library's folder had in an earlier run.
-pub(super) fn known_mark(parts: &Parts) -> Option<String> {
+pub(super) fn known_mark(parts: &Deps) -> Option<String> {
     NodeState::load(&parts.state).libraries.remove(&parts.recordings)
 }
 
@@ -36,10 +36,10 @@ fn mark_of(recordings: &Path) -> PathBuf {
     recordings.join(library::MARK_FILE)
 }
 
-impl Sync {
+impl Engine {
     /// Tells why the folder of recordings is not the library, where it is not. An empty mark is a person's word that this
     /// folder takes its place.
-    pub(super) fn look_for_library(&self) -> Option<Away> {
+    pub(super) fn look_for_library(&self) -> Option<LibraryUnavailable> {
         let (known, place) = {
             let state = self.state();
             (state.mark.clone(), state.place_without_mark)
@@ -47,16 +47,16 @@ impl Sync {
         let found = mark::read(&mark_of(&self.parts.recordings));
         let Some(known) = known else {
             let is_other = place.is_some() && place != disk::place(&self.parts.recordings).ok();
-            return (is_other && !matches!(found, Ok(None))).then_some(Away::Changed);
+            return (is_other && !matches!(found, Ok(None))).then_some(LibraryUnavailable::Changed);
         };
         match found {
-            Ok(Some(found)) => (found != known).then_some(Away::Changed),
+            Ok(Some(found)) => (found != known).then_some(LibraryUnavailable::Changed),
             Ok(None) => None,
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                    Some(Away::Changed)
+                    Some(LibraryUnavailable::Changed)
                 }
-                _ => Some(Away::Unreadable(error.to_string())),
+                _ => Some(LibraryUnavailable::Unreadable(error.to_string())),
             },
         }
     }
@@ -130,14 +130,16 @@ impl Sync {
     }
 
     /// Remembers why the folder of recordings is not the library, and tells when that changes.
-    pub(super) fn note_away(&self, now: Option<Away>) {
+    pub(super) fn note_away(&self, now: Option<LibraryUnavailable>) {
         let mut state = self.state();
         if state.away.as_ref().map(|(away, _)| away) == now.as_ref() {
             return;
         }
         match &now {
-            Some(Away::Unreadable(error)) => tracing::warn!(error, "the folder of recordings can't be read"),
-            Some(Away::Changed) => tracing::warn!("another folder stands in the place of the recordings"),
+            Some(LibraryUnavailable::Unreadable(error)) => {
+                tracing::warn!(error, "the folder of recordings can't be read")
+            }
+            Some(LibraryUnavailable::Changed) => tracing::warn!("another folder stands in the place of the recordings"),
             None => tracing::info!("the folder of recordings is there again"),
         }
         state.away = now.map(|away| (away, self.parts.clock.wall()));

@@ -13,7 +13,7 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{State, Sync};
+use super::{Engine, State};
 use crate::{
     engine::transfer::Proven,
     library::scan::{ChunkEntry, OwnLine, Recording},
@@ -28,7 +28,7 @@ const GATHERING: Duration = Duration::from_millis(4);
 
 /// A chunk that the store has.
 #[derive(Debug)]
-pub(super) struct Landed {
+pub(super) struct StoredChunk {
     pub item: Item,
     pub proven: Proven,
     pub key: ObjectKey,
@@ -40,7 +40,7 @@ pub(super) struct Landed {
 const CLAIMED: &str = "the store seems to hold it and nothing proves that: give the node's key the right to read the \
                        object, or remove the object";
 
-impl Landed {
+impl StoredChunk {
     fn outcome(&self) -> Outcome {
         // Trying again proves nothing until something changes, and may send the bytes each time.
         if self.proven.proof.is_proven() { Outcome::Settled } else { Outcome::Dead(CLAIMED.into()) }
@@ -64,10 +64,10 @@ impl Landed {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Takes in a chunk of an upload that the store has, and ends the upload with its mark. Who comes first of a recording
     /// writes for all that come until nobody does.
-    pub(super) async fn land(self: &Arc<Self>, landed: Landed) {
+    pub(super) async fn land(self: &Arc<Self>, landed: StoredChunk) {
         let name = landed.item.id.recording.clone();
         {
             let mut state = self.state();
@@ -128,7 +128,7 @@ impl Sync {
     }
 
     /// Marks a chunk that is no upload's, and returns whether it is proven by that.
-    pub(super) async fn settle(self: &Arc<Self>, landed: Landed) -> bool {
+    pub(super) async fn settle(self: &Arc<Self>, landed: StoredChunk) -> bool {
         let sync = Arc::clone(self);
         let mark = move || sync.mark_all(&landed.item.id.recording, std::slice::from_ref(&landed));
         spawn_blocking(mark).await.unwrap_or_else(|error| {
@@ -141,7 +141,7 @@ impl Sync {
     /// chunk is proven by it. It blocks.
     ///
     /// A disk that is full loses no upload: the marks stay in memory, and after a restart the chunks are found at the store.
-    fn mark_all(&self, name: &RecordingName, landed: &[Landed]) -> bool {
+    fn mark_all(&self, name: &RecordingName, landed: &[StoredChunk]) -> bool {
         let known = self.recording(name);
         let new: Vec<_> = landed.iter().filter(|landed| !landed.is_known_claim(known.as_deref())).collect();
         // Held on to, it would be copied at the first change.
@@ -156,8 +156,8 @@ impl Sync {
     }
 
     /// Takes a written mark into the view, and returns whether the chunk is proven by it.
-    fn take_mark(&self, state: &mut State, landed: &Landed, at_ns: UnixNs, now: Tick) -> bool {
-        let Landed { item: Item { id, size_bytes, .. }, proven, began, .. } = landed;
+    fn take_mark(&self, state: &mut State, landed: &StoredChunk, at_ns: UnixNs, now: Tick) -> bool {
+        let StoredChunk { item: Item { id, size_bytes, .. }, proven, began, .. } = landed;
         let Proven { digest, proof, etag, sent_bytes } = proven;
         let pass = state.pass;
         let Some(recording) = state.recording_mut(&id.recording) else { return false };
@@ -178,7 +178,7 @@ impl Sync {
             state.note_sent(*sent_bytes, *began, now);
             let (recording, sha256, etag) = (id.recording.clone(), digest.to_string(), etag.clone());
             let (chunk, size_bytes, proof) = (id.chunk, *size_bytes, *proof);
-            self.parts.facts.tell(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });
+            self.parts.facts.emit(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });
         }
         is_proven
     }

@@ -44,18 +44,18 @@ use tokio::{
     task::{JoinError, JoinHandle, JoinSet, spawn_blocking},
 };
 
-use self::doubt::Doubt;
+use self::doubt::NeedsVerification;
 pub use self::{
     heal::ManifestDue,
-    intake::{Errand, Legacy, Standing},
-    library::Away,
+    intake::{Handover, RequestedChunk, UploadOutcome},
+    library::LibraryUnavailable,
     tuning::Tuning,
 };
-use super::facts::Facts;
+use super::events::Events;
 use crate::{
     clock::Clock,
     library::{
-        dead_letters::Letter,
+        dead_letters::DeadLetterRecord,
         journals::Journals,
         scan::{self, Recording},
         unmanaged::AllUnmanaged,
@@ -72,7 +72,7 @@ use crate::{
 
 /// What a sync works with.
 #[derive(Debug, Clone)]
-pub struct Parts {
+pub struct Deps {
     /// The folder of recordings.
     pub recordings: PathBuf,
     /// This machine.
@@ -86,7 +86,7 @@ pub struct Parts {
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Tells what changed.
-    pub facts: Arc<Facts>,
+    pub facts: Arc<Events>,
     /// Where the uploads that were given up are written down.
     pub dead_letters: PathBuf,
     /// What the node remembers over a restart.
@@ -99,8 +99,8 @@ pub struct Parts {
 
 /// The library in memory, the queue, and what joins them to disk and store.
 #[derive(Debug)]
-pub struct Sync {
-    parts: Parts,
+pub struct Engine {
+    parts: Deps,
     started_at_ns: UnixNs,
     state: Mutex<State>,
     /// Shared with the sync before: a mark of its that hangs in the disk must not meet another writer.
@@ -124,19 +124,19 @@ struct State {
     /// Shared with whoever reads one for a while: it is copied only where it changes meanwhile.
     recordings: BTreeMap<RecordingName, Arc<Recording>>,
     /// Chunks that wait for their marks, by the recordings of which marks are being written.
-    landing: BTreeMap<RecordingName, Vec<marks::Landed>>,
+    landing: BTreeMap<RecordingName, Vec<marks::StoredChunk>>,
     unmanaged: AllUnmanaged,
     /// Folders that can't be read, with the reason.
     unreadable: BTreeMap<String, String>,
     /// Why the folder of recordings is not the library, and since when.
-    away: Option<(Away, UnixNs)>,
+    away: Option<(LibraryUnavailable, UnixNs)>,
     /// The mark of the library's folder, once it has one.
     mark: Option<String>,
     /// Where it is, if it can have none.
     place_without_mark: Option<(u64, u64)>,
-    doubt: Doubt,
+    doubt: NeedsVerification,
     /// The chunks that were given up, until they are proven.
-    letters: BTreeMap<ChunkId, Letter>,
+    letters: BTreeMap<ChunkId, DeadLetterRecord>,
     are_letters_changed: bool,
     /// A person stopped uploads.
     paused: Option<pause::Pause>,
@@ -165,7 +165,7 @@ struct State {
 
 /// How uploads go at one instant.
 #[derive(Debug, Clone)]
-pub struct Going {
+pub struct UploadStatus {
     /// What the probe found; `None` before it.
     pub probe: Option<Probe>,
     /// Why the last try failed, where none succeeded since.
@@ -203,9 +203,9 @@ fn note_end(ended: Result<(), JoinError>) {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Makes a sync that knows nothing yet but what the one before left behind.
-    pub fn new(parts: Parts, tuning: Tuning, legacy: Legacy) -> Self {
+    pub fn new(parts: Deps, tuning: Tuning, legacy: Handover) -> Self {
         parts.throttle.set(tuning.settings.bandwidth_limit.map(|limit| limit.0));
         let pace = Pace::default();
         let mut queue = Queue::new(tuning.limits());
@@ -221,7 +221,7 @@ impl Sync {
             away: None,
             mark: library::known_mark(&parts),
             place_without_mark: None,
-            doubt: Doubt::of(&parts),
+            doubt: NeedsVerification::of(&parts),
             letters: BTreeMap::new(),
             are_letters_changed: false,
             paused: None,
@@ -289,7 +289,7 @@ impl Sync {
             return;
         }
         tracing::warn!(twin = library_id, met, "another library goes by this machine's id: give one of them another");
-        self.parts.facts.tell(Fact::Twin { twin_library_id: library_id.to_owned(), met: met.to_owned() });
+        self.parts.facts.emit(Fact::Twin { twin_library_id: library_id.to_owned(), met: met.to_owned() });
     }
 
     /// Returns the other libraries that go by this machine's id.
@@ -303,7 +303,7 @@ impl Sync {
     }
 
     /// Returns why the folder of recordings is not the library, and since when; `None` where it is.
-    pub fn away(&self) -> Option<(Away, UnixNs)> {
+    pub fn away(&self) -> Option<(LibraryUnavailable, UnixNs)> {
         self.state().away.clone()
     }
 
@@ -313,13 +313,13 @@ impl Sync {
     }
 
     /// Tells how uploads go.
-    pub fn going(&self) -> Going {
+    pub fn going(&self) -> UploadStatus {
         let now = self.parts.clock.tick();
         let left_per_s = self.parts.throttle.bytes_per_s();
         let mut state = self.state();
         // What leaves tells the rate in the midst of a chunk too, and nothing where the store takes none.
         let is_going = state.failing.is_none() && state.block.is_none() && state.queue.in_flight().len() > 0;
-        Going {
+        UploadStatus {
             probe: state.probe,
             failing: state.failing.clone(),
             block: state.block.clone(),
@@ -358,9 +358,9 @@ impl Sync {
     }
 
     /// Returns the chunks that are given up now, by recording and chunk.
-    pub fn dead_letters(&self) -> Vec<Letter> {
+    pub fn dead_letters(&self) -> Vec<DeadLetterRecord> {
         let state = self.state();
-        let is_dead = |(id, _): &(&ChunkId, &Letter)| matches!(state.queue.stage(id), Some(Stage::Dead(_)));
+        let is_dead = |(id, _): &(&ChunkId, &DeadLetterRecord)| matches!(state.queue.stage(id), Some(Stage::Dead(_)));
         state.letters.iter().filter(is_dead).map(|(_, letter)| letter.clone()).collect()
     }
 

@@ -10,13 +10,13 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::task::spawn_blocking;
 
-use super::Sync;
+use super::Engine;
 use crate::{
-    engine::parcel::{Large, PartsLog},
+    engine::request::{Large, PartsLog},
     library::scan::Recording,
     policy::{
         Tick,
-        parts::{BegunUpload, Parts, SentPart},
+        parts::{BegunUpload, PartLayout, SentPart},
         queue::{ChunkId, Stage},
     },
     store::StoreError,
@@ -25,14 +25,14 @@ use crate::{
 /// Writes down how the upload of one chunk goes.
 #[derive(Debug)]
 struct Log {
-    sync: Arc<Sync>,
+    sync: Arc<Engine>,
     id: ChunkId,
     /// When the last part arrived.
     arrived_at: Mutex<Tick>,
 }
 
 impl Log {
-    fn new(sync: &Arc<Sync>, id: ChunkId) -> Self {
+    fn new(sync: &Arc<Engine>, id: ChunkId) -> Self {
         Self { sync: Arc::clone(sync), id, arrived_at: Mutex::new(sync.parts.clock.tick()) }
     }
 
@@ -92,16 +92,16 @@ impl PartsLog for Log {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Returns how a chunk goes up if it is large; `None` where it goes in one piece.
     pub(super) fn large(self: &Arc<Self>, id: &ChunkId, size_bytes: u64) -> Option<Large> {
         let state = self.state();
         let recording = state.recordings.get(&id.recording);
         let begun = recording.and_then(|recording| recording.begun.get(&id.chunk).cloned());
         let limits = state.pace.part_limits(size_bytes, state.tuning.settings.part_limits());
-        let parts = Parts::of(size_bytes, limits);
+        let parts = PartLayout::of(size_bytes, limits);
         // One that was begun is gone on with, or given up, whatever the settings say by now.
-        let parts = parts.or_else(|| Parts::of_begun(size_bytes, begun.as_ref()?.part_bytes))?;
+        let parts = parts.or_else(|| PartLayout::of_begun(size_bytes, begun.as_ref()?.part_bytes))?;
         let log = Arc::new(Log::new(self, id.clone()));
         let part_bytes = begun.as_ref().map_or(parts.part_bytes(), |begun| begun.part_bytes);
         let weight = state.pace.places_of(part_bytes, state.tuning.places());

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use bubbaloop_storage_schemas::{event::Fact, reply::Paused};
 use tokio::task::JoinSet;
 
-use super::Sync;
+use super::Engine;
 use crate::{library::state::NodeState, policy::Tick};
 
 /// How far the wall clock may be off from what a pause's end was reckoned by before that is reckoned anew.
@@ -24,7 +24,7 @@ pub(super) struct Pause {
 /// Longest pause with an end: a later time is of no use to anybody's calendar.
 const PAUSE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-impl Sync {
+impl Engine {
     /// Stops uploads until somebody resumes them, or for a time. What is on its way ends, a large chunk with the parts that
     /// are. Said again it counts anew.
     ///
@@ -37,7 +37,7 @@ impl Sync {
         let paused = Paused { since_ns, until_ns: lasts.map(|lasts| since_ns.saturating_add(nanos(lasts))) };
         let ends_at = lasts.map(|lasts| self.parts.clock.tick().after(lasts));
         self.state().paused = Some(Pause { told: paused.clone(), ends_at, is_unsure: false });
-        self.parts.facts.tell(Fact::Paused { until_ns: paused.until_ns });
+        self.parts.facts.emit(Fact::Paused { until_ns: paused.until_ns });
         self.changed.notify_one();
         NodeState::update(&self.parts.state, |state| state.paused = Some(paused.clone()))?;
         Ok(paused)
@@ -49,7 +49,7 @@ impl Sync {
     /// It can't be written down: uploads go on all the same, until a restart.
     pub fn resume(&self) -> io::Result<()> {
         if self.state().paused.take().is_some() {
-            self.parts.facts.tell(Fact::Resumed {});
+            self.parts.facts.emit(Fact::Resumed {});
         }
         self.changed.notify_one();
         NodeState::update(&self.parts.state, |state| state.paused = None)
@@ -140,7 +140,7 @@ impl Sync {
         let has_ended = |paused: &mut Pause| paused.ends_at.is_some_and(|tick| tick <= now);
         let ended = self.state().paused.take_if(has_ended);
         if let Some(Pause { told, .. }) = ended {
-            self.parts.facts.tell(Fact::Resumed {});
+            self.parts.facts.emit(Fact::Resumed {});
             rewrite(told, None);
             return None;
         }

@@ -17,7 +17,7 @@ use bubbaloop_storage_schemas::{
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use super::{State, Sync};
+use super::{Engine, State};
 use crate::{
     engine::transfer::TransferError,
     library::{
@@ -28,7 +28,7 @@ use crate::{
     policy::{
         self,
         manifest::{self, Merged},
-        publish::Standing,
+        publish::ManifestState,
         queue::Outcome,
         recording::ManifestFacts,
     },
@@ -143,7 +143,7 @@ pub(super) fn is_due(recording: &Recording, local: Manifest, library_id: &str) -
         .is_some_and(|(_, (digest, _))| recording.published.as_ref().is_none_or(|published| published.wanted != digest))
 }
 
-impl Sync {
+impl Engine {
     /// Starts the writing of manifests that are due and returns one that is.
     pub(super) fn next_manifest(&self) -> Option<RecordingName> {
         let now = self.parts.clock.tick();
@@ -157,7 +157,7 @@ impl Sync {
             let recording = recordings.get(name);
             let has_ended = recording.is_none_or(|recording| recording.has_ended(now_ns));
             // A file that can't be read may stay so: no manifest waits for it.
-            Standing { has_ended, is_quiet: !queue.is_busy(name) }
+            ManifestState { has_ended, is_quiet: !queue.is_busy(name) }
         })
     }
 
@@ -318,7 +318,7 @@ impl Sync {
         let has_ended = recording.has_ended(self.parts.clock.wall());
         if has_ended && recording.is_proven_whole() && remote.chunks.len() == recording.chunks.len() {
             let chunks = remote.chunks.len() as u64;
-            self.parts.facts.tell(Fact::RecordingComplete { recording: recording.name.clone(), chunks });
+            self.parts.facts.emit(Fact::RecordingComplete { recording: recording.name.clone(), chunks });
         }
     }
 

@@ -13,11 +13,11 @@ use bubbaloop_storage_schemas::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{sync::OwnedRwLockWriteGuard, task::spawn_blocking};
 
-use super::{State, Sync};
+use super::{Engine, State};
 use crate::{
     content::ContentError,
     durable,
-    library::scan::{ChunkEntry, Folder, Look, Recording},
+    library::scan::{ChunkEntry, Folder, ReadReason, Recording},
     policy::{
         queue::{ChunkId, Stage},
         recording::ManifestFacts,
@@ -34,7 +34,7 @@ const LOOKS_AT_ONCE: usize = 4;
 /// A recording of which nothing goes up, and on which nobody else works, as long as this is there.
 #[derive(Debug)]
 pub(in crate::engine) struct Held {
-    sync: Arc<Sync>,
+    sync: Arc<Engine>,
     name: RecordingName,
     _alone: OwnedRwLockWriteGuard<()>,
 }
@@ -94,13 +94,13 @@ fn obstacle(recording: &Recording, state: &State, force: bool, now_ns: u64) -> O
     None
 }
 
-impl Sync {
+impl Engine {
     /// Refuses what may not be removed now, whoever forces it. It looks at the recording's folder.
     ///
     /// # Errors
     /// It is open, on its way, worked on, or another machine's.
     pub fn may_remove(&self, name: &RecordingName, force: bool) -> Result<(), Refusal> {
-        if let Err(error) = self.refresh(name, Look::Glance) {
+        if let Err(error) = self.refresh(name, ReadReason::OnDemand) {
             return Err(unreadable(name, &error));
         }
         let found = {
@@ -117,10 +117,10 @@ impl Sync {
     /// Holds a recording for its removal.
     ///
     /// # Errors
-    /// As [`Sync::may_remove`]. It is not held then.
+    /// As [`Engine::may_remove`]. It is not held then.
     pub(in crate::engine) fn hold(self: &Arc<Self>, name: &RecordingName, force: bool) -> Result<Held, Refusal> {
         let alone = self.try_lease_alone(name).ok_or_else(|| leased(name))?;
-        if let Err(error) = self.refresh(name, Look::Glance) {
+        if let Err(error) = self.refresh(name, ReadReason::OnDemand) {
             return Err(unreadable(name, &error));
         }
         let mut guard = self.state();
@@ -283,7 +283,7 @@ impl Sync {
 
     /// Takes in that files of a recording were removed. It blocks.
     pub(in crate::engine) fn note_removed(&self, name: &RecordingName) {
-        if let Err(error) = self.refresh(name, Look::Glance) {
+        if let Err(error) = self.refresh(name, ReadReason::OnDemand) {
             tracing::warn!(recording = %name, %error, "what is left of a recording can't be read");
         }
         let mut state = self.state();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bubbaloop_storage_schemas::{RecordingName, limits::QUEUE_CHUNKS_MAX, reply::UploadWindow};
 use tokio::sync::Semaphore;
 
-use super::{State, Sync};
+use super::{Engine, State};
 use crate::{
     config::LiveSettings,
     library::scan::Recording,
@@ -106,7 +106,7 @@ impl State {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Takes up other settings at once. What is on its way goes on.
     pub fn tune(&self, tuning: Tuning) {
         self.parts.throttle.set(tuning.settings.bandwidth_limit.map(|limit| limit.0));

@@ -10,11 +10,11 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{State, Sync, marks::Landed};
+use super::{Engine, State, marks::StoredChunk};
 use crate::{
     content::{self, ContentError},
     engine::{
-        parcel::Parcel,
+        request::UploadRequest,
         transfer::{self, Proven, TransferError},
     },
     library::scan::{Fingerprint, Folder},
@@ -27,19 +27,19 @@ use crate::{
 
 /// Who named a wrong digest for a sound file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Misled {
+enum WrongDigestSource {
     ByEvent,
     ByManifest,
 }
 
-impl Sync {
+impl Engine {
     pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
         let began = self.parts.clock.tick();
         self.state().pace.begin(began);
         let sent = self.send(&item, attempt).await;
         self.end_pace(sent.as_ref().map_or(0, |(proven, _)| proven.sent_bytes));
         let outcome = match sent {
-            Ok((proven, key)) => return self.land(Landed { item, proven, key, began }).await,
+            Ok((proven, key)) => return self.land(StoredChunk { item, proven, key, began }).await,
             Err(TransferError::Store(StoreError { kind: StoreErrorKind::Halted, .. })) => Outcome::Halted,
             Err(error) => {
                 tracing::warn!(recording = %item.id.recording, chunk = %item.id.chunk, %error, "an upload failed");
@@ -61,7 +61,7 @@ impl Sync {
         self.finish_in(&mut self.state(), id, outcome);
     }
 
-    /// Does as [`Sync::finish`] does, to the state that is at hand.
+    /// Does as [`Engine::finish`] does, to the state that is at hand.
     pub(super) fn finish_in(&self, state: &mut State, id: &ChunkId, outcome: Outcome) {
         let failure = match &outcome {
             Outcome::Retry { message, .. } | Outcome::Unreadable(message) => Some(message.clone()),
@@ -89,9 +89,9 @@ impl Sync {
         state.note_letter(id, &self.parts.store_id, self.parts.clock.wall());
         let ChunkId { recording, chunk } = id.clone();
         if let Some(Stage::Dead(reason)) = state.queue.stage(id) {
-            self.parts.facts.tell(Fact::DeadLettered { recording, chunk, reason: reason.to_owned() });
+            self.parts.facts.emit(Fact::DeadLettered { recording, chunk, reason: reason.to_owned() });
         } else if let Some(message) = failure {
-            self.parts.facts.tell(Fact::UploadFailed { recording, chunk, message });
+            self.parts.facts.emit(Fact::UploadFailed { recording, chunk, message });
         }
         self.note_gate(state);
     }
@@ -106,14 +106,14 @@ impl Sync {
         if before.as_ref().map(reason) != now.as_ref().map(reason) {
             if let Some(Block { reason, .. }) = before {
                 tracing::info!(%reason, "uploads are not blocked by this any more");
-                self.parts.facts.tell(Fact::Unblocked { reason });
+                self.parts.facts.emit(Fact::Unblocked { reason });
             }
             if let Some(Block { reason, hint }) = now.clone() {
                 if reason.leaves_marks_unproven() {
                     state.doubt.arises();
                 }
                 tracing::warn!(%reason, hint, "uploads are blocked");
-                self.parts.facts.tell(Fact::Blocked { reason, hint });
+                self.parts.facts.emit(Fact::Blocked { reason, hint });
             }
             state.block = now.map(|block| (block, self.parts.clock.wall()));
         } else if let (Some((told, _)), Some(block)) = (&mut state.block, now) {
@@ -167,7 +167,7 @@ impl Sync {
         self.note_gate(&mut state);
     }
 
-    async fn parcel(self: &Arc<Self>, item: &Item, attempt: u32) -> Result<Parcel, StoreError> {
+    async fn parcel(self: &Arc<Self>, item: &Item, attempt: u32) -> Result<UploadRequest, StoreError> {
         let id = &item.id;
         let gone = || StoreError::from(ContentError::Gone(self.parts.recordings.join(id.recording.as_str())));
         let (machine_id, known) = {
@@ -183,12 +183,12 @@ impl Sync {
         let key = ObjectKey::chunk(&machine_id, &id.recording, id.chunk);
         let large = self.large(id, item.size_bytes);
         let may_be_there = attempt > 1 || !item.is_fresh;
-        Ok(Parcel { path, digest, key, size_bytes: item.size_bytes, may_be_there, large })
+        Ok(UploadRequest { path, digest, key, size_bytes: item.size_bytes, may_be_there, large })
     }
 
     /// Tells who named a digest for a file that it does not have, where the file is sound: its bytes fit its name. The
     /// word is taken back, and the file goes up as one that no manifest names.
-    fn was_misled(&self, item: &Item, error: &TransferError) -> Option<Misled> {
+    fn was_misled(&self, item: &Item, error: &TransferError) -> Option<WrongDigestSource> {
         let TransferError::Store(StoreError { kind: StoreErrorKind::Content(content), .. }) = error else {
             return None;
         };
@@ -200,26 +200,26 @@ impl Sync {
             }
             if chunk.facts.is_listed {
                 chunk.contradict(Some(*found));
-                misled = Some(Misled::ByManifest);
+                misled = Some(WrongDigestSource::ByManifest);
             } else if chunk.facts.is_announced && chunk.refused_digest.is_none() {
                 chunk.digest = None;
                 chunk.facts.is_announced = false;
-                misled = Some(Misled::ByEvent);
+                misled = Some(WrongDigestSource::ByEvent);
             }
         });
         misled
     }
 
     /// Ends a try that a wrong digest misled; a file of which the right one is known by now is tried again.
-    fn go_on_after(&self, item: &Item, misled: Misled, error: TransferError) {
-        if misled == Misled::ByEvent {
+    fn go_on_after(&self, item: &Item, misled: WrongDigestSource, error: TransferError) {
+        if misled == WrongDigestSource::ByEvent {
             self.refuse(Refused::Mismatch);
         }
         let mut state = self.state();
         let (now, reason) = (self.parts.clock.tick(), error.to_string());
         state.queue.finish(&item.id, Outcome::Dead(reason), now, 0.0);
         state.queue.forget(&item.id);
-        if misled == Misled::ByManifest {
+        if misled == WrongDigestSource::ByManifest {
             state.queue.offer(item.clone());
             self.changed.notify_one();
         }

@@ -7,7 +7,7 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::task::spawn_blocking;
 
-use super::Sync;
+use super::Engine;
 use crate::{
     library::{
         scan::{ChunkEntry, Recording},
@@ -40,7 +40,7 @@ impl Suspect {
     }
 }
 
-impl Sync {
+impl Engine {
     /// Returns when the next pass is due, by the last one that ended.
     pub(super) fn verify_at(&self, interval: Duration) -> Tick {
         let now = self.parts.clock.tick();
@@ -201,7 +201,7 @@ impl Sync {
         });
         let message = format!("object {key} is gone from the store or changed: it is uploaded again");
         let (recording, chunk) = (id.recording.clone(), id.chunk);
-        self.parts.facts.tell(Fact::UploadFailed { recording, chunk, message });
+        self.parts.facts.emit(Fact::UploadFailed { recording, chunk, message });
         self.offer_pending(&mut self.state(), &id.recording);
         self.changed.notify_one();
     }

@@ -36,7 +36,7 @@ impl Disk {
     }
 
     fn load(&self, earlier: Option<&Recording>) -> Recording {
-        load(self.0.path(), &"drive".parse().unwrap(), &"robot_1".parse().unwrap(), "s", earlier, Look::Scan)
+        load(self.0.path(), &"drive".parse().unwrap(), &"robot_1".parse().unwrap(), "s", earlier, ReadReason::Scan)
             .unwrap()
             .unwrap()
             .recording
@@ -178,7 +178,7 @@ fn only_regular_files_with_a_chunks_name_are_chunks() {
 fn a_folder_that_is_no_recording_is_none() {
     let disk = Disk::new();
     let other: RecordingName = "other".parse().unwrap();
-    let none = load(disk.0.path(), &other, &"robot_1".parse().unwrap(), "s", None, Look::Scan).unwrap();
+    let none = load(disk.0.path(), &other, &"robot_1".parse().unwrap(), "s", None, ReadReason::Scan).unwrap();
     assert!(none.is_none());
 }
 

@@ -129,11 +129,11 @@ fn orphans_come_behind_what_is_named() {
 fn a_recording_of_the_same_files_is_the_same_and_one_of_the_first_of_them_is_begun() {
     let digests = |contents: &[&str]| contents.iter().map(|content| Digest::of(content.as_bytes())).collect::<Vec<_>>();
     for (known, wanted, expected) in [
-        (&["a", "b"][..], &["a", "b"][..], Standing::Same),
-        (&["a"], &["a", "b"], Standing::Begun),
-        (&["a", "b"], &["a"], Standing::Other),
-        (&["a", "c"], &["a", "b"], Standing::Other),
-        (&[], &["a"], Standing::Other),
+        (&["a", "b"][..], &["a", "b"][..], SourceMatch::Same),
+        (&["a"], &["a", "b"], SourceMatch::Begun),
+        (&["a", "b"], &["a"], SourceMatch::Other),
+        (&["a", "c"], &["a", "b"], SourceMatch::Other),
+        (&[], &["a"], SourceMatch::Other),
     ] {
         assert_eq!(standing(&from(known), &digests(wanted)), expected, "{known:?} {wanted:?}");
     }

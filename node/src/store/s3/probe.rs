@@ -45,14 +45,14 @@ enum Put {
 
 /// What stands under the right name.
 #[derive(Debug, Default)]
-struct Standing {
+struct ProbeObject {
     /// Its ETag, where it is known.
     etag: Option<String>,
     /// Its bytes, where they are known.
     content: Option<&'static [u8]>,
 }
 
-impl Standing {
+impl ProbeObject {
     fn new(etag: String, content: &'static [u8]) -> Self {
         Self { etag: Some(etag), content: Some(content) }
     }
@@ -149,42 +149,42 @@ impl S3Store {
     }
 
     /// Creates, and creates again with other bytes.
-    async fn find_create_only(&self) -> Result<(Standing, bool), StoreError> {
+    async fn find_create_only(&self) -> Result<(ProbeObject, bool), StoreError> {
         match self.try_put("right", CONTENT, CONTENT, Condition::Absent).await? {
             Put::Refused(error) => Err(error),
             Put::Unsupported => match self.try_put("right", CONTENT, CONTENT, Condition::None).await? {
-                Put::Stored(etag) => Ok((Standing::new(etag, CONTENT), false)),
+                Put::Stored(etag) => Ok((ProbeObject::new(etag, CONTENT), false)),
                 Put::Refused(error) => Err(error),
-                Put::ConditionFailed | Put::Unsupported => Ok((Standing::default(), false)),
+                Put::ConditionFailed | Put::Unsupported => Ok((ProbeObject::default(), false)),
             },
             // An earlier probe's is there, so the condition was honoured. Our own bytes are put where that is allowed.
             Put::ConditionFailed => match self.try_put("right", CONTENT, CONTENT, Condition::None).await? {
-                Put::Stored(etag) => Ok((Standing::new(etag, CONTENT), true)),
-                _ => Ok((Standing::default(), true)),
+                Put::Stored(etag) => Ok((ProbeObject::new(etag, CONTENT), true)),
+                _ => Ok((ProbeObject::default(), true)),
             },
             Put::Stored(first) => match self.try_put("right", OTHER_CONTENT, OTHER_CONTENT, Condition::Absent).await? {
-                Put::Stored(etag) => Ok((Standing::new(etag, OTHER_CONTENT), false)),
-                Put::Unsupported => Ok((Standing::new(first, CONTENT), false)),
-                Put::ConditionFailed | Put::Refused(_) => Ok((Standing::new(first, CONTENT), true)),
+                Put::Stored(etag) => Ok((ProbeObject::new(etag, OTHER_CONTENT), false)),
+                Put::Unsupported => Ok((ProbeObject::new(first, CONTENT), false)),
+                Put::ConditionFailed | Put::Refused(_) => Ok((ProbeObject::new(first, CONTENT), true)),
             },
         }
     }
 
     /// Updates a version that is not there, then the one that is: a store keeps the claim if it refuses the one and
     /// takes the other.
-    async fn find_if_match(&self, standing: &mut Standing) -> Result<bool, StoreError> {
+    async fn find_if_match(&self, standing: &mut ProbeObject) -> Result<bool, StoreError> {
         let Some(etag) = standing.etag.clone() else { return Ok(false) };
         match self.try_put("right", OTHER_CONTENT, OTHER_CONTENT, Condition::Version(NO_VERSION)).await? {
             Put::ConditionFailed => {}
             Put::Stored(etag) => {
-                *standing = Standing::new(etag, OTHER_CONTENT);
+                *standing = ProbeObject::new(etag, OTHER_CONTENT);
                 return Ok(false);
             }
             Put::Unsupported | Put::Refused(_) => return Ok(false),
         }
         match self.try_put("right", CONTENT, CONTENT, Condition::Version(&etag)).await? {
             Put::Stored(etag) => {
-                *standing = Standing::new(etag, CONTENT);
+                *standing = ProbeObject::new(etag, CONTENT);
                 Ok(true)
             }
             Put::ConditionFailed | Put::Unsupported | Put::Refused(_) => Ok(false),

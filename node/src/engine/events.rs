@@ -43,13 +43,13 @@ struct Told {
 
 /// Tells what changed in one library. Telling never waits: a listener that is too slow misses facts and learns how many.
 #[derive(Debug)]
-pub struct Facts {
+pub struct Events {
     run: Arc<Run>,
     identity: Identity,
     clock: Arc<dyn Clock>,
 }
 
-impl Facts {
+impl Events {
     /// Tells the facts of a library in a run. Numbers go on where an earlier one of the run ended.
     pub const fn new(run: Arc<Run>, identity: Identity, clock: Arc<dyn Clock>) -> Self {
         Self { run, identity, clock }
@@ -66,7 +66,7 @@ impl Facts {
     }
 
     /// Tells one fact.
-    pub fn tell(&self, fact: Fact) {
+    pub fn emit(&self, fact: Fact) {
         let mut told = self.run.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.seq += 1;
         told.kinds.insert(fact.kind());
@@ -101,11 +101,11 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let run = Arc::new(Run::begin(&*clock));
         let identity = || Identity { machine_id: "robot_1".parse().unwrap(), library_id: "l".into() };
-        let rebuilt = || Facts::new(Arc::clone(&run), identity(), Arc::clone(&clock));
+        let rebuilt = || Events::new(Arc::clone(&run), identity(), Arc::clone(&clock));
         let (before, after) = (rebuilt(), rebuilt());
         let mut heard = before.listen();
-        before.tell(Fact::Resumed {});
-        after.tell(Fact::Resumed {});
+        before.emit(Fact::Resumed {});
+        after.emit(Fact::Resumed {});
         let (first, second) = (heard.try_recv().unwrap().head, heard.try_recv().unwrap().head);
         assert_eq!((first.seq, second.seq), (1, 2));
         assert_eq!(first.boot_id, second.boot_id);

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use bubbaloop_storage_schemas::{Digest, keys::ObjectKey};
 use tokio::sync::Semaphore;
 
-use crate::policy::parts::{BegunUpload, Parts, SentPart};
+use crate::policy::parts::{BegunUpload, PartLayout, SentPart};
 
 /// A chunk to upload.
 #[derive(Debug, Clone)]
-pub struct Parcel {
+pub struct UploadRequest {
     /// Its file.
     pub path: PathBuf,
     /// The digest that its bytes must have.
@@ -45,7 +45,7 @@ pub trait PartsLog: fmt::Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub struct Large {
     /// Its parts, if a new upload is begun.
-    pub parts: Parts,
+    pub parts: PartLayout,
     /// The upload to continue.
     pub begun: Option<BegunUpload>,
     /// Receives the progress.
