@@ -137,7 +137,7 @@ impl Engine {
         }
         match &now {
             Some(LibraryUnavailable::Unreadable(error)) => {
-                tracing::warn!(error, "the folder of recordings can't be read")
+                tracing::warn!(error, "the folder of recordings can't be read");
             }
             Some(LibraryUnavailable::Changed) => tracing::warn!("another folder stands in the place of the recordings"),
             None => tracing::info!("the folder of recordings is there again"),
