@@ -6,12 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     digest::shorten,
-    error::{ErrorCode, Refusal, nearest},
+    error::{ErrorCode, Refusal},
     lenient,
-    limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX},
     names::RecordingName,
     time::Timestamp,
-    verb::Verb,
 };
 
 /// The smallest number of nanoseconds since 1970 that is taken for a time: 1973. Below it are all times of our age in
@@ -24,52 +22,23 @@ const UNIX_NS_MIN: u64 = 100_000_000_000_000_000;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Params(BTreeMap<String, Value>);
 
-fn wrong(name: &str, value: &Value, wanted: &str) -> Refusal {
+pub(crate) fn wrong(name: &str, value: &Value, wanted: &str) -> Refusal {
     let shown = shorten(&value.to_string());
     Refusal::new(ErrorCode::InvalidParams, format!("{name}={shown}: not {wanted}"))
         .hint("help tells what each verb's parameters take")
 }
 
-/// Tells whether a text begins as a parameter of some verb does.
-fn begins_parameter(text: &str) -> bool {
-    let name = text.split_once('=').map_or(text, |(name, _)| name);
-    name.starts_with('_') || Verb::ALL.iter().flat_map(|verb| verb.parameters()).any(|param| param.name == name)
-}
-
-/// Tells whether a text begins as the parameter that is never shown.
-fn names_token(text: &str) -> bool {
-    text.split(['=', '&']).any(|name| name.trim().eq_ignore_ascii_case("token"))
-}
-
 impl Params {
-    /// Reads the parameters of a selector. Names that begin with `_` are Zenoh's own and passed over.
-    ///
-    /// # Errors
-    /// A token is in it, where routers and logs would show it; a name is given twice with different values, or parameters are joined with `&` as in URLs: taken for a part of
-    /// the value they would be passed over, and a question about less would be one about everything.
-    pub fn of_selector<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Refusal> {
-        let mut params = Self::default();
-        for (name, text) in pairs {
-            if names_token(name) || text.split('&').skip(1).any(names_token) {
-                let refusal = Refusal::new(ErrorCode::InvalidParams, "a token never goes into a selector");
-                return Err(refusal.hint("send it as the query's attachment, or as the field token of the payload"));
-            }
-            if name.contains('&') || text.split('&').skip(1).any(begins_parameter) {
-                let message = format!("{}: & does not part parameters", shorten(&format!("{name}={text}")));
-                return Err(Refusal::new(ErrorCode::InvalidParams, message).hint("put ; between parameters"));
-            }
-            if name.is_empty() && text.is_empty() || name.starts_with('_') {
-                continue;
-            }
-            let value = Value::from(text);
-            if let Some(earlier) = params.0.insert(name.to_owned(), value.clone())
-                && earlier != value
-            {
-                let message = format!("{} is given twice", shorten(name));
-                return Err(Refusal::new(ErrorCode::InvalidParams, message).hint("give each parameter once"));
-            }
+    /// Sets one parameter. Returns the earlier value.
+    pub(crate) fn insert(&mut self, name: &str, value: Value) -> Option<Value> {
+        self.0.insert(name.to_owned(), value)
+    }
+
+    /// Sets one parameter if there is a value.
+    pub(crate) fn set(&mut self, name: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.insert(name, value);
         }
-        Ok(params)
     }
 
     /// Adds the fields of a payload; they win over the selector. Null means not given.
@@ -107,21 +76,9 @@ impl Params {
         self.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Checks that the verb knows every name.
-    ///
-    /// # Errors
-    /// A name is unknown: the nearest known one is the hint.
-    pub fn check_names(&self, verb: Verb) -> Result<(), Refusal> {
-        let known = || verb.parameters().iter().map(|param| param.name);
-        let Some(unknown) = self.0.keys().find(|name| known().all(|known| known != *name)) else {
-            return Ok(());
-        };
-        let hint = match nearest(unknown, known()) {
-            Some(name) => format!("did you mean {name}?"),
-            None => format!("{verb} takes {}", known().collect::<Vec<_>>().join(", ")),
-        };
-        Err(Refusal::new(ErrorCode::InvalidParams, format!("{verb} has no parameter {:?}", shorten(unknown)))
-            .hint(hint))
+    /// Returns the names of the parameters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// Reads a text; an empty one counts as not given.
@@ -222,20 +179,6 @@ impl Params {
         RecordingName::from_str(text).map(Some).map_err(|error| {
             Refusal::new(ErrorCode::InvalidParams, error.to_string()).hint("list tells the names of the recordings")
         })
-    }
-
-    /// Reads the number of rows of a page.
-    ///
-    /// # Errors
-    /// It is not a whole number from 1 to [`PAGE_ROWS_MAX`].
-    pub fn limit(&self) -> Result<usize, Refusal> {
-        match self.number("limit")? {
-            None => Ok(PAGE_ROWS_DEFAULT),
-            Some(rows) => match usize::try_from(rows) {
-                Ok(rows) if (1..=PAGE_ROWS_MAX).contains(&rows) => Ok(rows),
-                _ => Err(wrong("limit", &rows.into(), &format!("a number from 1 to {PAGE_ROWS_MAX}"))),
-            },
-        }
     }
 }
 
