@@ -1,8 +1,14 @@
 //! What the definitions of all verbs say, by [`Verb`].
 
+use std::{borrow::Cow, collections::BTreeMap};
+
+use schemars::{JsonSchema, Schema, schema_for};
+
 use crate::{
     definition::{ReplyShape, VerbDefinition},
+    error::Refusal,
     parameter::{Param, Parameters},
+    params::Params,
     verb::{Role, Verb},
     verbs::for_each_verb,
 };
@@ -27,6 +33,10 @@ const fn row_of<V: VerbDefinition>() -> Row {
     }
 }
 
+fn schema_of<T: JsonSchema>() -> (Cow<'static, str>, Schema) {
+    (T::schema_name(), schema_for!(T))
+}
+
 macro_rules! rows {
     ($($(#[$doc:meta])* $verb:ident = $module:ident;)+) => {
         impl Verb {
@@ -35,6 +45,23 @@ macro_rules! rows {
                     $(Self::$verb => row_of::<super::$module::$verb>(),)+
                 }
             }
+        }
+
+        impl Verb {
+            /// Reads a request of this verb and returns its parameters as this version sends them.
+            ///
+            /// # Errors
+            /// The request is wrong.
+            pub fn normalize(self, params: &Params) -> Result<Params, Refusal> {
+                match self {
+                    $(Self::$verb => super::$module::$verb::parse(params).map(|request| request.to_params()),)+
+                }
+            }
+        }
+
+        /// Returns the JSON Schema of each verb's reply, by the name of its type.
+        pub fn reply_schemas() -> BTreeMap<Cow<'static, str>, Schema> {
+            BTreeMap::from([$(schema_of::<<super::$module::$verb as VerbDefinition>::Reply>()),+])
         }
 
         // Each file defines the verb under whose name it is registered.
