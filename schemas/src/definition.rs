@@ -66,12 +66,6 @@ pub trait VerbDefinition: Debug + Send + Sync + 'static {
     }
 }
 
-/// A verb whose replies are pages.
-pub trait PagedVerb: VerbDefinition {
-    /// The field of the reply that holds the rows.
-    const ROWS: &'static str;
-}
-
 /// A verb that starts a job.
 pub trait JobVerb: VerbDefinition<Reply = JobReply> {
     /// Sets how long the reply waits for the end of the job.

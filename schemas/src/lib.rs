@@ -21,6 +21,7 @@ pub mod lenient;
 pub mod limits;
 pub mod manifest;
 pub mod names;
+pub mod pages;
 pub mod parameter;
 pub mod params;
 pub mod probe;

@@ -46,6 +46,7 @@ use bubbaloop_storage::{
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName, Verb,
     codec::{self, Format},
+    definition::VerbDefinition,
     event::{FinalizeEvent, StorageEvent},
     journal::{JournalEntry, JournalLine},
     keys::{ObjectKey, Space},
@@ -53,7 +54,9 @@ use bubbaloop_storage_schemas::{
     params::Params,
     reconcile::ReconcileResult,
     reply::{DeadLettersReply, InfoReply, JobReply, ListReply, StatusReply},
+    selector,
     time::Timestamp,
+    verbs::list::List,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;

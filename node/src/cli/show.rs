@@ -14,7 +14,7 @@ use super::{
     screen::Screen,
     table::{self, Unheard},
 };
-use crate::bus::client::Told;
+use crate::bus::client::JsonReply as Told;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    definition::{PagedVerb, ReplyShape, VerbDefinition},
+    definition::{ReplyShape, VerbDefinition},
     error::{ErrorCode, Refusal},
     head::ReplyHead,
     names::{ChunkName, RecordingName},
@@ -23,13 +23,9 @@ impl VerbDefinition for DeadLetters {
     const ROLE: Role = Role::Viewer;
     const SUMMARY: &'static str = "the uploads that were given up, each with its reason";
     const ABOUT: &'static str = "The uploads that were given up, each with its reason";
-    const SHAPE: ReplyShape = ReplyShape::Paged { rows: Self::ROWS };
+    const SHAPE: ReplyShape = ReplyShape::Paged { rows: "dead_letters" };
     type Request = DeadLettersRequest;
     type Reply = DeadLettersReply;
-}
-
-impl PagedVerb for DeadLetters {
-    const ROWS: &'static str = "dead_letters";
 }
 
 request! {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    definition::{PagedVerb, ReplyShape, VerbDefinition},
+    definition::{ReplyShape, VerbDefinition},
     error::{ErrorCode, Refusal},
     head::ReplyHead,
     names::{ChunkName, RecordingName},
@@ -26,13 +26,9 @@ impl VerbDefinition for Info {
     const ROLE: Role = Role::Viewer;
     const SUMMARY: &'static str = "one recording, its manifest and its chunks";
     const ABOUT: &'static str = "One recording and its chunks";
-    const SHAPE: ReplyShape = ReplyShape::Paged { rows: Self::ROWS };
+    const SHAPE: ReplyShape = ReplyShape::Paged { rows: "chunks" };
     type Request = InfoRequest;
     type Reply = InfoReply;
-}
-
-impl PagedVerb for Info {
-    const ROWS: &'static str = "chunks";
 }
 
 request! {

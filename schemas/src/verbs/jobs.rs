@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::{
-    definition::{PagedVerb, ReplyShape, VerbDefinition},
+    definition::{ReplyShape, VerbDefinition},
     head::ReplyHead,
     job_status::JobRow,
     parameter::{Limit, Param, request},
@@ -21,13 +21,9 @@ impl VerbDefinition for Jobs {
     const ROLE: Role = Role::Viewer;
     const SUMMARY: &'static str = "what people asked for, at work and lately ended";
     const ABOUT: &'static str = "What people asked for, at work and lately ended";
-    const SHAPE: ReplyShape = ReplyShape::Paged { rows: Self::ROWS };
+    const SHAPE: ReplyShape = ReplyShape::Paged { rows: "jobs" };
     type Request = JobsRequest;
     type Reply = JobsReply;
-}
-
-impl PagedVerb for Jobs {
-    const ROWS: &'static str = "jobs";
 }
 
 request! {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    definition::{PagedVerb, ReplyShape, VerbDefinition},
+    definition::{ReplyShape, VerbDefinition},
     error::{ErrorCode, Refusal, nearest},
     head::ReplyHead,
     parameter::{Limit, Param, ParamKind, ParameterValue, request},
@@ -23,13 +23,9 @@ impl VerbDefinition for List {
     const ROLE: Role = Role::Viewer;
     const SUMMARY: &'static str = "the recordings of this machine, page by page";
     const ABOUT: &'static str = "The recordings of a machine";
-    const SHAPE: ReplyShape = ReplyShape::Paged { rows: Self::ROWS };
+    const SHAPE: ReplyShape = ReplyShape::Paged { rows: "recordings" };
     type Request = ListRequest;
     type Reply = ListReply;
-}
-
-impl PagedVerb for List {
-    const ROWS: &'static str = "recordings";
 }
 
 request! {
