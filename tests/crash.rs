@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::support::{
     node::{Machine, Recorder, until},
     servers::{KEY, SECRET, Server},
-    steps::{DISK, DISK_AND_NETWORK, EvictOutcome},
+    steps::{DISK, DISK_AND_NETWORK, RunOutcome},
 };
 
 pub(crate) fn number(name: &str, default: u64) -> u64 {
@@ -200,7 +200,7 @@ const AT_ONCE: usize = 4;
 fn crash_after_every_step(calls: &str, make: Make<'_>, stored: Stored<'_>) {
     let (mut machine, recorders) = make(0);
     let went = machine.run_steps(calls, usize::MAX, || recorders.iter().all(is_done));
-    let EvictOutcome::Done(steps) = went else { unreachable!("nothing kills it") };
+    let RunOutcome::Done(steps) = went else { unreachable!("nothing kills it") };
     let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", u64::MAX)).unwrap().min(steps);
     assert!(steps > 20, "a run has many steps, and not {steps}");
     thread::scope(|scope| {

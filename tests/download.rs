@@ -207,7 +207,7 @@ fn a_download_that_is_impossible_ends_with_its_exit_code_and_what_to_do() {
     set("");
     exits(&download("drive", "download_3"), 1, &["no_store", "hint: set backend"]);
     set("backend = \"local\"\nlocal_path = \"nowhere\"");
-    exits(&download("drive", "download_3"), 1, &["nowhere", "is it mounted?"]);
+    exits(&download("drive", "download_3"), 1, &["nowhere", "is its disk mounted?"]);
     assert!(!person.0.path().join("nowhere").exists(), "no store is made");
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     set(&format!("backend = \"s3\"\nendpoint = \"http://{free}\"\nbucket = \"b\"\nregion = \"us-east-1\""));

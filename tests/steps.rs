@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -32,7 +32,7 @@ use crate::{
     support::{
         node::{Machine, Recorder, until},
         servers::{KEY, SECRET, Server},
-        steps::{DISK, DISK_AND_NETWORK, EvictOutcome},
+        steps::{DISK, DISK_AND_NETWORK, RunOutcome},
         tools::run,
     },
 };
@@ -126,7 +126,7 @@ impl Errand<'_> {
         asking.replace(Some(Asking(command.stderr(Stdio::null()).spawn().unwrap())));
     }
 
-    fn steps(&self, machine: &mut Machine, kill_after: usize) -> EvictOutcome {
+    fn steps(&self, machine: &mut Machine, kill_after: usize) -> RunOutcome {
         let (home, asking) = (machine.home(), RefCell::default());
         machine.run_steps(self.calls, kill_after, || {
             self.ask(&home, &asking);
@@ -139,7 +139,17 @@ impl Errand<'_> {
         (self.check)(machine);
         machine.start();
         if !self.verb.is_empty() {
-            let output = machine.run(self.verb);
+            let mut output = machine.run(self.verb);
+            // A node that has just started refuses what needs its first scan, and says so.
+            let is_too_early =
+                |output: &Output| String::from_utf8_lossy(&output.stderr).contains("first scan is not done");
+            until(&format!("the first scan is done after step {step}"), || {
+                let is_refused = is_too_early(&output);
+                if is_refused {
+                    output = machine.run(self.verb);
+                }
+                !is_refused
+            });
             // A removal that was completed says that the recording is not found.
             let is_gone = output.status.code() == Some(3) && self.verb[0] == "rm" && (self.is_done)(&machine.home());
             assert!(output.status.success() || is_gone, "after step {step}: {output:?}");
@@ -153,7 +163,7 @@ impl Errand<'_> {
     /// Tries a crash after each step of a run, each time on a new machine.
     fn is_crashed_after_every_step(&self) {
         let (disk, mut machine) = (self.make)();
-        let EvictOutcome::Done(steps) = self.steps(&mut machine, usize::MAX) else { unreachable!("nothing kills it") };
+        let RunOutcome::Done(steps) = self.steps(&mut machine, usize::MAX) else { unreachable!("nothing kills it") };
         let wanted = self.end(&mut machine, steps);
         drop((machine, disk));
         let tried = usize::try_from(number("BUBBALOOP_TEST_STEPS", u64::MAX)).unwrap().min(steps);

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{
     python::Python,
-    steps::{self, EvictOutcome},
+    steps::{self, RunOutcome},
     terminal::Terminal,
 };
 
@@ -118,7 +118,7 @@ impl Machine {
     }
 
     /// Runs the node until it has made `kill_after` of these system calls, or is done, and kills it.
-    pub(crate) fn run_steps(&mut self, calls: &str, kill_after: usize, is_done: impl FnMut() -> bool) -> EvictOutcome {
+    pub(crate) fn run_steps(&mut self, calls: &str, kill_after: usize, is_done: impl FnMut() -> bool) -> RunOutcome {
         let home = self.home();
         let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
         let arguments = ["serve", "--home", home.to_str().unwrap()];

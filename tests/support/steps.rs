@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EvictOutcome {
+pub(crate) enum RunOutcome {
     /// The node was killed after the requested step.
     Killed,
     /// The node was done after this many steps, and was killed then.
@@ -56,7 +56,7 @@ pub(crate) fn run(
     calls: &str,
     kill_after: usize,
     is_done: impl FnMut() -> bool,
-) -> EvictOutcome {
+) -> RunOutcome {
     install_strace();
     let mut command = Command::new("strace");
     // The program is our own child; strace attaches to it.
@@ -66,7 +66,7 @@ pub(crate) fn run(
     step(&child, kill_after, is_done)
 }
 
-fn step(child: &Child, kill_after: usize, mut is_done: impl FnMut() -> bool) -> EvictOutcome {
+fn step(child: &Child, kill_after: usize, mut is_done: impl FnMut() -> bool) -> RunOutcome {
     let pid = Pid::from_child(child);
     let (started, mut looked_at, mut steps) = (Instant::now(), Instant::now(), 0);
     loop {
@@ -79,7 +79,7 @@ fn step(child: &Child, kill_after: usize, mut is_done: impl FnMut() -> bool) -> 
                 steps += 1;
                 if steps == kill_after {
                     kill(pid);
-                    return EvictOutcome::Killed;
+                    return RunOutcome::Killed;
                 }
                 kill_process(pid, Signal::CONT).unwrap();
             }
@@ -90,7 +90,7 @@ fn step(child: &Child, kill_after: usize, mut is_done: impl FnMut() -> bool) -> 
             looked_at = Instant::now();
             if is_done() {
                 kill(pid);
-                return EvictOutcome::Done(steps);
+                return RunOutcome::Done(steps);
             }
         }
     }
