@@ -35,10 +35,10 @@ pub struct Client {
 }
 
 /// What one node replied, as JSON.
-pub type JsonReply = Result<Value, ErrorReply>;
+pub type JsonReply = Result<Value, Box<ErrorReply>>;
 
 /// What one node replied.
-pub type NodeReply<V> = Result<Received<V>, ErrorReply>;
+pub type NodeReply<V> = Result<Received<V>, Box<ErrorReply>>;
 
 /// A reply of one node.
 #[derive(Debug)]
@@ -125,16 +125,18 @@ impl Client {
         (first, from): (Value, String),
         params: &Params,
         deadline: Duration,
-    ) -> Result<(Value, String), ErrorReply> {
+    ) -> Result<(Value, String), Box<ErrorReply>> {
         let machine_id = first["machine_id"].as_str().unwrap_or_default().to_owned();
         let library_id = first["library_id"].as_str().unwrap_or_default().to_owned();
         let machine: Option<MachineId> = machine_id.parse().ok();
         let mut pages = Pages::new(rows, first);
-        let failed = |pages: &Pages, reason: &Refusal| ErrorReply {
-            refusal: pages.incomplete(reason),
-            machine_id: machine_id.clone(),
-            library_id: library_id.clone(),
-            verb: Some(verb.to_string()),
+        let failed = |pages: &Pages, reason: &Refusal| {
+            Box::new(ErrorReply {
+                refusal: pages.incomplete(reason),
+                machine_id: machine_id.clone(),
+                library_id: library_id.clone(),
+                verb: Some(verb.to_string()),
+            })
         };
         loop {
             let next = match pages.next_request(params) {
@@ -179,7 +181,7 @@ impl Client {
         verb: Verb,
         params: &Params,
         deadline: Duration,
-    ) -> Result<Vec<Result<(Value, String), ErrorReply>>, BusError> {
+    ) -> Result<Vec<Result<(Value, String), Box<ErrorReply>>>, BusError> {
         let key = keys::verb_of(Space::Short, machine, verb);
         let payload = json!(params.to_fields()).to_string();
         let get = self
@@ -265,7 +267,7 @@ impl Client {
 }
 
 /// Reads one reply with its key. Zenoh's own message that time is up is none.
-fn read(reply: &Reply, verb: Verb, asked: &str) -> Option<Result<(Value, String), ErrorReply>> {
+fn read(reply: &Reply, verb: Verb, asked: &str) -> Option<Result<(Value, String), Box<ErrorReply>>> {
     match reply.result() {
         Ok(sample) => {
             let (bytes, key) = (sample.payload().to_bytes(), sample.key_expr().to_string());
@@ -293,20 +295,20 @@ fn read(reply: &Reply, verb: Verb, asked: &str) -> Option<Result<(Value, String)
 }
 
 /// Decodes a reply that came with its key.
-fn received<V: VerbDefinition>(reply: Result<(Value, String), ErrorReply>) -> NodeReply<V> {
+fn received<V: VerbDefinition>(reply: Result<(Value, String), Box<ErrorReply>>) -> NodeReply<V> {
     let (json, key) = reply?;
     Received::decode(json, &key).map_err(|refusal| error_reply(&key, V::VERB, refusal))
 }
 
 /// Returns the error of a reply that came from a key, or was asked for under it.
-fn error_reply(key: &str, verb: Verb, refusal: Refusal) -> ErrorReply {
+fn error_reply(key: &str, verb: Verb, refusal: Refusal) -> Box<ErrorReply> {
     let machine = key.split('/').nth(1).filter(|machine| !machine.contains('*'));
-    ErrorReply {
+    Box::new(ErrorReply {
         machine_id: machine.unwrap_or_default().to_owned(),
         library_id: String::new(),
         verb: Some(verb.to_string()),
         refusal,
-    }
+    })
 }
 
 fn unreadable(message: impl std::fmt::Display) -> Refusal {

@@ -87,7 +87,7 @@ enum Router {
 #[derive(Debug)]
 struct Seen {
     /// Its answer to `status`; `None` without one.
-    status: Option<Result<Value, ErrorReply>>,
+    status: Option<Result<Value, Box<ErrorReply>>>,
     /// Its answer to `config`.
     config: Option<Value>,
     /// Verbs to which it gave no answer.

@@ -31,7 +31,7 @@ pub async fn ask(
     verb: Verb,
     params: Params,
     token: Option<Secret>,
-) -> Result<Result<Value, ErrorReply>, ServeError> {
+) -> Result<Result<Value, Box<ErrorReply>>, ServeError> {
     let _lock = locked(home)?;
     let mut config = Config::load(home, flags);
     let admin_token = admin::ensure(home, &mut config, || Config::load(home, flags));
@@ -62,11 +62,13 @@ pub async fn ask(
         // What is cut off here is taken up by the next run.
         running.await.ok();
     }
-    Ok(answer.map_err(|refusal| ErrorReply {
-        machine_id: identity.machine_id.to_string(),
-        library_id: identity.library_id.clone(),
-        verb: Some(verb.to_string()),
-        refusal,
+    Ok(answer.map_err(|refusal| {
+        Box::new(ErrorReply {
+            machine_id: identity.machine_id.to_string(),
+            library_id: identity.library_id.clone(),
+            verb: Some(verb.to_string()),
+            refusal,
+        })
     }))
 }
 
