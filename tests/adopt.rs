@@ -700,13 +700,13 @@ async fn adopted_and_uploaded_files_are_safe_although_the_sources_are_still_ther
     let root = robot.folder.path().join("recordings");
     let file = root.join("a_chunk_000.mcap");
     write(&file, &mcap(1, 5, None));
-    let sync = robot.started_and_scanned();
-    let service = service(&robot, &sync);
+    let engine = robot.started_and_scanned();
+    let service = service(&robot, &engine);
     let status = || json_of(service.status());
     assert_eq!((&status()["safe"], &status()["at_risk_chunks"]), (&json!(false), &json!(1)));
     let job = service.adopt(&adopt_request("a")).unwrap().reply().await;
     assert_eq!(json!(job)["state"], "done", "{job:?}");
-    sync_once(&sync).await;
+    sync_once(&engine).await;
     assert_eq!((&status()["safe"], &status()["at_risk_bytes"]), (&json!(true), &json!(0)));
     sync_once(&robot.started()).await;
     assert_eq!(
@@ -717,6 +717,6 @@ async fn adopted_and_uploaded_files_are_safe_although_the_sources_are_still_ther
 
     write(&file, &mcap(2, 5, None));
     File::open(&file).unwrap().set_modified(SystemTime::now() - 2 * STILL).unwrap();
-    sync.scan().unwrap();
+    engine.scan().unwrap();
     assert_eq!(status()["safe"], false, "a file that changed since is not what was adopted");
 }

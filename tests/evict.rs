@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use bubbaloop_storage::engine::sync::Engine;
+use bubbaloop_storage::engine::driver::Engine;
 use bubbaloop_storage_schemas::reply::ChunkLocal;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
@@ -33,14 +33,14 @@ async fn full_robot() -> (Robot, Vec<Value>, Arc<Engine>) {
         robot.age(&path, std::time::Duration::from_secs(age));
     }
     robot.ended(&chunks);
-    let sync = robot.started_and_scanned();
-    sync_once(&sync).await;
+    let engine = robot.started_and_scanned();
+    sync_once(&engine).await;
     assert!(robot.remote("manifest.json").exists());
-    (robot, chunks, sync)
+    (robot, chunks, engine)
 }
 
-fn locals(sync: &Engine) -> Vec<ChunkLocal> {
-    sync.read(|recordings, _| {
+fn locals(engine: &Engine) -> Vec<ChunkLocal> {
+    engine.read(|recordings, _| {
         recordings.values().flat_map(|found| found.chunks.iter().map(|chunk| chunk.facts.local)).collect()
     })
 }
@@ -54,10 +54,10 @@ const EVICTED: ChunkLocal = ChunkLocal::Evicted;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oldest_files_are_evicted_as_far_as_needed_and_stay_known_as_evicted() {
-    let (robot, chunks, sync) = full_robot().await;
+    let (robot, chunks, engine) = full_robot().await;
     let mut heard = robot.facts.listen();
-    sync.make_room().await;
-    assert_eq!(locals(&sync), [EVICTED, EVICTED, PRESENT, PRESENT, PRESENT]);
+    engine.make_room().await;
+    assert_eq!(locals(&engine), [EVICTED, EVICTED, PRESENT, PRESENT, PRESENT]);
     assert_eq!(files(&robot), 3);
     let mut told = Vec::new();
     while let Ok(event) = heard.try_recv() {
@@ -65,8 +65,8 @@ async fn the_oldest_files_are_evicted_as_far_as_needed_and_stay_known_as_evicted
     }
     assert_eq!(told, ["evicted", "evicted"]);
     assert!(chunks.iter().all(|chunk| robot.is_stored(chunk)));
-    sync.make_room().await;
-    assert_eq!((files(&robot), sync.disk_low_bytes()), (3, 0), "no more than that");
+    engine.make_room().await;
+    assert_eq!((files(&robot), engine.disk_low_bytes()), (3, 0), "no more than that");
 
     let again = robot.started_and_scanned();
     assert_eq!(locals(&again), [EVICTED, EVICTED, PRESENT, PRESENT, PRESENT]);
@@ -81,30 +81,30 @@ async fn the_oldest_files_are_evicted_as_far_as_needed_and_stay_known_as_evicted
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_that_the_store_does_not_hold_stays_and_is_uploaded_again() {
-    let (robot, chunks, sync) = full_robot().await;
+    let (robot, chunks, engine) = full_robot().await;
     fs::remove_file(robot.object(&chunks[0])).unwrap();
     fs::write(robot.object(&chunks[1]), "other").unwrap();
-    sync.make_room().await;
+    engine.make_room().await;
     assert_eq!(files(&robot), 5);
-    assert_eq!(locals(&sync)[..2], [PRESENT, PRESENT]);
-    let pending: usize = sync.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum());
+    assert_eq!(locals(&engine)[..2], [PRESENT, PRESENT]);
+    let pending: usize = engine.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum());
     assert_eq!(pending, 2, "their marks were lies");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hard_linked_file_makes_no_room_and_the_next_one_is_evicted() {
-    let (robot, chunks, sync) = full_robot().await;
+    let (robot, chunks, engine) = full_robot().await;
     let path = |index: usize| robot.recording().join("chunks").join(chunks[index]["name"].as_str().unwrap());
     fs::hard_link(path(1), robot.folder.path().join("source.mcap")).unwrap();
-    sync.make_room().await;
-    assert_eq!(locals(&sync), [EVICTED, PRESENT, EVICTED, PRESENT, PRESENT]);
+    engine.make_room().await;
+    assert_eq!(locals(&engine), [EVICTED, PRESENT, EVICTED, PRESENT, PRESENT]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_evicted_without_a_remote_manifest_that_names_it() {
-    let (robot, _, sync) = full_robot().await;
+    let (robot, _, engine) = full_robot().await;
     fs::remove_file(robot.remote("manifest.json")).unwrap();
-    sync.make_room().await;
+    engine.make_room().await;
     assert_eq!(files(&robot), 5);
 }
 
@@ -114,52 +114,52 @@ async fn nothing_unproven_is_evicted_and_the_lack_of_room_is_reported_once() {
     robot.tuning.settings.disk_quota_gb = Some(ByteSize(100_000));
     let chunks = [robot.chunk(0), robot.chunk(1)];
     robot.ended(&chunks);
-    let sync = robot.started_and_scanned();
+    let engine = robot.started_and_scanned();
     let mut heard = robot.facts.listen();
-    sync.make_room().await;
-    sync.make_room().await;
-    assert_eq!((files(&robot), sync.disk_low_bytes()), (2, 500_000));
+    engine.make_room().await;
+    engine.make_room().await;
+    assert_eq!((files(&robot), engine.disk_low_bytes()), (2, 500_000));
     assert_eq!(heard.try_recv().unwrap().fact.kind(), "disk_low");
     assert!(heard.try_recv().is_err());
-    sync_once(&sync).await;
-    sync.make_room().await;
-    assert_eq!((files(&robot), sync.disk_low_bytes()), (0, 0));
+    sync_once(&engine).await;
+    engine.make_room().await;
+    assert_eq!((files(&robot), engine.disk_low_bytes()), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_on_the_librarys_own_disk_makes_no_room() {
     let (mut robot, _, _) = full_robot().await;
     robot.store_folder = Some(robot.folder.path().join("mnt/bucket"));
-    let sync = robot.started_and_scanned();
-    sync.probe_first().await;
-    sync.make_room().await;
-    assert_eq!((sync.is_other_disk(), files(&robot)), (Some(false), 5));
-    assert_eq!(sync.disk_low_bytes(), 600_000);
+    let engine = robot.started_and_scanned();
+    engine.probe_first().await;
+    engine.make_room().await;
+    assert_eq!((engine.is_other_disk(), files(&robot)), (Some(false), 5));
+    assert_eq!(engine.disk_low_bytes(), 600_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_evicted_while_the_store_does_not_tell_what_it_holds() {
     let (robot, _, _) = full_robot().await;
     let store = Watched::of(&robot);
-    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
-    sync.scan().unwrap();
-    sync.probe_first().await;
-    sync_once(&sync).await;
+    let engine = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    engine.scan().unwrap();
+    engine.probe_first().await;
+    sync_once(&engine).await;
     store.fails(Some(Fault::EtagsUntold));
-    sync.make_room().await;
-    assert_eq!((files(&robot), sync.disk_low_bytes()), (5, 600_000));
-    let pending: usize = sync.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum());
+    engine.make_room().await;
+    assert_eq!((files(&robot), engine.disk_low_bytes()), (5, 600_000));
+    let pending: usize = engine.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum());
     assert_eq!(pending, 0, "nothing is known against the marks");
     store.fails(Some(Fault::HeadDenied));
-    sync.make_room().await;
+    engine.make_room().await;
     assert_eq!(
-        (files(&robot), sync.disk_low_bytes()),
+        (files(&robot), engine.disk_low_bytes()),
         (5, 600_000),
         "that nothing may go is told, whatever the reason"
     );
     store.fails(None);
-    sync.make_room().await;
-    assert_eq!((files(&robot), sync.disk_low_bytes()), (3, 0));
+    engine.make_room().await;
+    assert_eq!((files(&robot), engine.disk_low_bytes()), (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,18 +171,18 @@ async fn a_file_that_was_adopted_by_a_hard_link_counts_once() {
     let adopted_bytes = fs::metadata(&source).unwrap().len();
     let library_bytes = 1_500_000 + adopted_bytes;
     robot.tuning.settings.disk_quota_gb = Some(ByteSize(library_bytes));
-    let sync = robot.started_and_scanned();
-    sync.probe_first().await;
-    let job = service(&robot, &sync).adopt(&adopt_request("a")).unwrap().reply().await;
+    let engine = robot.started_and_scanned();
+    engine.probe_first().await;
+    let job = service(&robot, &engine).adopt(&adopt_request("a")).unwrap().reply().await;
     assert_eq!(json!(job)["state"], "done", "{job:?}");
-    sync_once(&sync).await;
-    sync.make_room().await;
-    assert_eq!((files(&robot), sync.disk_low_bytes()), (5, 0));
+    sync_once(&engine).await;
+    engine.make_room().await;
+    assert_eq!((files(&robot), engine.disk_low_bytes()), (5, 0));
     robot.tuning.settings.disk_quota_gb = Some(ByteSize(library_bytes - 1));
-    let sync = robot.started_and_scanned();
-    sync.probe_first().await;
-    sync_once(&sync).await;
-    sync.make_room().await;
+    let engine = robot.started_and_scanned();
+    engine.probe_first().await;
+    sync_once(&engine).await;
+    engine.make_room().await;
     assert_eq!(files(&robot), 4, "one byte more than that is too much");
 }
 

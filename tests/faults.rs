@@ -209,19 +209,19 @@ async fn a_stalled_connection_is_closed_and_tried_again() {
     let robot = Robot::new();
     let chunks = [robot.chunk(0), robot.chunk(1)];
     robot.ended(&chunks);
-    let sync = robot.started_with(Arc::<_>::clone(&store) as Arc<dyn ObjectStore>, "s");
-    sync.scan().unwrap();
+    let engine = robot.started_with(Arc::<_>::clone(&store) as Arc<dyn ObjectStore>, "s");
+    engine.scan().unwrap();
     store.probe().await.unwrap();
     proxy.stand_still(true);
-    tokio::time::timeout(Duration::from_secs(30), sync.drain()).await.expect("a dead link is given up");
-    let going = sync.going();
-    let waiting = || sync.read(|_, queue| queue.waiting());
-    assert_eq!((waiting(), sync.dead_letters().len()), (2, 0), "{going:?}");
+    tokio::time::timeout(Duration::from_secs(30), engine.drain()).await.expect("a dead link is given up");
+    let going = engine.going();
+    let waiting = || engine.read(|_, queue| queue.waiting());
+    assert_eq!((waiting(), engine.dead_letters().len()), (2, 0), "{going:?}");
     proxy.stand_still(false);
     for _ in 0..10 {
         // This covers the backoff, and the block reason of a store that could not be probed.
         robot.pass(Duration::from_secs(60));
-        tokio::time::timeout(Duration::from_secs(60), sync.drain()).await.expect("what moves again ends");
+        tokio::time::timeout(Duration::from_secs(60), engine.drain()).await.expect("what moves again ends");
     }
     assert_eq!(waiting(), 0);
     for chunk in &chunks {

@@ -19,8 +19,8 @@ fn unmanaged() -> ListRequest {
 }
 
 fn rows(robot: &Robot, request: &ListRequest) -> Vec<Value> {
-    let sync = robot.started_and_scanned();
-    json_of(service(robot, &sync).list(request).unwrap())["recordings"].as_array().unwrap().clone()
+    let engine = robot.started_and_scanned();
+    json_of(service(robot, &engine).list(request).unwrap())["recordings"].as_array().unwrap().clone()
 }
 
 #[test]
@@ -42,11 +42,11 @@ fn files_of_other_tools_are_listed_and_never_touched() {
     assert_eq!(told, [(&json!(2), &json!(10), &none), (&json!(1), &json!(3), &none), (&json!(1), &json!(5), &none)]);
     assert!(unmanaged[1]["reason"].as_str().unwrap().contains("rosbag2"));
 
-    let sync = robot.started_and_scanned();
+    let engine = robot.started_and_scanned();
     let mut found = Vec::new();
     let mut request = ListRequest { limit: Limit::new(1), ..ListRequest::default() };
     loop {
-        let page = json_of(service(&robot, &sync).list(&request).unwrap());
+        let page = json_of(service(&robot, &engine).list(&request).unwrap());
         found.extend(page["recordings"].as_array().unwrap().iter().map(|row| row["recording"].clone()));
         if page["next_after"].is_null() {
             break;
@@ -54,14 +54,14 @@ fn files_of_other_tools_are_listed_and_never_touched() {
         request.after = page["next_after"].as_str().map(str::to_owned);
     }
     assert_eq!(found, names, "pages go through both kinds");
-    let status = json_of(service(&robot, &sync).status());
+    let status = json_of(service(&robot, &engine).status());
     assert_eq!(
         (&status["safe"], &status["at_risk_chunks"]),
         (&json!(false), &json!(5)),
         "what is not ours is not safe"
     );
     assert_eq!(
-        json_of(service(&robot, &sync).info(&InfoRequest::new("bag".parse().unwrap())).unwrap())["state"],
+        json_of(service(&robot, &engine).info(&InfoRequest::new("bag".parse().unwrap())).unwrap())["state"],
         "unmanaged"
     );
 }
@@ -76,12 +76,12 @@ async fn an_open_recording_without_changes_for_a_day_counts_as_ended_and_keeps_i
     for file in [&path, &robot.recording(), &robot.recording().join("chunks")] {
         robot.age(file, Duration::from_secs(90_000));
     }
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
     assert_eq!(rows(&robot, &ListRequest::default())[0]["state"], "interrupted");
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]), "it is published at once, as an ended one");
     for _ in 0..3 {
-        sync_once(&sync).await;
+        sync_once(&engine).await;
     }
     assert_eq!(fs::read(&path).unwrap(), before);
 }
@@ -91,10 +91,10 @@ async fn a_foreign_recording_is_listed_and_not_uploaded() {
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     robot.manifest_with(&[chunk], &json!({"machine_id": "robot_2"}));
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
     assert_eq!(robot.puts(), 0);
-    let service = service(&robot, &sync);
+    let service = service(&robot, &engine);
     assert_eq!(json_of(service.list(&ListRequest::default()).unwrap())["recordings"][0]["state"], "foreign");
     let refusal = service
         .upload(&UploadRequest { recording: Some("drive".parse().unwrap()), ..UploadRequest::default() })
@@ -106,11 +106,11 @@ async fn a_foreign_recording_is_listed_and_not_uploaded() {
 async fn nothing_is_safe_on_the_librarys_own_disk_or_without_a_store() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
-    let sync = robot.started();
-    sync_once(&sync).await;
-    let status = json_of(service(&robot, &sync).status());
+    let engine = robot.started();
+    sync_once(&engine).await;
+    let status = json_of(service(&robot, &engine).status());
     assert_eq!((&status["safe"], &status["at_risk_bytes"]), (&json!(true), &json!(0)), "proven, in another place");
-    let local = crate::service::service_with(&robot, &sync, Some(robot.folder.path().join("mnt/bucket")));
+    let local = crate::service::service_with(&robot, &engine, Some(robot.folder.path().join("mnt/bucket")));
     let status = json_of(local.status());
     assert_eq!((&status["safe"], &status["store"]["same_disk"]), (&json!(false), &json!(true)));
     assert_eq!(status["at_risk_bytes"], 300_000);
@@ -156,11 +156,11 @@ async fn a_recording_behind_a_link_is_treated_like_any_other() {
     let elsewhere = robot.folder.path().join("elsewhere");
     fs::rename(robot.recording(), &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, robot.recording()).unwrap();
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
     assert!(robot.is_stored(&chunk));
     assert_eq!(
-        json_of(service(&robot, &sync).list(&ListRequest::default()).unwrap())["recordings"][0]["upload"],
+        json_of(service(&robot, &engine).list(&ListRequest::default()).unwrap())["recordings"][0]["upload"],
         "complete"
     );
 }
@@ -170,16 +170,16 @@ fn a_missing_recordings_folder_is_reported_and_comes_back() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
     let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
-    let sync = robot.started();
-    let service = service(&robot, &sync);
+    let engine = robot.started();
+    let service = service(&robot, &engine);
     fs::rename(&root, &away).unwrap();
-    sync.scan().unwrap_err();
+    engine.scan().unwrap_err();
     let refusal = service.list(&ListRequest::default()).unwrap_err();
     assert!(refusal.message.contains("recordings") && refusal.hint.is_some(), "{refusal:?}");
     let told = json_of(service.status());
     assert_eq!((&told["blocked"]["reason"], &told["safe"]), (&json!("recordings_unreadable"), &json!(false)));
     fs::rename(&away, &root).unwrap();
-    sync.scan().unwrap();
+    engine.scan().unwrap();
     assert_eq!(json_of(service.status())["blocked"], json!(null));
     assert_eq!(json_of(service.list(&ListRequest::default()).unwrap())["recordings"].as_array().unwrap().len(), 1);
 }

@@ -17,8 +17,8 @@ async fn an_ended_recording_is_published_once_its_chunks_are_stored() {
     let mut facts = robot.facts.listen();
     let chunks = [robot.chunk(0), robot.chunk(1)];
     robot.manifest_with(&chunks, &json!({"ended_at_ns": 9, "mine": {"kept": true}}));
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
     let manifest = remote(&robot, "manifest.json");
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1]));
     assert_eq!(manifest["mine"], json!({"kept": true}));
@@ -39,19 +39,19 @@ async fn an_open_recording_is_published_after_a_while_and_grows() {
     let robot = Robot::new();
     let chunks = [robot.chunk(0), robot.chunk(1)];
     robot.manifest(&chunks[..1]);
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
     assert_eq!(robot.remote_indices("manifest.json"), None);
     robot.pass(Duration::from_secs(3));
-    sync.drain().await;
+    engine.drain().await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]));
     robot.manifest(&chunks);
-    sync_once(&sync).await;
+    sync_once(&engine).await;
     robot.pass(Duration::from_secs(30));
-    sync.drain().await;
+    engine.drain().await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]), "at most once a minute");
     robot.pass(Duration::from_secs(60));
-    sync.drain().await;
+    engine.drain().await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1]));
 }
 
@@ -63,12 +63,12 @@ async fn a_chunk_that_only_the_remote_manifest_names_stays_in_it() {
     sync_once(&robot.started()).await;
     fs::remove_file(robot.recording().join("uploads.jsonl")).unwrap();
     robot.ended(&chunks[..2]);
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2]), "it only grows");
     let more = robot.chunk(3);
     robot.ended(&[&chunks[..], &[more]].concat());
-    sync_once(&sync).await;
+    sync_once(&engine).await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2, 3]));
 }
 
@@ -85,14 +85,14 @@ async fn another_capture_of_the_name_keeps_its_manifest() {
     ] {
         fs::write(robot.remote("manifest.json"), &theirs).unwrap();
         fs::remove_file(robot.recording().join("uploads.jsonl")).ok();
-        let sync = robot.started();
-        sync_once(&sync).await;
+        let engine = robot.started();
+        sync_once(&engine).await;
         assert_eq!(fs::read_to_string(robot.remote("manifest.json")).unwrap(), theirs);
         assert_eq!(robot.remote_indices("manifest.5.json"), Some(vec![0]), "ours has a name of its own");
         assert!(robot.is_stored(&chunk));
         let more = robot.chunk(1);
         robot.ended(&[chunk.clone(), more]);
-        sync_once(&sync).await;
+        sync_once(&engine).await;
         assert_eq!(robot.remote_indices("manifest.5.json"), Some(vec![0, 1]));
         robot.ended(std::slice::from_ref(&chunk));
         fs::remove_file(robot.remote("manifest.5.json")).unwrap();
@@ -105,15 +105,15 @@ async fn marks_are_folded_into_an_ended_manifest_and_nothing_is_published_again_
     let chunk = robot.chunk(0);
     robot.ended(&[chunk]);
     let path = robot.recording().join("manifest.json");
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
     let published = fs::metadata(robot.remote("manifest.json")).unwrap().modified().unwrap();
     for file in [&path, &robot.recording(), &robot.recording().join("chunks"), &robot.recording().join("uploads.jsonl")]
     {
         robot.age(file, Duration::from_secs(120));
     }
     for _ in 0..3 {
-        sync_once(&sync).await;
+        sync_once(&engine).await;
     }
     let local: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert!(local["chunks"][0]["uploaded_at_ns"].is_u64(), "{local}");
@@ -131,9 +131,9 @@ async fn another_library_of_the_same_machine_is_reported_and_loses_nothing() {
     });
     fs::write(robot.remote("manifest.json"), theirs.to_string()).unwrap();
     let mut facts = robot.facts.listen();
-    let sync = robot.started();
-    sync_once(&sync).await;
-    assert_eq!(sync.twins(), ["other"]);
+    let engine = robot.started();
+    sync_once(&engine).await;
+    assert_eq!(engine.twins(), ["other"]);
     let is_twin = |fact: &Fact| matches!(fact, Fact::Twin { twin_library_id, .. } if twin_library_id == "other");
     let mut told = 0;
     while let Ok(event) = facts.try_recv() {
@@ -149,10 +149,10 @@ async fn a_local_manifest_that_shrinks_takes_nothing_from_the_remote_one() {
     let robot = Robot::new();
     let chunks: Vec<_> = (0..6).map(|index| robot.chunk(index)).collect();
     robot.ended(&chunks);
-    let sync = robot.started();
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
     robot.ended(&chunks[..2]);
-    sync_once(&sync).await;
+    sync_once(&engine).await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2, 3, 4, 5]));
     sync_once(&robot.started()).await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2, 3, 4, 5]));
@@ -162,12 +162,12 @@ async fn a_local_manifest_that_shrinks_takes_nothing_from_the_remote_one() {
 async fn a_manifest_names_only_chunks_that_stand_beside_it_however_the_machine_is_spelled() {
     let robot = Robot::new();
     let chunks = [robot.chunk(0), robot.chunk(1)];
-    let sync = robot.started();
-    sync_once(&sync).await;
-    sync_once(&sync).await;
+    let engine = robot.started();
+    sync_once(&engine).await;
+    sync_once(&engine).await;
     assert!(robot.is_stored(&chunks[0]), "before there is a manifest the node's own spelling holds");
     robot.manifest_with(&chunks, &json!({"machine_id": "robot-1", "ended_at_ns": 9}));
-    sync_once(&sync).await;
+    sync_once(&engine).await;
     let folder = robot.folder.path().join("mnt/bucket/robot-1/drive");
     let manifest: Value = serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
     for chunk in manifest["chunks"].as_array().unwrap() {

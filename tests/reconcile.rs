@@ -13,8 +13,8 @@ use std::{
 
 use bubbaloop_storage::{
     engine::{
+        driver::Engine,
         reconcile::{ReconcileError, ReconcileOptions, reconcile},
-        sync::Engine,
     },
     library::scan::Recording,
     policy::queue::Block,
@@ -48,8 +48,8 @@ pub(crate) fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-pub(crate) fn view(sync: &Engine) -> Arc<Recording> {
-    sync.recording(&drive()).unwrap()
+pub(crate) fn view(engine: &Engine) -> Arc<Recording> {
+    engine.recording(&drive()).unwrap()
 }
 
 /// Which requests a store refuses, and how.
@@ -170,11 +170,11 @@ impl ObjectStore for Watched {
 struct Driver(AbortHandle);
 
 impl Driver {
-    fn of(sync: &Arc<Engine>) -> Self {
-        let sync = Arc::clone(sync);
+    fn of(engine: &Arc<Engine>) -> Self {
+        let engine = Arc::clone(engine);
         let driving = async move {
             loop {
-                sync.drain().await;
+                engine.drain().await;
                 tokio::time::sleep(POLL).await;
             }
         };
@@ -188,12 +188,12 @@ impl Drop for Driver {
     }
 }
 
-pub(crate) async fn run(sync: &Arc<Engine>, options: ReconcileOptions) -> ReconcileResult {
-    let _driver = (!options.dry_run).then(|| Driver::of(sync));
+pub(crate) async fn run(engine: &Arc<Engine>, options: ReconcileOptions) -> ReconcileResult {
+    let _driver = (!options.dry_run).then(|| Driver::of(engine));
     let heard = Mutex::new(Progress::default());
     let name = drive();
     let progress = |progress| *heard.lock().unwrap() = progress;
-    let ended = reconcile(sync, &name, options, &progress);
+    let ended = reconcile(engine, &name, options, &progress);
     let result = tokio::time::timeout(DEADLINE, ended).await.unwrap().unwrap().result;
     let last = *heard.lock().unwrap();
     assert_eq!((last.chunks_done, last.bytes_done), (last.chunks_total, last.bytes_total), "all of it is told as done");
@@ -227,20 +227,20 @@ pub(crate) fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 /// nothing to do.
 async fn heals(robot: &Robot, deep: bool, wanted: (&[FindingKind], &[ActionKind])) -> Arc<Engine> {
     let options = if deep { DEEP } else { SHALLOW };
-    let sync = robot.started_and_scanned();
-    sync.scan().unwrap();
+    let engine = robot.started_and_scanned();
+    engine.scan().unwrap();
     // A running node has probed its store before the first request.
-    reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
+    reconcile(&engine, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
     let folder = robot.folder.path();
     let before = snapshot(folder);
-    let planned = run(&sync, ReconcileOptions { dry_run: true, ..options }).await;
+    let planned = run(&engine, ReconcileOptions { dry_run: true, ..options }).await;
     assert_eq!((findings(&planned), actions(&planned)), (wanted.0.to_vec(), wanted.1.to_vec()), "{planned:#?}");
     assert!(snapshot(folder) == before, "a dry run changes nothing on either side");
-    let done = run(&sync, options).await;
+    let done = run(&engine, options).await;
     assert_eq!((findings(&done), actions(&done)), (wanted.0.to_vec(), wanted.1.to_vec()), "{done:#?}");
-    for sync in [sync, robot.started_and_scanned()] {
-        sync.scan().unwrap();
-        let again = run(&sync, options).await;
+    for engine in [engine, robot.started_and_scanned()] {
+        engine.scan().unwrap();
+        let again = run(&engine, options).await;
         assert_eq!((findings(&again), actions(&again)), (wanted.0.to_vec(), vec![]), "{again:#?}");
     }
     robot.started_and_scanned()
@@ -281,9 +281,9 @@ fn forget_journal(robot: &Robot) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_intact_chunk_is_stored_whatever_stands_under_its_key() {
     let (robot, chunk) = robot_with_chunk(false).await;
-    let sync = heals(&robot, false, (&[], &[ActionKind::Upload, ActionKind::Publish])).await;
+    let engine = heals(&robot, false, (&[], &[ActionKind::Upload, ActionKind::Publish])).await;
     assert!(robot.is_stored(&chunk) && robot.remote_indices("manifest.json") == Some(vec![0]));
-    assert_eq!(view(&sync).chunks[0].facts.proof, Some(Proof::Enforced));
+    assert_eq!(view(&engine).chunks[0].facts.proof, Some(Proof::Enforced));
 
     forget_journal(&robot);
     heals(&robot, false, (&[], &[ActionKind::Mark, ActionKind::Publish])).await;
@@ -310,14 +310,14 @@ async fn a_damaged_chunk_is_never_sent_and_a_recording_that_cannot_be_healed_is_
     assert!(!robot.object(&chunk).exists());
 
     plant(&robot, &chunk);
-    let sync = heals(&robot, true, (&[FindingKind::Lost], &[])).await;
+    let engine = heals(&robot, true, (&[FindingKind::Lost], &[])).await;
     assert_eq!(fs::read(robot.object(&chunk)).unwrap(), b"planted", "only proven bytes replace");
-    assert!(view(&sync).is_corrupt);
+    assert!(view(&engine).is_corrupt);
 
     let (robot, chunk) = robot_with_chunk(true).await;
     damage(&robot, &chunk);
-    let sync = heals(&robot, true, (&[FindingKind::Damaged], &[])).await;
-    assert!(!view(&sync).is_corrupt, "the store can heal it");
+    let engine = heals(&robot, true, (&[FindingKind::Damaged], &[])).await;
+    assert!(!view(&engine).is_corrupt, "the store can heal it");
     forget_journal(&robot);
     heals(&robot, true, (&[FindingKind::Damaged], &[ActionKind::Mark, ActionKind::Publish])).await;
 }
@@ -328,13 +328,13 @@ async fn a_missing_chunk_is_reported_by_whether_the_store_has_it() {
     fs::remove_file(file(&robot, &chunk)).unwrap();
     heals(&robot, false, (&[FindingKind::Missing], &[])).await;
     forget_journal(&robot);
-    let sync = heals(&robot, false, (&[FindingKind::Missing], &[ActionKind::Mark, ActionKind::Publish])).await;
-    assert!(view(&sync).chunks[0].facts.proof.is_some_and(Proof::is_proven));
+    let engine = heals(&robot, false, (&[FindingKind::Missing], &[ActionKind::Mark, ActionKind::Publish])).await;
+    assert!(view(&engine).chunks[0].facts.proof.is_some_and(Proof::is_proven));
 
     plant(&robot, &chunk);
     let lost = [ActionKind::Unmark, ActionKind::MarkCorrupt, ActionKind::Publish];
-    let sync = heals(&robot, false, (&[FindingKind::Lost], &lost)).await;
-    assert_eq!((view(&sync).chunks[0].facts.proof, view(&sync).is_corrupt), (None, true), "no mark lies on");
+    let engine = heals(&robot, false, (&[FindingKind::Lost], &lost)).await;
+    assert_eq!((view(&engine).chunks[0].facts.proof, view(&engine).is_corrupt), (None, true), "no mark lies on");
 
     let (robot, chunk) = robot_with_chunk(false).await;
     fs::remove_file(file(&robot, &chunk)).unwrap();
@@ -359,8 +359,8 @@ async fn objects_that_no_manifest_names_are_reported_and_left_alone() {
 
     fs::remove_file(robot.remote("manifest.json")).unwrap();
     fs::write(robot.remote("manifest.json"), "no manifest at all").unwrap();
-    let sync = robot.started_and_scanned();
-    let told = run(&sync, ReconcileOptions { dry_run: true, ..SHALLOW }).await;
+    let engine = robot.started_and_scanned();
+    let told = run(&engine, ReconcileOptions { dry_run: true, ..SHALLOW }).await;
     assert!(findings(&told).contains(&FindingKind::Unknown), "what can't be read names nobody knows what: {told:#?}");
 }
 
@@ -371,28 +371,28 @@ async fn an_unproven_claim_of_the_store_is_proven() {
     let store = LocalStore::new(robot.folder.path().join("mnt/bucket"));
     let probe = Probe { enforces_sha256: false, ..store.probe().await.unwrap() };
     robot.is_found_to_be(probe);
-    let sync = robot.started_and_scanned();
-    let done = run(&sync, SHALLOW).await;
+    let engine = robot.started_and_scanned();
+    let done = run(&engine, SHALLOW).await;
     assert_eq!((findings(&done), actions(&done)), (vec![], vec![ActionKind::Prove, ActionKind::Publish]));
-    assert_eq!(view(&sync).chunks[0].facts.proof, Some(Proof::ReadBack));
-    assert_eq!(actions(&run(&sync, SHALLOW).await), []);
+    assert_eq!(view(&engine).chunks[0].facts.proof, Some(Proof::ReadBack));
+    assert_eq!(actions(&run(&engine, SHALLOW).await), []);
 
     // An object that turns out to be different is replaced in the second round.
     forget_journal(&robot);
     plant(&robot, &chunk);
-    let sync = robot.started_and_scanned();
-    let done = run(&sync, SHALLOW).await;
+    let engine = robot.started_and_scanned();
+    let done = run(&engine, SHALLOW).await;
     assert_eq!((findings(&done), actions(&done)), (vec![], vec![ActionKind::Replace, ActionKind::Publish]));
     assert!(robot.is_stored(&chunk));
-    assert_eq!((actions(&run(&sync, SHALLOW).await), sync.dead_letters()), (vec![], vec![]));
+    assert_eq!((actions(&run(&engine, SHALLOW).await), engine.dead_letters()), (vec![], vec![]));
 
     // If a chunk can't be sent again, an unproven claim neither helps nor counts as a loss.
     forget_journal(&robot);
     fs::remove_file(file(&robot, &chunk)).unwrap();
-    let sync = robot.started_and_scanned();
-    let told = run(&sync, SHALLOW).await;
+    let engine = robot.started_and_scanned();
+    let told = run(&engine, SHALLOW).await;
     assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::Claimed], vec![]));
-    assert_eq!(actions(&run(&sync, DEEP).await), [ActionKind::Mark, ActionKind::Publish], "deep fetches and hashes");
+    assert_eq!(actions(&run(&engine, DEEP).await), [ActionKind::Mark, ActionKind::Publish], "deep fetches and hashes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -410,16 +410,16 @@ async fn a_store_that_gives_no_answer_is_never_taken_for_empty() {
             }
             let store = Watched::of(&robot);
             store.fails(Some(fault));
-            let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
+            let engine = robot.started_with(Arc::<Watched>::clone(&store), "s");
             let before = (snapshot(&robot.recording()), snapshot(&robot.remote("")));
             for options in [SHALLOW, DEEP] {
-                let told = run(&sync, options).await;
+                let told = run(&engine, options).await;
                 assert!(findings(&told).iter().all(|kind| *kind == FindingKind::Unknown), "{fault:?} {told:#?}");
                 assert!(!told.findings.is_empty() && told.actions.is_empty(), "{fault:?} {told:#?}");
             }
             assert!((snapshot(&robot.recording()), snapshot(&robot.remote(""))) == before);
             store.fails(None);
-            let told = run(&sync, ReconcileOptions { dry_run: true, ..SHALLOW }).await;
+            let told = run(&engine, ReconcileOptions { dry_run: true, ..SHALLOW }).await;
             assert!(!findings(&told).contains(&FindingKind::Unknown), "it is asked again: {told:#?}");
         }
     }
@@ -431,10 +431,10 @@ async fn a_denied_look_at_an_object_leaves_its_mark() {
     plant(&robot, &chunk);
     let store = Watched::of(&robot);
     store.fails(Some(Fault::HeadDenied));
-    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
-    let told = run(&sync, SHALLOW).await;
+    let engine = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    let told = run(&engine, SHALLOW).await;
     assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::Unknown], vec![]));
-    assert!(view(&sync).chunks[0].facts.proof.is_some());
+    assert!(view(&engine).chunks[0].facts.proof.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -442,22 +442,22 @@ async fn a_store_without_etags_is_written_to_only_if_something_is_missing() {
     let (robot, chunk) = robot_with_chunk(true).await;
     let store = Watched::of(&robot);
     store.fails(Some(Fault::EtagsUntold));
-    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
-    sync.scan().unwrap();
+    let engine = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    engine.scan().unwrap();
     for options in [SHALLOW, SHALLOW, DEEP] {
-        let told = run(&sync, options).await;
+        let told = run(&engine, options).await;
         assert_eq!((findings(&told), actions(&told)), (vec![], vec![]));
-        assert_eq!(sync.verify().await.unwrap(), 0);
-        sync.drain().await;
+        assert_eq!(engine.verify().await.unwrap(), 0);
+        engine.drain().await;
     }
     assert_eq!(store.puts.load(Ordering::Relaxed), 0, "what stands there is as it was written");
 
     fs::remove_file(robot.remote("manifest.json")).unwrap();
-    assert_eq!(actions(&run(&sync, SHALLOW).await), [ActionKind::Publish]);
+    assert_eq!(actions(&run(&engine, SHALLOW).await), [ActionKind::Publish]);
     fs::remove_file(robot.remote("manifest.json")).unwrap();
     fs::remove_file(robot.object(&chunk)).unwrap();
-    assert_eq!(sync.verify().await.unwrap(), 1);
-    assert_eq!(actions(&run(&sync, SHALLOW).await), [ActionKind::Upload, ActionKind::Publish]);
+    assert_eq!(engine.verify().await.unwrap(), 1);
+    assert_eq!(actions(&run(&engine, SHALLOW).await), [ActionKind::Upload, ActionKind::Publish]);
     assert!(robot.is_stored(&chunk) && robot.remote_indices("manifest.json") == Some(vec![0]));
 }
 
@@ -467,14 +467,14 @@ async fn a_store_that_forbids_replacement_needs_its_owner() {
     plant(&robot, &chunk);
     let store = Watched::of(&robot);
     store.fails(Some(Fault::OverwriteDenied));
-    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    let engine = robot.started_with(Arc::<Watched>::clone(&store), "s");
     for _ in 0..2 {
-        let told = run(&sync, SHALLOW).await;
+        let told = run(&engine, SHALLOW).await;
         assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::NeedsOwner], vec![]));
         assert_eq!(fs::read(robot.object(&chunk)).unwrap(), b"planted");
     }
     store.fails(None);
-    assert_eq!(actions(&run(&sync, SHALLOW).await), [ActionKind::Replace, ActionKind::Publish]);
+    assert_eq!(actions(&run(&engine, SHALLOW).await), [ActionKind::Replace, ActionKind::Publish]);
     assert!(robot.is_stored(&chunk));
 }
 
@@ -483,12 +483,12 @@ async fn an_object_with_other_bytes_stays_if_the_local_bytes_are_damaged_too() {
     let (robot, chunk) = robot_with_chunk(true).await;
     plant(&robot, &chunk);
     damage(&robot, &chunk);
-    let sync = robot.started_and_scanned();
-    let told = run(&sync, SHALLOW).await;
+    let engine = robot.started_and_scanned();
+    let told = run(&engine, SHALLOW).await;
     let done = [ActionKind::Unmark, ActionKind::MarkCorrupt, ActionKind::Publish];
     assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::Lost], done.to_vec()));
     assert_eq!(fs::read(robot.object(&chunk)).unwrap(), b"planted");
-    assert_eq!(view(&sync).chunks[0].facts.local, ChunkLocal::Damaged);
+    assert_eq!(view(&engine).chunks[0].facts.local, ChunkLocal::Damaged);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -496,21 +496,21 @@ async fn corrupt_lasts_over_a_restart_and_ends_when_it_is_healed() {
     let (robot, chunk) = robot_with_chunk(false).await;
     let sound = fs::read(file(&robot, &chunk)).unwrap();
     damage(&robot, &chunk);
-    let sync = robot.started_and_scanned();
-    assert!(!view(&sync).is_corrupt);
+    let engine = robot.started_and_scanned();
+    assert!(!view(&engine).is_corrupt);
     // Without `deep`, the damage is found when the chunk is sent.
-    let told = run(&sync, SHALLOW).await;
+    let told = run(&engine, SHALLOW).await;
     assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::Lost], vec![ActionKind::MarkCorrupt]));
-    assert!(view(&sync).is_corrupt);
-    let sync = robot.started_and_scanned();
-    assert!(view(&sync).is_corrupt, "the journal says so");
-    let told = run(&sync, SHALLOW).await;
+    assert!(view(&engine).is_corrupt);
+    let engine = robot.started_and_scanned();
+    assert!(view(&engine).is_corrupt, "the journal says so");
+    let told = run(&engine, SHALLOW).await;
     assert_eq!((findings(&told), actions(&told)), (vec![FindingKind::Lost], vec![]), "its files are looked at");
 
     fs::write(file(&robot, &chunk), sound).unwrap();
-    let told = run(&sync, SHALLOW).await;
+    let told = run(&engine, SHALLOW).await;
     assert_eq!(actions(&told), [ActionKind::Upload, ActionKind::ClearCorrupt, ActionKind::Publish]);
-    assert!(!view(&sync).is_corrupt && robot.is_stored(&chunk) && sync.dead_letters().is_empty());
+    assert!(!view(&engine).is_corrupt && robot.is_stored(&chunk) && engine.dead_letters().is_empty());
     assert!(!view(&robot.started_and_scanned()).is_corrupt);
 }
 
@@ -518,26 +518,26 @@ async fn corrupt_lasts_over_a_restart_and_ends_when_it_is_healed() {
 async fn dead_letters_are_tried_again() {
     let (robot, chunk) = robot_with_chunk(false).await;
     plant(&robot, &chunk);
-    let sync = robot.started_and_scanned();
-    sync.ask(Some(&drive()));
-    sync.drain().await;
-    assert_eq!(sync.dead_letters().len(), 1);
+    let engine = robot.started_and_scanned();
+    engine.ask(Some(&drive()));
+    engine.drain().await;
+    assert_eq!(engine.dead_letters().len(), 1);
     fs::remove_file(robot.object(&chunk)).unwrap();
-    assert_eq!(actions(&run(&sync, SHALLOW).await), [ActionKind::Upload, ActionKind::Publish]);
-    assert_eq!(sync.dead_letters(), []);
+    assert_eq!(actions(&run(&engine, SHALLOW).await), [ActionKind::Upload, ActionKind::Publish]);
+    assert_eq!(engine.dead_letters(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_run_is_completed_by_the_next_one() {
     let (robot, chunk) = robot_with_chunk(false).await;
-    let sync = robot.started_and_scanned();
+    let engine = robot.started_and_scanned();
     // Nothing drives the queue, so the job waits for its upload when it is dropped.
     let name = drive();
-    let dropped = tokio::time::timeout(Duration::from_millis(200), reconcile(&sync, &name, SHALLOW, &|_| {})).await;
+    let dropped = tokio::time::timeout(Duration::from_millis(200), reconcile(&engine, &name, SHALLOW, &|_| {})).await;
     assert!(dropped.is_err() && !robot.is_stored(&chunk));
-    sync.drain().await;
+    engine.drain().await;
     assert!(robot.is_stored(&chunk), "what was handed to the queue goes up all the same");
-    assert_eq!(findings(&run(&sync, SHALLOW).await), []);
+    assert_eq!(findings(&run(&engine, SHALLOW).await), []);
     assert_eq!(actions(&run(&robot.started_and_scanned(), DEEP).await), []);
 }
 
@@ -547,13 +547,13 @@ async fn proven_chunks_cost_listings_only() {
     let chunks: Vec<_> = (0..255).map(|index| robot.chunk(index)).collect();
     robot.ended(&chunks);
     let store = Watched::of(&robot);
-    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
-    sync_once(&sync).await;
+    let engine = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    sync_once(&engine).await;
     store.requests();
-    let told = run(&sync, SHALLOW).await;
+    let told = run(&engine, SHALLOW).await;
     assert_eq!((told.counts.chunks, told.counts.proven_chunks), (255, 255));
     assert_eq!((findings(&told), actions(&told), store.requests()), (vec![], vec![], (1, 0)));
-    run(&sync, DEEP).await;
+    run(&engine, DEEP).await;
     assert_eq!(store.requests(), (1, 255), "deep fetches each object");
 }
 
@@ -565,12 +565,12 @@ async fn corruption_in_the_store_is_found_by_deep_and_healed() {
     let modified = fs::metadata(robot.object(&chunk)).unwrap().modified().unwrap();
     fs::write(robot.object(&chunk), bytes).unwrap();
     fs::File::options().write(true).open(robot.object(&chunk)).unwrap().set_modified(modified).unwrap();
-    let sync = robot.started_and_scanned();
-    assert_eq!(actions(&run(&sync, SHALLOW).await), [], "a listing does not show it");
+    let engine = robot.started_and_scanned();
+    assert_eq!(actions(&run(&engine, SHALLOW).await), [], "a listing does not show it");
     let done = [ActionKind::Unmark, ActionKind::Replace, ActionKind::Publish];
-    assert_eq!(actions(&run(&sync, DEEP).await), done);
+    assert_eq!(actions(&run(&engine, DEEP).await), done);
     assert!(robot.is_stored(&chunk));
-    assert_eq!(actions(&run(&sync, DEEP).await), []);
+    assert_eq!(actions(&run(&engine, DEEP).await), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -583,12 +583,12 @@ async fn without_a_local_manifest_the_remote_one_says_which_chunks_belong_to_it(
     heals(&robot, false, (&[FindingKind::ManifestUnreadable], &[])).await;
 
     fs::remove_dir_all(robot.recording()).unwrap();
-    let sync = robot.started_and_scanned();
-    let told = run(&sync, SHALLOW).await;
+    let engine = robot.started_and_scanned();
+    let told = run(&engine, SHALLOW).await;
     let kinds = [FindingKind::ManifestUnreadable, FindingKind::Missing];
     assert_eq!((findings(&told), actions(&told)), (kinds.to_vec(), vec![]));
     assert!(!robot.recording().exists(), "nothing is made of what is only in the store");
-    let none = reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await;
+    let none = reconcile(&engine, &"never".parse().unwrap(), SHALLOW, &|_| {}).await;
     assert!(matches!(none, Err(ReconcileError::NotFound)));
 
     fs::create_dir_all(robot.recording().join("chunks")).unwrap();
@@ -624,12 +624,12 @@ async fn the_table_on_a_real_server() {
     robot.ended(&chunks);
     let started = || robot.started_with(Arc::clone(&store) as Arc<dyn ObjectStore>, "s");
     let key = |index: usize| format!("reconcile/robot_1/drive/chunks/{}", chunks[index]["name"].as_str().unwrap());
-    let sync = started();
-    let done = run(&sync, SHALLOW).await;
+    let engine = started();
+    let done = run(&engine, SHALLOW).await;
     let uploads = [ActionKind::Upload; 4].into_iter().chain([ActionKind::Publish]);
     assert_eq!((findings(&done), actions(&done)), (vec![], uploads.collect::<Vec<_>>()));
     for options in [SHALLOW, DEEP] {
-        assert_eq!(actions(&run(&sync, options).await), [], "{options:?}");
+        assert_eq!(actions(&run(&engine, options).await), [], "{options:?}");
     }
 
     server.remove(&key(0)).await;
@@ -638,12 +638,12 @@ async fn the_table_on_a_real_server() {
     fs::remove_file(file(&robot, &chunks[2])).unwrap();
     fs::remove_file(file(&robot, &chunks[3])).unwrap();
     server.remove("reconcile/robot_1/drive/manifest.json").await;
-    let sync = started();
+    let engine = started();
     let before = (snapshot(robot.folder.path()), server.content(&key(1)).await);
-    let planned = run(&sync, ReconcileOptions { dry_run: true, ..DEEP }).await;
+    let planned = run(&engine, ReconcileOptions { dry_run: true, ..DEEP }).await;
     assert!((snapshot(robot.folder.path()), server.content(&key(1)).await) == before, "a dry run changes nothing");
     assert!(server.content(&key(0)).await.is_none() && !planned.actions.is_empty());
-    let done = run(&sync, DEEP).await;
+    let done = run(&engine, DEEP).await;
     assert_eq!(findings(&done), [FindingKind::Lost, FindingKind::Missing], "{done:#?}");
     let kinds: BTreeMap<_, _> = done.counts.actions.iter().map(|row| (row.kind, row.count)).collect();
     let wanted = [

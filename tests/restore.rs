@@ -16,9 +16,9 @@ use std::{
 
 use bubbaloop_storage::{
     engine::{
+        driver::Engine,
         jobs::{Jobs, Scope, Work},
         reconcile::{ReconcileError, ReconcileOptions, reconcile},
-        sync::Engine,
     },
     store::{
         Body, ObjectBody, ObjectMeta, ObjectStore, Page, PutMode, StoreError, StoreErrorKind, Stored, local::LocalStore,
@@ -64,29 +64,29 @@ fn wipe(robot: &Robot) {
 
 /// Starts a node that has probed its store and scanned its library.
 async fn started(robot: &Robot) -> Arc<Engine> {
-    let sync = robot.started_and_scanned();
-    reconcile(&sync, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
-    sync
+    let engine = robot.started_and_scanned();
+    reconcile(&engine, &"never".parse().unwrap(), SHALLOW, &|_| {}).await.unwrap_err();
+    engine
 }
 
 /// Checks that a dry run reports the plan and changes nothing, that the run does it, and that further runs find nothing
 /// to do.
 async fn restores(robot: &Robot, wanted: &[ActionKind], chunks: u64) -> ReconcileResult {
-    let sync = started(robot).await;
+    let engine = started(robot).await;
     let before = snapshot(robot.folder.path());
-    let planned = run(&sync, ReconcileOptions { dry_run: true, ..RESTORE }).await;
+    let planned = run(&engine, ReconcileOptions { dry_run: true, ..RESTORE }).await;
     assert!(snapshot(robot.folder.path()) == before, "a dry run changes nothing");
     let counted = |result: &ReconcileResult| (result.counts.restored_chunks, result.counts.restored_bytes);
     assert_eq!(counted(&planned), (chunks, chunks * 300_000), "{planned:#?}");
-    let done = run(&sync, RESTORE).await;
+    let done = run(&engine, RESTORE).await;
     assert_eq!((actions(&done), counted(&done)), (wanted.to_vec(), counted(&planned)), "{done:#?}");
     let restored = |kinds: Vec<ActionKind>| {
         kinds.into_iter().filter(|kind| matches!(kind, ActionKind::Restore | ActionKind::RestoreManifest)).count()
     };
     assert_eq!(restored(actions(&planned)), restored(actions(&done)));
-    for sync in [sync, started(robot).await] {
+    for engine in [engine, started(robot).await] {
         for options in [RESTORE, ReconcileOptions { deep: true, ..RESTORE }, DEEP] {
-            let again = run(&sync, options).await;
+            let again = run(&engine, options).await;
             assert_eq!((actions(&again), counted(&again)), (vec![], (0, 0)), "{again:#?}");
             assert_eq!(again.counts.unrestored_chunks, done.counts.unrestored_chunks * u64::from(options.restore));
         }
@@ -148,8 +148,8 @@ async fn a_wiped_library_is_restored_byte_by_byte() {
     wanted.push(ActionKind::Publish);
     restores(&robot, &wanted, 4).await;
     assert!(snapshot(&robot.recording().join("chunks")) == before && is_tidy(&robot));
-    let sync = started(&robot).await;
-    assert!(view(&sync).is_proven_whole() && !view(&sync).is_corrupt);
+    let engine = started(&robot).await;
+    assert!(view(&engine).is_proven_whole() && !view(&engine).is_corrupt);
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0, 1, 2, 3]), "the remote manifest is as large");
 
     fs::remove_file(robot.recording().join("manifest.json")).unwrap();
@@ -167,15 +167,15 @@ async fn the_library_that_was_on_the_disk_before_is_no_twin() {
     assert_ne!(older, stored);
     fs::write(robot.remote("manifest.json"), &older).unwrap();
     wipe(&robot);
-    let sync = started(&robot).await;
-    run(&sync, RESTORE).await;
+    let engine = started(&robot).await;
+    run(&engine, RESTORE).await;
     assert!(is_whole(&robot, &chunks));
-    assert_eq!(sync.twins(), [""; 0], "a new disk is no second machine");
+    assert_eq!(engine.twins(), [""; 0], "a new disk is no second machine");
 
     fs::write(robot.remote("manifest.json"), older.replace("older", "stranger")).unwrap();
-    let sync = started(&robot).await;
-    run(&sync, SHALLOW).await;
-    assert_eq!(sync.twins(), ["stranger"]);
+    let engine = started(&robot).await;
+    run(&engine, SHALLOW).await;
+    assert_eq!(engine.twins(), ["stranger"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,10 +186,10 @@ async fn a_recording_that_another_spelling_of_the_machine_names_is_found() {
     fs::rename(bucket.join("robot_1"), bucket.join("robot-1")).unwrap();
     let text = fs::read_to_string(bucket.join("robot-1/drive/manifest.json")).unwrap();
     fs::write(bucket.join("robot-1/drive/manifest.json"), text.replace("robot_1", "robot-1")).unwrap();
-    let sync = started(&robot).await;
-    run(&sync, RESTORE).await;
+    let engine = started(&robot).await;
+    run(&engine, RESTORE).await;
     assert!(is_whole(&robot, &chunks));
-    assert_eq!(view(&sync).machine_id.as_str(), "robot-1");
+    assert_eq!(view(&engine).machine_id.as_str(), "robot-1");
     assert!(!bucket.join("robot_1").exists(), "nothing is stored under the other spelling");
 }
 
@@ -238,21 +238,21 @@ async fn an_incomplete_remote_manifest_is_used_but_not_written_locally() {
     manifest["chunks"].as_array_mut().unwrap().remove(0);
     fs::write(robot.remote("manifest.json"), manifest.to_string()).unwrap();
     wipe(&robot);
-    let sync = started(&robot).await;
-    let done = run(&sync, RESTORE).await;
+    let engine = started(&robot).await;
+    let done = run(&engine, RESTORE).await;
     assert!(is_whole(&robot, &chunks[1..]) && !file(&robot, &chunks[0]).exists());
     assert_eq!(findings(&done), [FindingKind::ManifestUnreadable, FindingKind::OrphanObject]);
     assert!(!robot.recording().join("manifest.json").exists());
     let again = run(&started(&robot).await, RESTORE).await;
     assert_eq!(actions(&again), [], "{again:#?}");
-    let error = failed(&robot, &sync).await;
+    let error = failed(&robot, &engine).await;
     assert!(error.message.contains("chunk 0 never came to the store"), "{error}");
 }
 
 /// Returns the error of a restore job on the recording.
-async fn failed(robot: &Robot, sync: &Arc<Engine>) -> Refusal {
+async fn failed(robot: &Robot, engine: &Arc<Engine>) -> Refusal {
     let clock = Arc::<crate::support::robot::MovedClock>::clone(&robot.clock);
-    let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), clock);
+    let jobs = Jobs::new(Arc::clone(engine), Arc::clone(&robot.facts), clock);
     let job = jobs.start(Work::Reconcile { scope: Scope::One(drive()), options: RESTORE }).unwrap();
     let view = job.wait(Duration::from_secs(60)).await;
     assert_eq!(view.state, JobState::Failed, "{view:?}");
@@ -266,8 +266,8 @@ async fn a_recorder_that_has_a_chunk_open_keeps_its_manifest() {
     fs::write(&manifest, "{\"schema_version\": 1, \"na").unwrap();
     fs::write(robot.recording().join("chunks/.chunk-000002.mcap.active"), "open").unwrap();
     let torn = fs::read(&manifest).unwrap();
-    let sync = started(&robot).await;
-    let error = failed(&robot, &sync).await;
+    let engine = started(&robot).await;
+    let error = failed(&robot, &engine).await;
     assert!(error.message.contains("a recorder has a chunk open"), "{error}");
     assert_eq!(fs::read(&manifest).unwrap(), torn);
     fs::remove_file(robot.recording().join("chunks/.chunk-000002.mcap.active")).unwrap();
@@ -285,9 +285,9 @@ async fn objects_of_another_capture_of_the_name_are_not_mixed_into_this_one() {
     let new = json!({"name": ChunkName::new(0, &digest), "index": 0, "size_bytes": 3, "sha256": digest});
     fs::write(file(&robot, &new), "new").unwrap();
     let before = snapshot(&recordings(&robot));
-    let sync = started(&robot).await;
-    sync.scan().unwrap();
-    let told = run(&sync, RESTORE).await;
+    let engine = started(&robot).await;
+    engine.scan().unwrap();
+    let told = run(&engine, RESTORE).await;
     assert!(findings(&told).contains(&FindingKind::NameTaken), "{told:#?}");
     assert!(snapshot(&recordings(&robot)) == before, "{told:#?}");
 }
@@ -354,11 +354,11 @@ async fn an_object_with_other_bytes_never_gets_a_chunks_name() {
         let (robot, chunks) = robot(2).await;
         wipe(&robot);
         fs::write(robot.object(&chunks[0]), other).unwrap();
-        let sync = started(&robot).await;
-        let told = run(&sync, RESTORE).await;
+        let engine = started(&robot).await;
+        let told = run(&engine, RESTORE).await;
         assert_eq!((findings(&told), told.counts.unrestored_chunks), (vec![FindingKind::Lost], 1), "{told:#?}");
         assert!(!file(&robot, &chunks[0]).exists() && is_whole(&robot, &chunks[1..]) && is_tidy(&robot));
-        assert!(view(&sync).is_corrupt);
+        assert!(view(&engine).is_corrupt);
         let again = run(&started(&robot).await, RESTORE).await;
         assert_eq!(actions(&again), []);
     }
@@ -367,10 +367,10 @@ async fn an_object_with_other_bytes_never_gets_a_chunks_name() {
         let (robot, chunks) = robot(1).await;
         let store = Cut::of(&robot, u64::MAX);
         *store.lie.lock().unwrap() = Some(Bytes::copy_from_slice(other));
-        let sync = robot.started_with(Arc::<Cut>::clone(&store), "s");
-        sync.scan().unwrap();
+        let engine = robot.started_with(Arc::<Cut>::clone(&store), "s");
+        engine.scan().unwrap();
         fs::remove_file(file(&robot, &chunks[0])).unwrap();
-        let told = run(&sync, RESTORE).await;
+        let told = run(&engine, RESTORE).await;
         assert_eq!((findings(&told), told.counts.unrestored_chunks), (vec![FindingKind::Lost], 1), "{told:#?}");
         assert!(!file(&robot, &chunks[0]).exists() && is_tidy(&robot));
         assert!(store.given.load(Ordering::Relaxed) <= 900_000, "what is too large is cut off");
@@ -481,14 +481,14 @@ async fn chunks_fetched_before_a_broken_connection_are_not_fetched_again() {
     let (robot, chunks) = robot(3).await;
     wipe(&robot);
     let store = Cut::of(&robot, 400_000);
-    let sync = robot.started_with(Arc::<Cut>::clone(&store), "s");
-    sync.scan().unwrap();
-    let told = run(&sync, RESTORE).await;
+    let engine = robot.started_with(Arc::<Cut>::clone(&store), "s");
+    engine.scan().unwrap();
+    let told = run(&engine, RESTORE).await;
     let restored = told.counts.restored_chunks;
     assert_eq!(restored + told.counts.unrestored_chunks, 3, "{told:#?}");
     assert!(restored < 3 && findings(&told).iter().all(|kind| *kind == FindingKind::Failed), "{told:#?}");
     store.left.store(u64::MAX, Ordering::Relaxed);
-    let told = run(&sync, RESTORE).await;
+    let told = run(&engine, RESTORE).await;
     assert_eq!((told.counts.restored_chunks, told.counts.unrestored_chunks), (3 - restored, 0), "{told:#?}");
     assert!(is_whole(&robot, &chunks) && is_tidy(&robot));
     assert_eq!(store.given.load(Ordering::Relaxed), 900_000, "each byte came one time");
@@ -510,9 +510,9 @@ async fn a_damaged_file_of_an_earlier_try_is_fetched_again() {
     damage(&robot, &chunks[1]);
     fs::write(part(&chunks[1]), begun).unwrap();
     let store = Cut::of(&robot, u64::MAX);
-    let sync = robot.started_with(Arc::<Cut>::clone(&store), "s");
-    sync.scan().unwrap();
-    run(&sync, RESTORE).await;
+    let engine = robot.started_with(Arc::<Cut>::clone(&store), "s");
+    engine.scan().unwrap();
+    run(&engine, RESTORE).await;
     assert!(is_whole(&robot, &chunks) && is_tidy(&robot), "what is not gone on with is swept");
     assert_eq!(store.given.load(Ordering::Relaxed), 200_000, "what was begun of a damaged one is gone on with too");
 }
@@ -525,15 +525,15 @@ async fn a_disk_without_room_is_reported_before_a_byte_is_fetched() {
     let mut large = chunks.clone();
     large.iter_mut().for_each(|chunk| chunk["size_bytes"] = json!(4 * TIB));
     tamper(&robot, &large, &json!({}));
-    let sync = started(&robot).await;
-    let error = reconcile(&sync, &drive(), RESTORE, &|_| {}).await.unwrap_err();
+    let engine = started(&robot).await;
+    let error = reconcile(&engine, &drive(), RESTORE, &|_| {}).await.unwrap_err();
     assert!(matches!(error, ReconcileError::NoRoom(_)));
     let text = error.to_string();
     assert!(text.contains(&(8 * TIB).to_string()) && text.contains("free"), "{text}");
     assert!(!robot.recording().exists(), "nothing is begun");
 
     let clock = Arc::<crate::support::robot::MovedClock>::clone(&robot.clock);
-    let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&robot.facts), clock);
+    let jobs = Jobs::new(Arc::clone(&engine), Arc::clone(&robot.facts), clock);
     for scope in [Scope::One(drive()), Scope::Matching("d*".into())] {
         let job = jobs.start(Work::Reconcile { scope, options: RESTORE }).unwrap();
         let view = job.wait(Duration::from_secs(60)).await;
@@ -572,8 +572,8 @@ async fn a_full_disk_ends_a_restore_and_with_room_it_continues() {
     };
     fs::create_dir_all(robot.recording()).unwrap();
     fs::write(disk.0.join("ballast"), vec![0_u8; 1_800_000]).unwrap();
-    let sync = started(&robot).await;
-    let error = reconcile(&sync, &drive(), RESTORE, &|_| {}).await.unwrap_err();
+    let engine = started(&robot).await;
+    let error = reconcile(&engine, &drive(), RESTORE, &|_| {}).await.unwrap_err();
     assert!(matches!(error, ReconcileError::NoRoom(_)), "{error}");
 
     // Another process fills the disk meanwhile.
@@ -581,19 +581,19 @@ async fn a_full_disk_ends_a_restore_and_with_room_it_continues() {
     let filler = Cut::of(&robot, u64::MAX);
     fs::write(disk.0.join("ballast"), "").unwrap();
     *filler.ballast.lock().unwrap() = Some(disk.0.join("ballast"));
-    let sync = robot.started_with(Arc::<Cut>::clone(&filler), "s");
-    sync.scan().unwrap();
-    let told = run(&sync, RESTORE).await;
+    let engine = robot.started_with(Arc::<Cut>::clone(&filler), "s");
+    engine.scan().unwrap();
+    let told = run(&engine, RESTORE).await;
     assert!(told.counts.unrestored_chunks > 0, "{told:#?}");
     assert!(findings(&told).iter().all(|kind| *kind == FindingKind::Failed), "{told:#?}");
     assert!(is_tidy(&robot), "a full disk is not kept full");
 
     fs::remove_file(disk.0.join("ballast")).unwrap();
-    let told = run(&sync, RESTORE).await;
+    let told = run(&engine, RESTORE).await;
     assert_eq!(told.counts.unrestored_chunks, 0, "{told:#?}");
     assert!(is_whole(&robot, &chunks) && is_tidy(&robot));
     // The node closes its files on the disk before the disk is unmounted.
-    drop((sync, disk));
+    drop((engine, disk));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -635,11 +635,11 @@ async fn a_manifest_too_large_to_be_read_back_is_not_published_and_that_is_repor
     }
     fs::write(&journal, &lines).unwrap();
     robot.ended(&all);
-    let sync = started(&robot).await;
-    assert!(view(&sync).is_proven_whole() && view(&sync).chunks.len() == 100_001);
-    sync.drain().await;
+    let engine = started(&robot).await;
+    assert!(view(&engine).is_proven_whole() && view(&engine).chunks.len() == 100_001);
+    engine.drain().await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]), "what stands there stays");
-    let list = crate::service::json_of(crate::service::service(&robot, &sync).list(&ListRequest::default()).unwrap());
+    let list = crate::service::json_of(crate::service::service(&robot, &engine).list(&ListRequest::default()).unwrap());
     let reason = list["recordings"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("100001 chunks") && reason.contains("100000"), "{reason}");
 }
@@ -648,9 +648,9 @@ async fn a_manifest_too_large_to_be_read_back_is_not_published_and_that_is_repor
 async fn a_glob_restores_recordings_that_only_the_store_has() {
     let (robot, chunks) = robot(2).await;
     wipe(&robot);
-    let sync = started(&robot).await;
+    let engine = started(&robot).await;
     let clock = Arc::<crate::support::robot::MovedClock>::clone(&robot.clock);
-    let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&robot.facts), clock);
+    let jobs = Jobs::new(Arc::clone(&engine), Arc::clone(&robot.facts), clock);
     let restore = async |glob: &str| {
         let work = Work::Reconcile { scope: Scope::Matching(glob.into()), options: RESTORE };
         jobs.start(work).unwrap().wait(Duration::from_secs(60)).await
@@ -659,10 +659,10 @@ async fn a_glob_restores_recordings_that_only_the_store_has() {
     assert_eq!((view.state, view.error.map(|error| error.code)), (JobState::Failed, Some(ErrorCode::NotFound)));
     assert!(!robot.recording().exists());
     let driving = {
-        let sync = Arc::clone(&sync);
+        let engine = Arc::clone(&engine);
         tokio::spawn(async move {
             loop {
-                sync.drain().await;
+                engine.drain().await;
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         })

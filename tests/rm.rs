@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, process::Output, sync::Arc, time::Duration};
 
 use bubbaloop_storage::{
-    engine::{reconcile::reconcile, removal::remove, sync::Engine},
+    engine::{driver::Engine, reconcile::reconcile, removal::remove},
     policy::removal::RemovalOptions,
 };
 use bubbaloop_storage_schemas::{Digest, RecordingName, error::ErrorCode, removal::RemoveFrom};
@@ -452,9 +452,9 @@ fn drive() -> RecordingName {
     "drive".parse().unwrap()
 }
 
-async fn removed(sync: &Arc<Engine>, from: RemoveFrom, force: bool) -> Option<ErrorCode> {
+async fn removed(engine: &Arc<Engine>, from: RemoveFrom, force: bool) -> Option<ErrorCode> {
     let options = RemovalOptions { from, dry_run: false, force };
-    remove(sync, &drive(), options, &|_| {}).await.1.map(|refusal| refusal.code)
+    remove(engine, &drive(), options, &|_| {}).await.1.map(|refusal| refusal.code)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -473,16 +473,16 @@ async fn another_captures_objects_and_another_machines_recording_stay() {
         "schema_version": 1, "name": "drive", "machine_id": "robot_1", "started_at_ns": 1, "ended_at_ns": 2, "chunks": [row]
     });
     fs::write(robot.remote("manifest.json"), manifest.to_string()).unwrap();
-    let sync = robot.started_and_scanned();
-    assert_eq!(removed(&sync, RemoveFrom::Both, true).await, None);
+    let engine = robot.started_and_scanned();
+    assert_eq!(removed(&engine, RemoveFrom::Both, true).await, None);
     assert!(robot.remote("manifest.json").exists() && robot.remote("chunks").join(&name).exists());
     assert!(!robot.remote("manifest.5.json").exists() && !robot.is_stored(&chunk) && !robot.recording().exists());
 
     let robot = Robot::new();
     robot.manifest_with(&[robot.chunk(0)], &json!({"machine_id": "robot_2", "ended_at_ns": 9}));
-    let sync = robot.started_and_scanned();
+    let engine = robot.started_and_scanned();
     for from in RemoveFrom::ALL {
-        assert_eq!(removed(&sync, from, true).await, Some(ErrorCode::Conflict));
+        assert_eq!(removed(&engine, from, true).await, Some(ErrorCode::Conflict));
     }
     assert!(robot.recording().join("manifest.json").exists());
 }
@@ -513,7 +513,7 @@ async fn no_sequence_of_verbs_and_crashes_removes_the_last_copy_without_force() 
         let is_whole = |path: std::path::PathBuf, chunk: &Value| {
             fs::read(path).is_ok_and(|bytes| json!(Digest::of(&bytes)) == chunk["sha256"])
         };
-        let mut sync = robot.started_and_scanned();
+        let mut engine = robot.started_and_scanned();
         let mut said = Vec::new();
         for _ in 0..25 {
             let from = if random.bool() { RemoveFrom::Local } else { RemoveFrom::Remote };
@@ -522,22 +522,22 @@ async fn no_sequence_of_verbs_and_crashes_removes_the_last_copy_without_force() 
             let crash_after = Duration::from_micros(random.u64(0..30_000));
             let act = async {
                 match verb {
-                    0 => sync_once(&sync).await,
+                    0 => sync_once(&engine).await,
                     1 => {
-                        sync.ask(Some(&drive()));
-                        sync.drain().await;
+                        engine.ask(Some(&drive()));
+                        engine.drain().await;
                     }
-                    2 => sync.make_room().await,
+                    2 => engine.make_room().await,
                     3 => {
                         let restore =
                             bubbaloop_storage::engine::reconcile::ReconcileOptions { restore: true, ..SHALLOW };
-                        reconcile(&sync, &drive(), restore, &|_| {}).await.ok();
+                        reconcile(&engine, &drive(), restore, &|_| {}).await.ok();
                     }
                     4 => {
-                        sync.verify().await.ok();
+                        engine.verify().await.ok();
                     }
                     _ => {
-                        removed(&sync, from, false).await;
+                        removed(&engine, from, false).await;
                     }
                 }
             };
@@ -545,8 +545,8 @@ async fn no_sequence_of_verbs_and_crashes_removes_the_last_copy_without_force() 
             let limit = if verb == 3 || random.bool() { crash_after } else { Duration::from_secs(60) };
             let is_cut = tokio::time::timeout(limit, act).await.is_err();
             if is_cut || random.u8(0..4) == 0 {
-                sync = robot.started_and_scanned();
-                sync.probe_first().await;
+                engine = robot.started_and_scanned();
+                engine.probe_first().await;
             }
             for chunk in &chunks {
                 let (here, there) = (is_whole(file(&robot, chunk), chunk), robot.is_stored(chunk));
@@ -569,14 +569,14 @@ async fn no_file_is_removed_while_the_store_does_not_tell_what_it_holds() {
     robot.ended(std::slice::from_ref(&chunk));
     sync_once(&robot.started()).await;
     let store = Watched::of(&robot);
-    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
-    sync.scan().unwrap();
-    sync_once(&sync).await;
+    let engine = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    engine.scan().unwrap();
+    sync_once(&engine).await;
     let file = robot.recording().join("chunks").join(chunk["name"].as_str().unwrap());
     store.fails(Some(Fault::EtagsUntold));
-    assert_eq!(removed(&sync, RemoveFrom::Local, false).await, Some(ErrorCode::Conflict));
+    assert_eq!(removed(&engine, RemoveFrom::Local, false).await, Some(ErrorCode::Conflict));
     assert!(file.exists() && robot.is_stored(&chunk));
     store.fails(None);
-    assert_eq!(removed(&sync, RemoveFrom::Local, false).await, None);
+    assert_eq!(removed(&engine, RemoveFrom::Local, false).await, None);
     assert!(!file.exists() && robot.is_stored(&chunk));
 }

@@ -13,8 +13,8 @@ use std::{
 use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
+        driver::Engine,
         request::UploadRequest,
-        sync::Engine,
         transfer::{self, TransferError},
     },
     policy::{Tick, queue::Block},
@@ -343,25 +343,25 @@ async fn the_main_job_is_done_on_real_servers_and_again_in_another_bucket() {
         if bucket == "job-two" {
             server.bucket(bucket).await;
         }
-        let sync = robot.started_with(opened(&settings).await, &settings.store_id());
-        sync_once(&sync).await;
+        let engine = robot.started_with(opened(&settings).await, &settings.store_id());
+        sync_once(&engine).await;
         if bucket != "job-two" {
-            assert_eq!(sync.blocked().unwrap().reason, "no_such_bucket");
+            assert_eq!(engine.blocked().unwrap().reason, "no_such_bucket");
             server.bucket(bucket).await;
             let healed = async {
-                while sync.blocked().is_some() {
+                while engine.blocked().is_some() {
                     robot.pass(Duration::from_secs(60));
-                    sync.drain().await;
+                    engine.drain().await;
                 }
             };
             tokio::time::timeout(Duration::from_secs(30), healed).await.expect("it heals by itself");
         }
-        let proofs = |sync: &Engine| {
-            let view = sync.recording(&recording("drive")).unwrap();
+        let proofs = |engine: &Engine| {
+            let view = engine.recording(&recording("drive")).unwrap();
             view.chunks.iter().map(|chunk| chunk.facts.proof).collect::<Vec<_>>()
         };
-        assert_eq!(proofs(&sync), vec![Some(proof); 20], "{bucket}");
-        assert_eq!(sync.dead_letters(), []);
+        assert_eq!(proofs(&engine), vec![Some(proof); 20], "{bucket}");
+        assert_eq!(engine.dead_letters(), []);
 
         fs::remove_file(robot.recording().join("uploads.jsonl")).unwrap();
         let restarted = robot.started_with(opened(&settings).await, &settings.store_id());

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 use bubbaloop_storage::{
     clock::Clock,
     config::{Config, CurrentSettings, Files},
-    engine::{jobs::Jobs, sync::Engine},
+    engine::{driver::Engine, jobs::Jobs},
     service::{AdminToken, Service, Setup},
 };
 use bubbaloop_storage_schemas::{
@@ -24,14 +24,14 @@ use crate::{
     support::robot::{MovedClock, Robot, sync_once},
 };
 
-pub(crate) fn service(robot: &Robot, sync: &Arc<Engine>) -> Service {
-    service_with(robot, sync, None)
+pub(crate) fn service(robot: &Robot, engine: &Arc<Engine>) -> Service {
+    service_with(robot, engine, None)
 }
 
 /// Returns the service with this folder as the store, or with no folder.
-pub(crate) fn service_with(robot: &Robot, sync: &Arc<Engine>, store_folder: Option<PathBuf>) -> Service {
+pub(crate) fn service_with(robot: &Robot, engine: &Arc<Engine>, store_folder: Option<PathBuf>) -> Service {
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
-    let jobs = Jobs::new(Arc::clone(sync), Arc::clone(&robot.facts), Arc::clone(&clock));
+    let jobs = Jobs::new(Arc::clone(engine), Arc::clone(&robot.facts), Arc::clone(&clock));
     let config = Config::of(robot.folder.path(), &Files::default(), &BTreeMap::new(), &[]);
     let (_, current) = watch::channel(CurrentSettings::from(&config));
     let setup = Setup {
@@ -44,7 +44,7 @@ pub(crate) fn service_with(robot: &Robot, sync: &Arc<Engine>, store_folder: Opti
         current,
         store_problems: Vec::new(),
     };
-    Service::new(robot.identity(), Arc::clone(sync), jobs, Arc::clone(&robot.facts), clock, setup)
+    Service::new(robot.identity(), Arc::clone(engine), jobs, Arc::clone(&robot.facts), clock, setup)
 }
 
 pub(crate) fn json_of(reply: impl Serialize) -> Value {
@@ -60,20 +60,20 @@ async fn list_and_info_agree_on_what_is_uploaded() {
     let robot = Robot::new();
     let chunks = [robot.chunk(0), robot.chunk(1)];
     robot.manifest(&chunks);
-    let sync = robot.started();
-    let service = service(&robot, &sync);
+    let engine = robot.started();
+    let service = service(&robot, &engine);
 
     let early = service.list(&ListRequest::default()).unwrap_err();
     assert_eq!((early.code, early.retryable), (ErrorCode::Unavailable, true), "never a part as if it were all");
 
-    sync.scan().unwrap();
+    engine.scan().unwrap();
     let row = &json_of(service.list(&ListRequest::default()).unwrap())["recordings"][0];
     assert_eq!(
         (&row["recording"], &row["state"], &row["upload"]),
         (&json!("drive"), &json!("recording"), &json!("none"))
     );
 
-    sync.drain().await;
+    engine.drain().await;
     let list = json_of(service.list(&ListRequest::default()).unwrap());
     assert_eq!(
         (&list["machine_id"], &list["verb"], &list["next_after"]),
@@ -103,9 +103,9 @@ async fn pages_hand_back_their_last_row_until_nothing_is_left() {
     let robot = Robot::new();
     let chunks: Vec<_> = (0..5).map(|index| robot.chunk(index)).collect();
     robot.manifest(&chunks);
-    let sync = robot.started();
-    sync_once(&sync).await;
-    let service = service(&robot, &sync);
+    let engine = robot.started();
+    sync_once(&engine).await;
+    let service = service(&robot, &engine);
     let (mut found, mut request) = (Vec::new(), InfoRequest { limit: Limit::new(2), ..info("drive") });
     loop {
         let page = json_of(service.info(&request).unwrap());
@@ -123,10 +123,10 @@ async fn a_refused_manifest_is_reported_with_its_reason_and_its_chunks_are_uploa
     let robot = Robot::new();
     let chunk = robot.chunk(0);
     fs::write(robot.recording().join("manifest.json"), r#"{"schema_version": 2}"#).unwrap();
-    let sync = robot.started();
-    sync_once(&sync).await;
-    sync_once(&sync).await;
-    let row = &json_of(service(&robot, &sync).list(&ListRequest::default()).unwrap())["recordings"][0];
+    let engine = robot.started();
+    sync_once(&engine).await;
+    sync_once(&engine).await;
+    let row = &json_of(service(&robot, &engine).list(&ListRequest::default()).unwrap())["recordings"][0];
     assert_eq!((&row["state"], &row["upload"]), (&json!("invalid"), &json!("complete")));
     assert!(row["reason"].as_str().unwrap().contains("schema_version"), "{row}");
     assert!(robot.is_stored(&chunk));
@@ -135,9 +135,9 @@ async fn a_refused_manifest_is_reported_with_its_reason_and_its_chunks_are_uploa
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_requests_are_answered_with_the_correct_form() {
     let robot = Robot::new();
-    let sync = robot.started();
-    sync_once(&sync).await;
-    let service = service(&robot, &sync);
+    let engine = robot.started();
+    sync_once(&engine).await;
+    let service = service(&robot, &engine);
     let info = |recording: &str| Params::default().with("recording", recording);
     for (verb, params, code, hint) in [
         (Verb::Info, Params::default(), ErrorCode::InvalidParams, "list tells the names"),
@@ -166,9 +166,9 @@ async fn a_job_that_panics_ends_and_reports_it() {
     let robot = Robot::new();
     robot.ended(&[robot.chunk(0)]);
     let store = Watched::of(&robot);
-    let sync = robot.started_with(Arc::<Watched>::clone(&store), "s");
-    sync.scan().unwrap();
-    let service = service(&robot, &sync);
+    let engine = robot.started_with(Arc::<Watched>::clone(&store), "s");
+    engine.scan().unwrap();
+    let service = service(&robot, &engine);
     store.fails(Some(Fault::Panics));
     let request = ReconcileRequest {
         recording: Some("drive".parse().unwrap()),

@@ -38,13 +38,13 @@ async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
     robot.hurry(SPEED);
     let clock: Arc<dyn Clock> = Arc::<MovedClock>::clone(&robot.clock);
     let store = S3Store::open(&settings(&proxy.endpoint, bucket), clock).await.unwrap();
-    let sync = robot.started_with(Arc::new(store), bucket);
+    let engine = robot.started_with(Arc::new(store), bucket);
     proxy.limit(BYTES_PER_S * u64::from(SPEED));
     let is_over = Arc::new(AtomicBool::new(false));
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn({
-        let sync = Arc::clone(&sync);
-        async move { sync.run(async { stopped.await.unwrap_or_default() }).await }
+        let engine = Arc::clone(&engine);
+        async move { engine.run(async { stopped.await.unwrap_or_default() }).await }
     });
     let before = proxy.sent();
     let cutting = async {
@@ -60,8 +60,8 @@ async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
     };
     let waiting = async {
         let pending =
-            || sync.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum::<usize>());
-        while pending() != 0 || !sync.is_scanned() {
+            || engine.read(|recordings, _| recordings.values().map(|found| found.pending().count()).sum::<usize>());
+        while pending() != 0 || !engine.is_scanned() {
             tokio::time::sleep(look).await;
         }
         is_over.store(true, Ordering::Relaxed);
@@ -70,7 +70,7 @@ async fn cost(bucket: &str, sizes: &[usize]) -> f64 {
     tokio::time::timeout(Duration::from_secs(300), both).await.expect("it gets there");
     stop.send(()).unwrap();
     running.await.unwrap();
-    assert!(sync.dead_letters().is_empty());
+    assert!(engine.dead_letters().is_empty());
     (proxy.sent() - before) as f64 / sizes.iter().sum::<usize>() as f64
 }
 

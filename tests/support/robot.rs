@@ -13,8 +13,8 @@ use std::{
 use bubbaloop_storage::{
     clock::{Clock, SystemClock},
     engine::{
+        driver::{Deps, Engine, Handover, Tuning},
         events::{Events, Run},
-        sync::{Deps, Engine, Handover, Tuning},
     },
     library::identity::Identity,
     policy::Tick,
@@ -172,9 +172,9 @@ impl Robot {
 
     /// Returns a node that has scanned the library and sent nothing.
     pub(crate) fn started_and_scanned(&self) -> Arc<Engine> {
-        let sync = self.started();
-        sync.scan().unwrap();
-        sync
+        let engine = self.started();
+        engine.scan().unwrap();
+        engine
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -264,7 +264,7 @@ impl Robot {
 }
 
 /// Scans once and does all resulting work.
-pub(crate) async fn sync_once(sync: &Arc<Engine>) {
-    sync.scan().unwrap();
-    sync.drain().await;
+pub(crate) async fn sync_once(engine: &Arc<Engine>) {
+    engine.scan().unwrap();
+    engine.drain().await;
 }

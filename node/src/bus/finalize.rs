@@ -15,7 +15,7 @@ use zenoh_ext::{AdvancedSubscriber, AdvancedSubscriberBuilderExt, HistoryConfig,
 use super::error::BusError;
 use crate::{
     clock::Clock,
-    engine::sync::Engine,
+    engine::driver::Engine,
     policy::{
         Tick,
         intake::{Announced, Refused},

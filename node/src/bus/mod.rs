@@ -20,7 +20,7 @@ pub use self::error::BusError;
 use self::{finalize::Listening, queries::Answering};
 use crate::{
     clock::Clock,
-    engine::{events::Events, sync::Engine},
+    engine::{driver::Engine, events::Events},
     library::identity::Identity,
     service::Service,
 };

@@ -27,10 +27,10 @@ use ulid::Ulid;
 
 use super::{
     adopt::{self, AdoptError, job::Shared},
+    driver::{Engine, RequestedChunk, UploadOutcome},
     events::Events,
     reconcile::{ReconcileError, ReconcileOptions, Reconciled, has_room, names_in_store, reconcile},
     removal::remove,
-    sync::{Engine, RequestedChunk, UploadOutcome},
 };
 use crate::{
     clock::Clock,
@@ -162,7 +162,7 @@ impl Job {
 /// The jobs that run, and those that ended lately.
 #[derive(Debug)]
 pub struct Jobs {
-    sync: Arc<Engine>,
+    engine: Arc<Engine>,
     facts: Arc<Events>,
     clock: Arc<dyn Clock>,
     registry: Arc<Mutex<Registry>>,
@@ -192,8 +192,8 @@ impl Registry {
 
 impl Jobs {
     /// Makes the jobs of one sync.
-    pub fn new(sync: Arc<Engine>, facts: Arc<Events>, clock: Arc<dyn Clock>) -> Self {
-        Self { sync, facts, clock, registry: Arc::default() }
+    pub fn new(engine: Arc<Engine>, facts: Arc<Events>, clock: Arc<dyn Clock>) -> Self {
+        Self { engine, facts, clock, registry: Arc::default() }
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -221,7 +221,7 @@ impl Jobs {
         let job = Arc::new(Job { id, work: work.clone(), view });
         let runner = Runner {
             job: Arc::clone(&job),
-            sync: Arc::clone(&self.sync),
+            engine: Arc::clone(&self.engine),
             facts: Arc::clone(&self.facts),
             clock: Arc::clone(&self.clock),
             told_at: None,
@@ -273,7 +273,7 @@ impl Jobs {
             job.view.send_modify(|view| view.state = JobState::Cancelled);
             registry.end(&job);
             drop(registry);
-            self.sync.forget_asked(job.work.recording());
+            self.engine.forget_asked(job.work.recording());
             self.facts.emit(fact(&job));
         }
         Some(job)
@@ -296,7 +296,7 @@ fn fact(job: &Job) -> Fact {
 /// Carries out one job.
 struct Runner {
     job: Arc<Job>,
-    sync: Arc<Engine>,
+    engine: Arc<Engine>,
     facts: Arc<Events>,
     clock: Arc<dyn Clock>,
     told_at: Option<Tick>,
@@ -335,10 +335,10 @@ impl Runner {
 
     /// Returns the recordings that are meant, those too that no scan saw yet.
     async fn names(&self, glob: Option<String>) -> Vec<RecordingName> {
-        let sync = Arc::clone(&self.sync);
+        let engine = Arc::clone(&self.engine);
         let found = spawn_blocking(move || {
-            sync.discover();
-            sync.names(glob.as_deref())
+            engine.discover();
+            engine.names(glob.as_deref())
         });
         found.await.unwrap_or_default()
     }
@@ -363,10 +363,10 @@ impl Runner {
             Scope::Matching(_) | Scope::One(_) | Scope::All => None,
         };
         for name in names {
-            let _lease = self.sync.lease(&name).await;
+            let _lease = self.engine.lease(&name).await;
             let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
             let reconciled = {
-                let mut running = pin!(reconcile(&self.sync, &name, options, &hear));
+                let mut running = pin!(reconcile(&self.engine, &name, options, &hear));
                 loop {
                     tokio::select! {
                         reconciled = &mut running => break reconciled,
@@ -404,7 +404,7 @@ impl Runner {
         options: ReconcileOptions,
     ) -> Result<(), Refusal> {
         let known: BTreeSet<_> = names.iter().cloned().collect();
-        let found = names_in_store(&self.sync, glob).await.map_err(|error| {
+        let found = names_in_store(&self.engine, glob).await.map_err(|error| {
             let message = format!("which recordings the store holds is not known: {error}");
             Refusal::new(ErrorCode::Unavailable, message)
                 .hint("name one recording, or ask again when the reason has ended")
@@ -418,23 +418,23 @@ impl Runner {
         let look = ReconcileOptions { dry_run: true, deep: false, ..options };
         let mut needed_bytes = 0_u64;
         for name in names.iter() {
-            if let Ok(found) = reconcile(&self.sync, name, look, &|_| {}).await {
+            if let Ok(found) = reconcile(&self.engine, name, look, &|_| {}).await {
                 needed_bytes = needed_bytes.saturating_add(found.result.counts.restored_bytes);
             }
         }
-        has_room(&self.sync, needed_bytes).await.map_err(|error| refused(&error, error.to_string()))
+        has_room(&self.engine, needed_bytes).await.map_err(|error| refused(&error, error.to_string()))
     }
 
     /// Adopts one source after the other. One that is refused does not stop the others.
     async fn adopt(&mut self, source: Option<String>, options: &adopt::AdoptOptions) {
         let is_one = source.is_some();
-        let sources =
-            source.map_or_else(|| self.sync.not_adopted(options.recover).into_keys().collect(), |source| vec![source]);
+        let sources = source
+            .map_or_else(|| self.engine.not_adopted(options.recover).into_keys().collect(), |source| vec![source]);
         let (mut result, mut failed, mut done) = (AdoptResult::default(), Vec::new(), Progress::default());
         for source in sources {
             let shared = Arc::new(Shared::default());
             let adopted = {
-                let mut running = pin!(adopt::job::adopt_listed(&self.sync, &source, options, &shared));
+                let mut running = pin!(adopt::job::adopt_listed(&self.engine, &source, options, &shared));
                 loop {
                     tokio::select! {
                         adopted = &mut running => break adopted,
@@ -466,7 +466,7 @@ impl Runner {
         let now = || *shared.lock().unwrap_or_else(PoisonError::into_inner);
         let hear = |progress| *shared.lock().unwrap_or_else(PoisonError::into_inner) = progress;
         let (result, error) = {
-            let mut running = pin!(remove(&self.sync, name, options, &hear));
+            let mut running = pin!(remove(&self.engine, name, options, &hear));
             loop {
                 tokio::select! {
                     removed = &mut running => break removed,
@@ -485,21 +485,21 @@ impl Runner {
     async fn upload(&mut self, recording: Option<RecordingName>) {
         // Heard from before the asking, so that no chunk is settled unheard.
         let mut facts = self.facts.listen();
-        let asked = Arc::clone(&self.sync);
+        let asked = Arc::clone(&self.engine);
         let errands = spawn_blocking(move || asked.ask(recording.as_ref())).await.unwrap_or_default();
         let mut upload = Upload::new(errands);
-        upload.look(&self.sync);
+        upload.look(&self.engine);
         let mut looked_at = self.clock.tick();
         while !upload.waiting.is_empty() {
             self.show(upload.view());
             match tokio::time::timeout(LOOK_EVERY, facts.recv()).await {
-                Ok(Ok(event)) => upload.hear(&self.sync, &event.fact),
-                Ok(Err(RecvError::Lagged(_))) | Err(_) => upload.look(&self.sync),
+                Ok(Ok(event)) => upload.hear(&self.engine, &event.fact),
+                Ok(Err(RecvError::Lagged(_))) | Err(_) => upload.look(&self.engine),
                 Ok(Err(RecvError::Closed)) => return,
             }
             // Events of others may come so fast that the wait never ends.
             if self.clock.tick().since(looked_at) >= LOOK_EVERY {
-                upload.look(&self.sync);
+                upload.look(&self.engine);
                 looked_at = self.clock.tick();
             }
         }
@@ -622,27 +622,27 @@ impl Upload {
         Self { waiting, progress: Progress { chunks_total, bytes_total, ..Progress::default() }, ..Self::default() }
     }
 
-    fn hear(&mut self, sync: &Engine, fact: &Fact) {
+    fn hear(&mut self, engine: &Engine, fact: &Fact) {
         if let Fact::ChunkUploaded { recording, chunk, .. }
         | Fact::DeadLettered { recording, chunk, .. }
         | Fact::UploadFailed { recording, chunk, .. } = fact
         {
-            self.look_at(sync, &ChunkId { recording: recording.clone(), chunk: *chunk });
+            self.look_at(engine, &ChunkId { recording: recording.clone(), chunk: *chunk });
         }
     }
 
-    fn look(&mut self, sync: &Engine) {
+    fn look(&mut self, engine: &Engine) {
         let ids: Vec<_> = self.waiting.keys().cloned().collect();
         for id in ids {
-            self.look_at(sync, &id);
+            self.look_at(engine, &id);
         }
     }
 
-    fn look_at(&mut self, sync: &Engine, id: &ChunkId) {
+    fn look_at(&mut self, engine: &Engine, id: &ChunkId) {
         let Some(chunk) = self.waiting.get_mut(id) else { return };
         let size_bytes = chunk.size_bytes;
-        match sync.standing(id) {
-            UploadOutcome::Waiting => return chunk.hear(sync.sent_bytes(id)),
+        match engine.standing(id) {
+            UploadOutcome::Waiting => return chunk.hear(engine.sent_bytes(id)),
             UploadOutcome::Proven => self.proven += 1,
             UploadOutcome::Failed { reason, is_corrupt } => {
                 self.failed.insert(id.clone(), (reason, is_corrupt));

@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod download;
+pub mod driver;
 pub mod events;
 pub mod fetch;
 pub mod holdings;
@@ -10,5 +11,4 @@ pub mod multipart;
 pub mod reconcile;
 pub mod removal;
 pub mod request;
-pub mod sync;
 pub mod transfer;

@@ -13,9 +13,9 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{Config, ConfigProblem, CurrentSettings, Settings, StoreChoice, restart_settings},
     engine::{
+        driver::{Deps, Engine, Handover, Tuning},
         events::{Events, Run},
         jobs::Jobs,
-        sync::{Deps, Engine, Handover, Tuning},
     },
     library::{identity::Identity, state::NodeState},
     service::{AdminToken, Service, Setup},
@@ -78,7 +78,7 @@ pub(super) struct Components {
     pub(super) settings: Settings,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) facts: Arc<Events>,
-    pub(super) sync: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     pub(super) service: Arc<Service>,
     /// The one channel by which live settings reach their readers.
     pub(super) current: watch::Sender<CurrentSettings>,
@@ -130,15 +130,15 @@ pub(super) async fn compose(
         settings: settings_digest,
         throttle,
     };
-    let sync = Arc::new(Engine::new(parts, Tuning::from(settings.live.clone()), legacy));
-    let jobs = Jobs::new(Arc::clone(&sync), Arc::clone(&facts), Arc::clone(&clock));
+    let engine = Arc::new(Engine::new(parts, Tuning::from(settings.live.clone()), legacy));
+    let jobs = Jobs::new(Arc::clone(&engine), Arc::clone(&facts), Arc::clone(&clock));
     let service = Arc::new(Service::new(
         identity.clone(),
-        Arc::clone(&sync),
+        Arc::clone(&engine),
         jobs,
         Arc::clone(&facts),
         Arc::clone(&clock),
         setup,
     ));
-    Components { settings, clock, facts, sync, service, current }
+    Components { settings, clock, facts, engine, service, current }
 }

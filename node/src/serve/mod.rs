@@ -34,8 +34,8 @@ use crate::{
     config::{self, Config, CurrentSettings, ZenohSettings},
     durable,
     engine::{
+        driver::{Engine, Handover, Tuning},
         events::Run,
-        sync::{Engine, Handover, Tuning},
     },
     library::identity::{Holder, HomeLock, Identity, IdentityError},
 };
@@ -177,7 +177,7 @@ impl Node {
         let look = place.look();
         let (stopping, stopped) = watch::channel(false);
         let current = components.current.subscribe();
-        let running = tokio::spawn(run_sync(Arc::clone(&components.sync), stopped, current.clone()));
+        let running = tokio::spawn(run_sync(Arc::clone(&components.engine), stopped, current.clone()));
         let adopting = components
             .settings
             .auto_adopt
@@ -202,7 +202,7 @@ impl Node {
             tracing::error!(%error, "the sync ended abnormally");
         }
         drop(presence);
-        self.legacy = components.sync.legacy();
+        self.legacy = components.engine.legacy();
         ended
     }
 
@@ -225,7 +225,7 @@ impl Node {
         identity: &Identity,
         presence: &mut Option<Presence>,
     ) -> Result<(), ServeError> {
-        let Components { settings, clock, facts, sync, service, .. } = components;
+        let Components { settings, clock, facts, engine, service, .. } = components;
         self.describe(identity, Vec::new());
         if self.bus.as_ref().is_some_and(|bus| bus.settings != settings.zenoh) {
             self.leave().await;
@@ -235,8 +235,8 @@ impl Node {
             None => Bus { session: session::open_at_last(&settings.zenoh).await, settings: settings.zenoh.clone() },
         };
         let session = &self.bus.insert(bus).session;
-        let (service, sync, clock) = (Arc::clone(service), Arc::clone(sync), Arc::clone(clock));
-        *presence = Some(Presence::declare(session, service, sync, facts, clock).await?);
+        let (service, engine, clock) = (Arc::clone(service), Arc::clone(engine), Arc::clone(clock));
+        *presence = Some(Presence::declare(session, service, engine, facts, clock).await?);
         let endpoints = session::endpoints(session).await;
         tracing::info!(endpoints = endpoints.join(" "), "on the bus");
         self.describe(identity, endpoints);
@@ -305,21 +305,21 @@ async fn follow_settings(
 
 /// Runs the engine until it is stopped, with the live settings as they are.
 async fn run_sync(
-    sync: Arc<Engine>,
+    engine: Arc<Engine>,
     mut stopped: watch::Receiver<bool>,
     mut current: watch::Receiver<CurrentSettings>,
 ) {
     let follow = async {
         while current.changed().await.is_ok() {
             let live = current.borrow_and_update().live.clone();
-            sync.tune(Tuning::from(live));
+            engine.tune(Tuning::from(live));
         }
         pending::<()>().await;
     };
     // A dropped sender means that the node ends, too.
     let stop = async move { stopped.wait_for(|is_stopping| *is_stopping).await.map(drop).unwrap_or_default() };
     tokio::select! {
-        () = sync.run(stop) => {}
+        () = engine.run(stop) => {}
         () = follow => {}
     }
 }

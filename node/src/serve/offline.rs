@@ -15,7 +15,7 @@ use super::{Components, ServeError, admin, compose, identity, locked, run_sync};
 use crate::{
     clock::SystemClock,
     config::Config,
-    engine::{events::Run, sync::Handover},
+    engine::{driver::Handover, events::Run},
     secret::Secret,
     service::{Answer, Reply},
 };
@@ -38,13 +38,13 @@ pub async fn ask(
     let identity = identity(home, &mut config)?;
     let run = Arc::new(Run::begin(&SystemClock::start()));
     let components = compose(home, config, admin_token, &run, &identity, Handover::default()).await;
-    let Components { sync, service, current, .. } = &components;
+    let Components { engine, service, current, .. } = &components;
     let (stopping, stopped) = watch::channel(false);
-    let scanned = Arc::clone(sync);
+    let scanned = Arc::clone(engine);
     // Why it can't be read is part of the answer.
     spawn_blocking(move || scanned.scan().ok()).await.ok();
     let running = matches!(verb, Verb::Upload | Verb::Reconcile)
-        .then(|| tokio::spawn(run_sync(Arc::clone(sync), stopped, current.subscribe())));
+        .then(|| tokio::spawn(run_sync(Arc::clone(engine), stopped, current.subscribe())));
     let asked = Arc::clone(service);
     let runtime = tokio::runtime::Handle::current();
     let answer = spawn_blocking(move || {

@@ -15,9 +15,9 @@ use crate::{
     clock::Clock,
     config::CurrentSettings,
     engine::{
+        driver::{Engine, LibraryUnavailable},
         events::Events,
         jobs::Jobs,
-        sync::{Engine, LibraryUnavailable},
     },
     library::{
         identity::Identity,

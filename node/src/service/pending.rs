@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bubbaloop_storage_schemas::reply::{Blocked, JobReply, JobRow, ReplyHead};
 
 use crate::engine::{
+    driver::Engine,
     jobs::{Job, JobView},
-    sync::Engine,
 };
 
 /// A job's answer, which is waited for.

@@ -10,7 +10,7 @@ use bubbaloop_storage_schemas::{
 
 use super::base::Service;
 use crate::{
-    engine::sync::{LibraryUnavailable, UploadStatus},
+    engine::driver::{LibraryUnavailable, UploadStatus},
     library::{MARK_FILE, disk, scan::Recording, unmanaged::Unmanaged},
     policy::{queue::Block, recording},
 };

@@ -20,9 +20,9 @@ use bubbaloop_storage::{
     clock::Clock,
     config::LiveSettings,
     engine::{
+        driver::{Deps, Engine, Handover, Tuning},
         events::{Events, Run},
         reconcile::{ReconcileOptions, reconcile},
-        sync::{Deps, Engine, Handover, Tuning},
     },
     library::{identity::Identity, journal},
     policy::queue::{ChunkId, Order, Stage},
@@ -126,7 +126,7 @@ const LOOKED_BEFORE: Duration = Duration::from_secs(600);
 
 /// A running node.
 struct Node {
-    sync: Arc<Engine>,
+    engine: Arc<Engine>,
     port: Arc<Port>,
     running: Pin<Box<dyn Future<Output = ()>>>,
     stop: Option<oneshot::Sender<()>>,
@@ -229,12 +229,12 @@ impl Simulation {
             state: self.home().join("state.json"),
             settings: Digest::of(b"settings"),
         };
-        let sync = Arc::new(Engine::new(parts, self.tuning.clone(), Handover::default()));
-        port.belongs_to(&sync);
+        let engine = Arc::new(Engine::new(parts, self.tuning.clone(), Handover::default()));
+        port.belongs_to(&engine);
         let (stop, stopped) = oneshot::channel();
-        let runs = Arc::clone(&sync);
+        let runs = Arc::clone(&engine);
         let running = Box::pin(async move { runs.run(async { stopped.await.unwrap_or_default() }).await });
-        Node { sync, port, running, stop: Some(stop), heard, reconciles: JoinSet::new() }
+        Node { engine, port, running, stop: Some(stop), heard, reconciles: JoinSet::new() }
     }
 
     /// Ends a node. Its pending writes are completed or lost, and a journal line may be half written.
@@ -342,17 +342,17 @@ impl Simulation {
     fn person(&mut self, node: &mut Node, action: &Action) {
         let name = |capture: &Capture| capture.name.parse().unwrap();
         match action {
-            Action::Pause(lasts) => drop(node.sync.pause(*lasts)),
-            Action::Resume => drop(node.sync.resume()),
+            Action::Pause(lasts) => drop(node.engine.pause(*lasts)),
+            Action::Resume => drop(node.engine.resume()),
             Action::Tune(seed) => {
                 self.tuning = tuning(&mut Rng::with_seed(*seed), self.large, makes_room(self.seed));
-                node.sync.tune(self.tuning.clone());
+                node.engine.tune(self.tuning.clone());
             }
             Action::Ask(number) => {
                 let place = self.place(*number);
                 self.note_asked(place);
                 let asked = place.map(|place| name(&self.captures[place]));
-                drop(node.sync.ask(asked.as_ref()));
+                drop(node.engine.ask(asked.as_ref()));
             }
             Action::Reconcile(number) => {
                 if let Some(place) = self.place(*number) {
@@ -375,10 +375,10 @@ impl Simulation {
     fn reconcile(&self, node: &mut Node, place: usize, options: ReconcileOptions) {
         self.note_asked(Some(place));
         self.bucket.lock().unwrap().is_replacing = true;
-        let (sync, name) = (Arc::clone(&node.sync), self.captures[place].name.parse().unwrap());
+        let (engine, name) = (Arc::clone(&node.engine), self.captures[place].name.parse().unwrap());
         node.reconciles.spawn(async move {
             // A recording that can't be checked now is left to the next comparison.
-            reconcile(&sync, &name, options, &|_| ()).await.ok();
+            reconcile(&engine, &name, options, &|_| ()).await.ok();
         });
     }
 
@@ -413,7 +413,7 @@ impl Simulation {
             Word::Foreign => event["machine_id"] = json!("other"),
             Word::Garbage => event = json!(["garbage"]),
         }
-        let taken = node.sync.take_event(event.to_string().as_bytes(), None);
+        let taken = node.engine.take_event(event.to_string().as_bytes(), None);
         self.bucket.lock().unwrap().trace.add(format!("event: {:?}", taken.map_err(|(refused, _)| refused)));
     }
 
@@ -456,7 +456,7 @@ impl Simulation {
                 }
             }
         }
-        node.sync.read(|recordings, queue| {
+        node.engine.read(|recordings, queue| {
             let mut waiting = 0;
             for recording in recordings.values() {
                 for chunk in &recording.chunks {
@@ -525,14 +525,14 @@ impl Simulation {
 
     /// Lets everything be uploaded, without help except for problems that need a person.
     async fn settle(&mut self, mut node: Node) -> Result<(), String> {
-        node.sync.resume().ok();
+        node.engine.resume().ok();
         let mut left = self.wait_until_done(&mut node).await?;
         // A store that accepts wrong bytes keeps them under a chunk's name until a reconcile.
         if left.is_some() && self.bucket.lock().unwrap().kind != Kind::Checking {
             (0..self.captures.len()).for_each(|place| self.reconcile(&mut node, place, ReconcileOptions::default()));
             left = self.wait_until_done(&mut node).await?;
         }
-        if left.is_none() && !node.sync.is_durable() {
+        if left.is_none() && !node.engine.is_durable() {
             left = Some("what is known is in memory only".into());
         }
         self.end(node, End::Restart).await;
@@ -555,8 +555,8 @@ impl Simulation {
 
     fn what_is_left(&self, node: &Node, capture: &Capture) -> Option<String> {
         let bucket = self.bucket.lock().unwrap();
-        let recording = node.sync.recording(&capture.name.parse().unwrap());
-        let manifest = node.sync.manifest(&capture.name.parse().unwrap());
+        let recording = node.engine.recording(&capture.name.parse().unwrap());
+        let manifest = node.engine.manifest(&capture.name.parse().unwrap());
         let key_of = |chunk: &Made| match &manifest {
             Some(_) => capture.key(chunk),
             None => recording.as_ref().map_or_else(String::new, |recording| {
@@ -569,11 +569,11 @@ impl Simulation {
             let key = key_of(chunk);
             let id = ChunkId { recording: capture.name.parse().unwrap(), chunk: chunk.name };
             let entry = recording.as_ref().and_then(|recording| recording.chunk(chunk.name).cloned());
-            let known = node.sync.read(|_, queue| format!("{:?}, {:?}", queue.stage(&id), queue.dead_letter(&id)));
+            let known = node.engine.read(|_, queue| format!("{:?}, {:?}", queue.stage(&id), queue.dead_letter(&id)));
             let known = format!(
                 "{known}, {entry:?}, blocked {:?}, failing {:?}",
-                node.sync.blocked(),
-                node.sync.going().failing
+                node.engine.blocked(),
+                node.engine.going().failing
             );
             if bucket.objects.get(&key).is_none_or(|object| object.digest != chunk.digest) {
                 return Some(format!("{key} is not in the store: {known}"));

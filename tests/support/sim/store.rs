@@ -14,7 +14,7 @@ use std::{
 
 use bubbaloop_storage::{
     content::VerifiedBlocks,
-    engine::sync::Engine,
+    engine::driver::Engine,
     policy::{
         parts::{ListedPart, SentPart},
         queue::{Block, ChunkId, Stage},
@@ -46,7 +46,7 @@ pub(crate) struct Port {
     seed: u64,
     takes_parts: bool,
     is_cut: AtomicBool,
-    sync: OnceLock<Weak<Engine>>,
+    engine: OnceLock<Weak<Engine>>,
     /// Notified when the node is to crash.
     crash: Arc<Notify>,
 }
@@ -100,12 +100,12 @@ impl Port {
         takes_parts: bool,
         crash: Arc<Notify>,
     ) -> Self {
-        Self { bucket, clock, seed, takes_parts, is_cut: AtomicBool::new(false), sync: OnceLock::new(), crash }
+        Self { bucket, clock, seed, takes_parts, is_cut: AtomicBool::new(false), engine: OnceLock::new(), crash }
     }
 
     /// Sets the engine of this port.
-    pub(crate) fn belongs_to(&self, sync: &Arc<Engine>) {
-        self.sync.set(Arc::downgrade(sync)).unwrap();
+    pub(crate) fn belongs_to(&self, engine: &Arc<Engine>) {
+        self.engine.set(Arc::downgrade(engine)).unwrap();
     }
 
     /// The node has ended: its requests are not answered.
@@ -153,12 +153,12 @@ impl Port {
 
     fn begins(&self, verb: &'static str, key: &str) {
         let is_tried = matches!(verb, "put" | "begin" | "head" | "parts");
-        let Some(sync) = self.sync.get().and_then(Weak::upgrade).filter(|_| is_tried) else { return };
+        let Some(engine) = self.engine.get().and_then(Weak::upgrade).filter(|_| is_tried) else { return };
         let Some((recording, Some(chunk))) = key.parse::<ObjectKey>().ok().and_then(|key| key.parts()) else { return };
         let id = ChunkId { recording, chunk };
         let (opens_at, is_in_flight) =
-            sync.read(|_, queue| (queue.opens_at(), matches!(queue.stage(&id), Some(Stage::InFlight))));
-        let (now, is_out_of_hours) = (self.clock.passed(), sync.window().is_some_and(|window| !window.is_open));
+            engine.read(|_, queue| (queue.opens_at(), matches!(queue.stage(&id), Some(Stage::InFlight))));
+        let (now, is_out_of_hours) = (self.clock.passed(), engine.window().is_some_and(|window| !window.is_open));
         let mut bucket = self.bucket();
         if is_out_of_hours {
             bucket.request_begins_out_of_hours(key, id.recording.as_str(), now, is_in_flight);

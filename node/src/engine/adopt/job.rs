@@ -12,7 +12,7 @@ use bubbaloop_storage_schemas::{adopt::AdoptResult, reply::Progress};
 use tokio::task::spawn_blocking;
 
 use super::{AdoptError, AdoptOptions, Source, Watch, adopt, turn};
-use crate::engine::sync::Engine;
+use crate::engine::driver::Engine;
 
 /// How far an adoption is. Whoever waits for it and stops waiting ends it.
 #[derive(Debug, Default)]
@@ -54,20 +54,20 @@ impl Drop for EndOnDrop {
 /// # Cancellation
 /// The work ends at the next block of a file; asking again goes on from there.
 pub async fn adopt_listed(
-    sync: &Arc<Engine>,
+    engine: &Arc<Engine>,
     name: &str,
     options: &AdoptOptions,
     shared: &Arc<Shared>,
 ) -> Result<AdoptResult, AdoptError> {
     let _end = EndOnDrop(Arc::clone(shared));
-    let library = sync.library();
+    let library = engine.library();
     let turn = turn(&library).await?;
-    let (sync, shared, name, options) = (Arc::clone(sync), Arc::clone(shared), name.to_owned(), options.clone());
+    let (engine, shared, name, options) = (Arc::clone(engine), Arc::clone(shared), name.to_owned(), options.clone());
     let work = move || {
-        let Some(is_unmanaged) = sync.is_unmanaged(&name) else { return Err(AdoptError::NotFound(name)) };
-        let options = sync.adopt_options(&name, &options);
+        let Some(is_unmanaged) = engine.is_unmanaged(&name) else { return Err(AdoptError::NotFound(name)) };
+        let options = engine.adopt_options(&name, &options);
         let result = adopt(&library, &Source::Listed(name), &options, is_unmanaged, &*shared, &turn)?;
-        sync.note_adopted(&result.adopted);
+        engine.note_adopted(&result.adopted);
         Ok(result)
     };
     spawn_blocking(work).await.unwrap_or_else(|error| {

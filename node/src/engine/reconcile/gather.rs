@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     content::{self, ContentError},
-    engine::sync::ManifestDue,
+    engine::driver::ManifestDue,
     library::scan::{ChunkEntry, Folder, ReadReason, Recording},
     policy::{
         queue::ChunkId,
@@ -82,7 +82,7 @@ impl Reconcile<'_> {
         if let Some(recording) = &here.recording {
             self.machine = recording.machine_id.clone();
         }
-        self.probe = self.sync.known_probe(self.options.dry_run).await;
+        self.probe = self.engine.known_probe(self.options.dry_run).await;
         let mut listed = self.list(&here).await;
         // What is not here may lie under the recorder's spelling of the machine.
         for machine in self.machine.spellings().into_iter().skip(1).filter(|_| here.recording.is_none()) {
@@ -123,10 +123,10 @@ impl Reconcile<'_> {
     }
 
     async fn read_here(&self) -> Result<Here, ReconcileError> {
-        let (sync, name) = (Arc::clone(self.sync), self.name.clone());
+        let (engine, name) = (Arc::clone(self.engine), self.name.clone());
         let read = spawn_blocking(move || {
-            sync.refresh(&name, ReadReason::OnDemand)?;
-            Ok((sync.recording(&name), sync.manifest(&name)))
+            engine.refresh(&name, ReadReason::OnDemand)?;
+            Ok((engine.recording(&name), engine.manifest(&name)))
         });
         let (recording, manifest) = read
             .await
@@ -202,7 +202,7 @@ impl Reconcile<'_> {
             self.fetching.not_restorable = Some(gap(&theirs.manifest));
             return LocalManifest::Kept;
         }
-        let path = Folder::new(&self.sync.parts().recordings, &self.name).manifest();
+        let path = Folder::new(&self.engine.parts().recordings, &self.name).manifest();
         let read = spawn_blocking(move || content::read(&path, MANIFEST_BYTES_MAX)).await;
         if matches!(read, Ok(Ok(text)) if Manifest::is_of_other_version(&text)) {
             return LocalManifest::Kept;
@@ -370,7 +370,7 @@ impl Reconcile<'_> {
             ChunkLocal::Present if is_doubted || is_other_size => {}
             ChunkLocal::Present => return subject.unnamed.clone().map_or(Local::Intact, Local::Unnamed),
         }
-        let path = Folder::new(&self.sync.parts().recordings, &self.name).chunk(entry.name);
+        let path = Folder::new(&self.engine.parts().recordings, &self.name).chunk(entry.name);
         let hashed = spawn_blocking(move || content::hash(&path)).await;
         let id = ChunkId { recording: self.name.clone(), chunk: entry.name };
         let local = match hashed {
@@ -381,9 +381,9 @@ impl Reconcile<'_> {
         };
         if !self.options.dry_run {
             match &local {
-                Local::Intact => self.sync.note_local(&id, ChunkLocal::Present),
-                Local::Damaged => self.sync.note_local(&id, ChunkLocal::Damaged),
-                Local::Missing => self.sync.note_local(&id, ChunkLocal::Missing),
+                Local::Intact => self.engine.note_local(&id, ChunkLocal::Present),
+                Local::Damaged => self.engine.note_local(&id, ChunkLocal::Damaged),
+                Local::Missing => self.engine.note_local(&id, ChunkLocal::Missing),
                 Local::Evicted | Local::Unreadable(_) | Local::Unnamed(_) => {}
             }
         }
@@ -401,7 +401,7 @@ impl Reconcile<'_> {
             (None, Some(_)) if name.fits(&found) => {
                 if !self.options.dry_run {
                     let id = ChunkId { recording: self.name.clone(), chunk: *name };
-                    self.sync.note_contradiction(&id, found);
+                    self.engine.note_contradiction(&id, found);
                 }
                 Local::Unnamed("its manifest names it with another digest".into())
             }
@@ -413,11 +413,11 @@ impl Reconcile<'_> {
 
     async fn remote_manifest(&mut self, here: &Here, listed: &Listed) -> RemoteManifest {
         let (Some(recording), Some(local)) = (&here.recording, &here.manifest) else { return RemoteManifest::Nothing };
-        let (sync, of, local) = (Arc::clone(self.sync), Arc::clone(recording), local.clone());
-        let due = spawn_blocking(move || sync.manifest_due(&of, local)).await;
+        let (engine, of, local) = (Arc::clone(self.engine), Arc::clone(recording), local.clone());
+        let due = spawn_blocking(move || engine.manifest_due(&of, local)).await;
         match due.unwrap_or(ManifestDue::No) {
             ManifestDue::Nothing => return RemoteManifest::Nothing,
-            ManifestDue::Yes if recording.has_ended(self.sync.parts().clock.wall()) => return RemoteManifest::Due,
+            ManifestDue::Yes if recording.has_ended(self.engine.parts().clock.wall()) => return RemoteManifest::Due,
             // That of a recording that goes on is written once a minute without anybody asking.
             ManifestDue::Yes => return RemoteManifest::Current,
             ManifestDue::No => {}
@@ -434,7 +434,7 @@ impl Reconcile<'_> {
         let stands = match (listed, self.silent.clone()) {
             (Some(meta), _) => meta.etag == published.etag,
             (None, Some(reason)) => return RemoteManifest::Unknown(reason),
-            (None, None) => match self.sync.still_stands(published).await {
+            (None, None) => match self.engine.still_stands(published).await {
                 Ok(stands) => stands,
                 Err(error) => {
                     self.note_silence(&error);

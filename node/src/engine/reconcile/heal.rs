@@ -20,8 +20,8 @@ use super::{
 use crate::{
     content::ContentError,
     engine::{
+        driver::UploadOutcome,
         request::UploadRequest,
-        sync::UploadOutcome,
         transfer::{self, Proven, TransferError},
     },
     library::scan::Folder,
@@ -66,8 +66,8 @@ impl Reconcile<'_> {
         let plan = reconcile::plan(evidence);
         for action in plan.actions {
             match action.kind {
-                ActionKind::MarkCorrupt => self.sync.note_corrupt(&self.name, Some(action.message.clone())).await,
-                ActionKind::ClearCorrupt => self.sync.note_corrupt(&self.name, None).await,
+                ActionKind::MarkCorrupt => self.engine.note_corrupt(&self.name, Some(action.message.clone())).await,
+                ActionKind::ClearCorrupt => self.engine.note_corrupt(&self.name, None).await,
                 ActionKind::Publish if !self.publish().await => {
                     let remedy = reconcile::remedy(FindingKind::ManifestWaits);
                     self.find(
@@ -127,7 +127,7 @@ impl Reconcile<'_> {
 
     async fn unmark(&self, evidence: &mut Evidence, name: ChunkName) -> bool {
         let Some(chunk) = chunk_of(evidence, name) else { return false };
-        self.sync.unmark(self.id(name), self.key(name)).await;
+        self.engine.unmark(self.id(name), self.key(name)).await;
         chunk.mark = Mark::None;
         true
     }
@@ -135,7 +135,7 @@ impl Reconcile<'_> {
     async fn mark(&self, evidence: &mut Evidence, name: ChunkName) -> bool {
         let (Some(chunk), Some(&digest)) = (chunk_of(evidence, name), self.digests.get(&name)) else { return false };
         let Remote::Same { proof, etag } = chunk.remote.clone() else { return false };
-        self.sync.mark(&self.id(name), Proven { digest, proof, etag, sent_bytes: 0 }, self.key(name)).await;
+        self.engine.mark(&self.id(name), Proven { digest, proof, etag, sent_bytes: 0 }, self.key(name)).await;
         chunk.mark = Mark::Current;
         true
     }
@@ -148,13 +148,13 @@ impl Reconcile<'_> {
             chunk.failure = failed("what the store does is not known yet".into(), false);
             return false;
         };
-        let path = Folder::new(&self.sync.parts().recordings, &self.name).chunk(name);
+        let path = Folder::new(&self.engine.parts().recordings, &self.name).chunk(name);
         let parcel = UploadRequest { path, digest, key: self.key(name), size_bytes, may_be_there: true, large: None };
         let is_done = match transfer::replace(&*self.store, probe, &parcel).await {
             Ok(proven) if proven.proof.is_proven() => {
                 chunk.remote = Remote::Same { proof: proven.proof, etag: proven.etag.clone() };
                 chunk.mark = Mark::Current;
-                self.sync.mark(&self.id(name), proven, self.key(name)).await;
+                self.engine.mark(&self.id(name), proven, self.key(name)).await;
                 true
             }
             Ok(_) => {
@@ -179,11 +179,11 @@ impl Reconcile<'_> {
     fn note_content(&self, id: &ChunkId, error: &ContentError) -> Local {
         match error {
             ContentError::Damaged { .. } | ContentError::Misnamed { .. } => {
-                self.sync.note_local(id, ChunkLocal::Damaged);
+                self.engine.note_local(id, ChunkLocal::Damaged);
                 Local::Damaged
             }
             ContentError::Gone(_) => {
-                self.sync.note_local(id, ChunkLocal::Missing);
+                self.engine.note_local(id, ChunkLocal::Missing);
                 Local::Missing
             }
             ContentError::Unreadable { .. } => Local::Unreadable(error.to_string()),
@@ -193,15 +193,15 @@ impl Reconcile<'_> {
     /// Hands chunks to the queue and waits until each of them is proven or given up.
     async fn send(&mut self, evidence: &mut Evidence, mut sent: BTreeMap<ChunkName, Action>) {
         // Heard from before the asking, so that no chunk is settled unheard.
-        let mut facts = self.sync.parts().facts.listen();
+        let mut facts = self.engine.parts().facts.listen();
         let mut waiting: BTreeSet<_> = sent.keys().map(|name| self.id(*name)).collect();
-        self.sync.clear_failure(waiting.iter());
-        self.sync.enqueue_first(&self.name, waiting.iter());
+        self.engine.clear_failure(waiting.iter());
+        self.engine.enqueue_first(&self.name, waiting.iter());
         // Scans and events may have had one sent since its mark was taken back: of that no fact comes any more.
         let mut looked_at: Vec<_> = waiting.iter().cloned().collect();
         loop {
             for id in looked_at {
-                let standing = self.sync.standing(&id);
+                let standing = self.engine.standing(&id);
                 let (UploadOutcome::Proven | UploadOutcome::Failed { .. }) = &standing else { continue };
                 waiting.remove(&id);
                 let Some(action) = sent.remove(&id.chunk) else { continue };
@@ -218,10 +218,10 @@ impl Reconcile<'_> {
     async fn heard(&self, facts: &mut broadcast::Receiver<StorageEvent>, waiting: &BTreeSet<ChunkId>) -> Vec<ChunkId> {
         let fact = match tokio::time::timeout(LOOK_EVERY, facts.recv()).await {
             Ok(Ok(event)) => event.fact,
-            // The facts end with their sync, which this one holds; a look in its stead costs little.
+            // The facts end with their engine, which this one holds; a look in its stead costs little.
             Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) | Err(_) => {
                 // What the queue had no room for, it may have room for now.
-                self.sync.enqueue_first(&self.name, waiting.iter());
+                self.engine.enqueue_first(&self.name, waiting.iter());
                 return waiting.iter().cloned().collect();
             }
         };
@@ -237,7 +237,7 @@ impl Reconcile<'_> {
     }
 
     async fn take_in(&mut self, evidence: &mut Evidence, action: Action, id: &ChunkId, standing: UploadOutcome) {
-        let entry = self.sync.read(|recordings, _| recordings.get(&self.name)?.chunk(id.chunk).cloned());
+        let entry = self.engine.read(|recordings, _| recordings.get(&self.name)?.chunk(id.chunk).cloned());
         let Some(chunk) = chunk_of(evidence, id.chunk) else { return };
         let size_bytes = chunk.size_bytes;
         let is_contradicted = entry.as_ref().is_some_and(|entry| entry.refused_digest.is_some());
@@ -278,18 +278,18 @@ impl Reconcile<'_> {
 
     /// Has the remote manifest written; that of an ended recording is waited for. Returns whether it is, or will be soon.
     async fn publish(&self) -> bool {
-        self.sync.want_manifest(&self.name, self.is_manifest_gone);
-        let wall = self.sync.parts().clock.wall();
-        let has_ended = self.sync.recording(&self.name).is_some_and(|recording| recording.has_ended(wall));
+        self.engine.want_manifest(&self.name, self.is_manifest_gone);
+        let wall = self.engine.parts().clock.wall();
+        let has_ended = self.engine.recording(&self.name).is_some_and(|recording| recording.has_ended(wall));
         if !has_ended {
             return true;
         }
         loop {
-            let told = self.sync.manifest_told();
-            match self.sync.manifest_failures(&self.name) {
+            let told = self.engine.manifest_told();
+            match self.engine.manifest_failures(&self.name) {
                 None => return true,
                 Some(1..) => return false,
-                Some(0) if self.sync.blocked().is_some() || self.sync.paused().is_some() => return false,
+                Some(0) if self.engine.blocked().is_some() || self.engine.paused().is_some() => return false,
                 // The end of the time is a look of its own.
                 Some(0) => drop(tokio::time::timeout(LOOK_EVERY, told).await),
             }

@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bubbaloop_storage_schemas::{RecordingName, reconcile::ReconcileResult, reply::Progress};
 
 use self::run::{Fetching, Meter, Reconcile, Report};
-use super::sync::Engine;
+use super::driver::Engine;
 use crate::policy::reconcile::{self, ChunkEvidence, Mark, Remote};
 
 /// What a look at one recording came to.
@@ -45,14 +45,14 @@ pub struct Reconciled {
 /// # Cancellation
 /// It ends between two idempotent steps. What was handed to the queue goes up all the same.
 pub async fn reconcile(
-    sync: &Arc<Engine>,
+    engine: &Arc<Engine>,
     name: &RecordingName,
     options: ReconcileOptions,
     progress: OnProgress<'_>,
 ) -> Result<Reconciled, ReconcileError> {
-    let parts = sync.parts();
+    let parts = engine.parts();
     let mut run = Reconcile {
-        sync,
+        engine,
         store: Arc::clone(&parts.store),
         machine: parts.machine_id.clone(),
         name: name.clone(),
@@ -77,7 +77,7 @@ pub async fn reconcile(
         run.report.done = plan.actions;
         plan.findings
     } else {
-        has_room(sync, restore::planned(&evidence).1).await?;
+        has_room(engine, restore::planned(&evidence).1).await?;
         run.heal(&mut evidence).await
     };
     result.counts.chunks = evidence.chunks.len() as u64;

@@ -26,8 +26,8 @@ use super::run::{Reconcile, ReconcileError, chunk_of};
 use crate::{
     durable::{self, Replace, Staged},
     engine::{
+        driver::Engine,
         fetch::{self, FetchError, Fetched, RemoteManifest, Wanted},
-        sync::Engine,
     },
     library::{
         disk::{self, Space},
@@ -54,8 +54,8 @@ pub(super) fn planned(evidence: &Evidence) -> (u64, u64) {
 ///
 /// # Errors
 /// The store does not list them.
-pub async fn names_in_store(sync: &Engine, glob: &str) -> Result<BTreeSet<RecordingName>, StoreError> {
-    let parts = sync.parts();
+pub async fn names_in_store(engine: &Engine, glob: &str) -> Result<BTreeSet<RecordingName>, StoreError> {
+    let parts = engine.parts();
     let mut names = BTreeSet::new();
     for machine in parts.machine_id.spellings() {
         let found = parts.store.list_folders(&format!("{machine}/")).await?;
@@ -70,8 +70,8 @@ pub async fn names_in_store(sync: &Engine, glob: &str) -> Result<BTreeSet<Record
 ///
 /// # Errors
 /// `NoRoom`: it has not.
-pub async fn has_room(sync: &Engine, needed_bytes: u64) -> Result<(), ReconcileError> {
-    let recordings = sync.parts().recordings.clone();
+pub async fn has_room(engine: &Engine, needed_bytes: u64) -> Result<(), ReconcileError> {
+    let recordings = engine.parts().recordings.clone();
     // On a new disk the folder of recordings is made by what comes first.
     match spawn_blocking(move || recordings.ancestors().find_map(|folder| disk::space(folder).ok())).await {
         Ok(Some(Space { free_bytes, disk_bytes })) => Ok(policy::fetch::room(needed_bytes, free_bytes, disk_bytes)?),
@@ -90,7 +90,7 @@ struct PendingFetch {
 
 impl Reconcile<'_> {
     fn folder(&self) -> Folder {
-        Folder::new(&self.sync.parts().recordings, &self.name)
+        Folder::new(&self.engine.parts().recordings, &self.name)
     }
 
     /// Writes the store's manifest here, where that is planned. It comes before the chunks: a crash then leaves a
@@ -111,7 +111,7 @@ impl Reconcile<'_> {
                 self.look_again(evidence).await;
                 evidence.local_manifest = LocalManifest::Kept;
                 evidence.is_named = true;
-                evidence.is_corrupt = self.sync.recording(&self.name).is_some_and(|recording| recording.is_corrupt);
+                evidence.is_corrupt = self.engine.recording(&self.name).is_some_and(|recording| recording.is_corrupt);
                 evidence.manifest = reconcile::RemoteManifest::Due;
             }
             Err(error) => {
@@ -124,12 +124,12 @@ impl Reconcile<'_> {
 
     /// Has the library read what was written, and finds the journal's place for chunks that had none.
     async fn look_again(&self, evidence: &mut Evidence) {
-        let (sync, name) = (Arc::clone(self.sync), self.name.clone());
+        let (engine, name) = (Arc::clone(self.engine), self.name.clone());
         let read = spawn_blocking(move || {
-            if let Err(error) = sync.refresh(&name, ReadReason::OnDemand) {
+            if let Err(error) = engine.refresh(&name, ReadReason::OnDemand) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");
             }
-            sync.recording(&name)
+            engine.recording(&name)
         });
         let Ok(Some(recording)) = read.await else { return };
         for chunk in evidence.chunks.iter_mut().filter(|chunk| chunk.mark == Mark::NoPlace) {
@@ -151,7 +151,7 @@ impl Reconcile<'_> {
         if let Err(error) = made.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
             tracing::warn!(recording = %self.name, %error, "what earlier tries left can't be looked at");
         }
-        let at_once = FETCHES_AT_ONCE_MAX.min(self.sync.concurrency()).max(1);
+        let at_once = FETCHES_AT_ONCE_MAX.min(self.engine.concurrency()).max(1);
         let mut waiting = actions.into_iter();
         let mut fetches = JoinSet::new();
         let mut under_way: Vec<(ChunkName, Arc<AtomicU64>)> = Vec::new();
@@ -190,7 +190,7 @@ impl Reconcile<'_> {
             let reason = match (&self.fetching.is_full, &self.silent) {
                 (Some(reason), _) | (None, Some(reason)) => Some(reason.clone()),
                 // A recorder goes on writing meanwhile.
-                (None, None) => has_room(self.sync, size_bytes).await.err().map(|error| error.to_string()),
+                (None, None) => has_room(self.engine, size_bytes).await.err().map(|error| error.to_string()),
             };
             if let Some(reason) = reason {
                 self.failed(evidence, name, reason, false);
@@ -235,7 +235,7 @@ impl Reconcile<'_> {
             Ok(Some(aside)) => action.message = with_aside(&aside, &action.message),
             Ok(None) => {}
         }
-        self.sync.note_local(&self.id(name), ChunkLocal::Present);
+        self.engine.note_local(&self.id(name), ChunkLocal::Present);
         self.fetching.restored = (self.fetching.restored.0 + 1, self.fetching.restored.1 + size_bytes);
         self.report.done.push(Action::new(action.kind, &self.name, Some(name), action.message));
         if let Some(chunk) = chunk_of(evidence, name) {
@@ -250,7 +250,7 @@ impl Reconcile<'_> {
 
     /// Puts aside what is in the way, writes down that the chunk is pinned, and gives it its name. Returns where that is.
     async fn place(&self, fetched: Fetched, name: ChunkName, is_damaged: bool) -> io::Result<Option<PathBuf>> {
-        let (target, sync, id) = (self.folder().chunk(name), Arc::clone(self.sync), self.id(name));
+        let (target, engine, id) = (self.folder().chunk(name), Arc::clone(self.engine), self.id(name));
         let path = target.clone();
         let prepared = spawn_blocking(move || {
             let aside = match fs::symlink_metadata(&path) {
@@ -258,7 +258,7 @@ impl Reconcile<'_> {
                 Ok(found) if is_damaged || !found.is_file() => Some(durable::put_aside(&path)?),
                 _ => None,
             };
-            sync.note_restored(&id);
+            engine.note_restored(&id);
             Ok::<_, io::Error>(aside)
         });
         let aside = prepared.await.map_err(io::Error::other)??;

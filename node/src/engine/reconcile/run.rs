@@ -11,7 +11,7 @@ use bubbaloop_storage_schemas::{
 
 use crate::{
     content::ContentError,
-    engine::{fetch::RemoteManifest, sync::Engine},
+    engine::{driver::Engine, fetch::RemoteManifest},
     policy::{
         fetch::NoRoom,
         queue::ChunkId,
@@ -87,7 +87,7 @@ impl Meter<'_> {
 
 /// One run over one recording.
 pub(super) struct Reconcile<'a> {
-    pub(super) sync: &'a Arc<Engine>,
+    pub(super) engine: &'a Arc<Engine>,
     pub(super) store: Arc<dyn ObjectStore>,
     /// The machine under whose name its objects stand.
     pub(super) machine: MachineId,

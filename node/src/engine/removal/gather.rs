@@ -37,19 +37,19 @@ use crate::{
 impl Removal<'_> {
     /// Finds out what there is, and as far as it matters where else it is.
     pub(super) async fn gather(&self) -> Result<Evidence, Refusal> {
-        let recording = self.sync.recording(self.name);
+        let recording = self.engine.recording(self.name);
         let contents = self.contents().await?;
         let objects = match self.options.from.is_remote() {
             true => self.objects(recording.as_deref()).await?,
             false => Vec::new(),
         };
         if recording.is_none() && objects.is_empty() && contents.is_none() {
-            return Err(self.sync.no_such(self.name.as_str()));
+            return Err(self.engine.no_such(self.name.as_str()));
         }
         let Contents { chunks, files, folders } = contents.unwrap_or_default();
         let doubts = match &recording {
             Some(recording) if self.must_prove() => {
-                self.sync.doubts(recording).await.map_err(|error| silent(&error))?
+                self.engine.doubts(recording).await.map_err(|error| silent(&error))?
             }
             Some(_) | None => BTreeMap::new(),
         };
@@ -72,7 +72,7 @@ impl Removal<'_> {
 
     /// Returns the uploads in parts that the journal knows as begun.
     fn uploads(&self, recording: Option<&Recording>) -> Vec<Upload> {
-        let is_known = self.sync.parts().store.multipart().is_some();
+        let is_known = self.engine.parts().store.multipart().is_some();
         let begun = recording.filter(|_| is_known).into_iter().flat_map(|recording| &recording.begun);
         let upload = |(chunk, begun): (&ChunkName, &BegunUpload)| Upload {
             chunk: *chunk,
@@ -86,7 +86,7 @@ impl Removal<'_> {
     async fn sources(&self, recording: Option<&Recording>) -> Result<Vec<AdoptedFile>, Refusal> {
         let from = recording.and_then(|recording| recording.adopted_from.clone());
         let Some(from) = from.filter(|_| self.options.from.is_local()) else { return Ok(Vec::new()) };
-        let recordings = self.sync.parts().recordings.clone();
+        let recordings = self.engine.parts().recordings.clone();
         let found = spawn_blocking(move || {
             from.files.iter().filter(|file| left_alone::is_as_adopted(&recordings, file)).cloned().collect()
         });
@@ -98,7 +98,7 @@ impl Removal<'_> {
     }
 
     async fn contents(&self) -> Result<Option<Contents>, Refusal> {
-        let (recordings, name) = (self.sync.parts().recordings.clone(), self.name.clone());
+        let (recordings, name) = (self.engine.parts().recordings.clone(), self.name.clone());
         let read = spawn_blocking(move || Contents::read(&recordings, &name)).await.map_err(|error| ended(&error))?;
         read.map_err(|error| {
             let refusal =
@@ -112,14 +112,14 @@ impl Removal<'_> {
     async fn objects(&self, recording: Option<&Recording>) -> Result<Vec<Object>, Refusal> {
         let machines = match recording {
             Some(recording) => vec![recording.machine_id.clone()],
-            None => self.sync.parts().machine_id.spellings(),
+            None => self.engine.parts().machine_id.spellings(),
         };
         let mut found = Vec::new();
         for machine in machines {
             found.extend(self.list(&machine).await.map_err(|error| silent(&error))?);
         }
         let local = match recording {
-            Some(_) => self.sync.manifest(self.name),
+            Some(_) => self.engine.manifest(self.name),
             None => None,
         };
         let others = match local.as_ref().zip(recording) {
@@ -146,7 +146,7 @@ impl Removal<'_> {
     }
 
     async fn list(&self, machine: &MachineId) -> Result<Vec<ObjectMeta>, StoreError> {
-        let (prefix, store) = (format!("{machine}/{}/", self.name), &self.sync.parts().store);
+        let (prefix, store) = (format!("{machine}/{}/", self.name), &self.engine.parts().store);
         let (mut found, mut after) = (Vec::new(), None);
         loop {
             let page = store.list(&prefix, after.as_deref(), PAGE_ROWS_MAX).await?;
@@ -166,7 +166,7 @@ impl Removal<'_> {
         found: &[ObjectMeta],
     ) -> Result<Others, StoreError> {
         let mut others = Others::default();
-        let store = &*self.sync.parts().store;
+        let store = &*self.engine.parts().store;
         for meta in found.iter().filter(|meta| meta.key.parts().is_some_and(|(_, chunk)| chunk.is_none())) {
             match fetch::manifest(store, &meta.key, &recording.machine_id, self.name).await {
                 Ok(None) => {}
@@ -196,12 +196,12 @@ impl Removal<'_> {
         let Some(entry) = recording.and_then(|recording| recording.chunk(name)) else {
             return Ok(Some("it is not here".into()));
         };
-        let path = Folder::new(&self.sync.parts().recordings, self.name).chunk(name);
+        let path = Folder::new(&self.engine.parts().recordings, self.name).chunk(name);
         let entry = entry.clone();
         let id = ChunkId { recording: self.name.clone(), chunk: name };
         let (doubt, is_damaged) = spawn_blocking(move || doubt(&path, &entry)).await.map_err(|error| ended(&error))?;
         if is_damaged {
-            self.sync.note_local(&id, ChunkLocal::Damaged);
+            self.engine.note_local(&id, ChunkLocal::Damaged);
         }
         Ok(doubt)
     }

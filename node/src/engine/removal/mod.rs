@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 
 pub use self::run::OnProgress;
 use self::run::{Removal, ended};
-use super::sync::Engine;
+use super::driver::Engine;
 use crate::{
     durable,
     library::left_alone::LeftAlone,
@@ -44,13 +44,13 @@ const TOLD_MAX: usize = 3;
 /// # Cancellation
 /// It ends between two idempotent steps; the same request ends it.
 pub async fn remove(
-    sync: &Arc<Engine>,
+    engine: &Arc<Engine>,
     name: &RecordingName,
     options: RemovalOptions,
     progress: OnProgress<'_>,
 ) -> (RemovalResult, Option<Refusal>) {
     let mut run = Removal {
-        sync,
+        engine,
         name,
         options,
         told: progress,
@@ -64,9 +64,9 @@ pub async fn remove(
 impl Removal<'_> {
     async fn run(&mut self) -> Result<(), Refusal> {
         let needs_manifest = self.options.from == RemoveFrom::Local && !self.options.force;
-        self.sync.manifest_settled(self.name, needs_manifest, MANIFEST_PATIENCE).await;
-        let (sync, name, force) = (Arc::clone(self.sync), self.name.clone(), self.options.force);
-        let held = spawn_blocking(move || sync.hold(&name, force)).await.map_err(|error| ended(&error))?;
+        self.engine.manifest_settled(self.name, needs_manifest, MANIFEST_PATIENCE).await;
+        let (engine, name, force) = (Arc::clone(self.engine), self.name.clone(), self.options.force);
+        let held = spawn_blocking(move || engine.hold(&name, force)).await.map_err(|error| ended(&error))?;
         let _held = held?;
         let evidence = self.gather().await?;
         let plan = removal::plan(&evidence, self.options);
@@ -83,8 +83,8 @@ impl Removal<'_> {
         }
         let done = self.carry_out(plan.steps).await;
         if self.options.from.is_local() {
-            let (sync, name) = (Arc::clone(self.sync), self.name.clone());
-            spawn_blocking(move || sync.note_removed(&name)).await.map_err(|error| ended(&error))?;
+            let (engine, name) = (Arc::clone(self.engine), self.name.clone());
+            spawn_blocking(move || engine.note_removed(&name)).await.map_err(|error| ended(&error))?;
         }
         done
     }
@@ -177,8 +177,8 @@ impl Removal<'_> {
 
     async fn remove_remote(&mut self, steps: Vec<Step>) -> Result<(), Refusal> {
         if steps.contains(&Step::Withdraw) {
-            let (sync, name) = (Arc::clone(self.sync), self.name.clone());
-            let written = spawn_blocking(move || sync.withdraw(&name)).await.map_err(|error| ended(&error))?;
+            let (engine, name) = (Arc::clone(self.engine), self.name.clone());
+            let written = spawn_blocking(move || engine.withdraw(&name)).await.map_err(|error| ended(&error))?;
             written.map_err(|error| {
                 let message = format!("nothing is removed: that {} goes can't be written down: {error}", self.name);
                 Refusal::new(ErrorCode::Internal, message).hint("make room on the library's disk, or make it writable")
@@ -206,7 +206,7 @@ impl Removal<'_> {
     /// Gives up an upload in parts. Where only files go, a store that does not answer keeps nobody from making room.
     async fn abort(&mut self, upload: &Upload) -> Result<(), Refusal> {
         let id = ChunkId { recording: self.name.clone(), chunk: upload.chunk };
-        let Err(error) = self.sync.give_up(id, &upload.key, &upload.upload_id).await else {
+        let Err(error) = self.engine.give_up(id, &upload.key, &upload.upload_id).await else {
             self.note(&Step::Abort(upload.clone()));
             return Ok(());
         };
@@ -221,7 +221,7 @@ impl Removal<'_> {
     }
 
     async fn remove_objects(&mut self, objects: &[Object]) -> Result<(), Refusal> {
-        let store = Arc::clone(&self.sync.parts().store);
+        let store = Arc::clone(&self.engine.parts().store);
         let removed = join_all(objects.iter().map(|object| store.delete(&object.key))).await;
         let mut failed = None;
         for (object, removed) in objects.iter().zip(removed) {
@@ -248,13 +248,13 @@ impl Removal<'_> {
 
     async fn remove_local(&mut self, steps: Vec<Step>) -> Result<(), Refusal> {
         if steps.iter().any(|step| matches!(step, Step::Chunk(_))) {
-            let (sync, name) = (Arc::clone(self.sync), self.name.clone());
-            spawn_blocking(move || sync.note_removal(&name)).await.map_err(|error| ended(&error))?;
+            let (engine, name) = (Arc::clone(self.engine), self.name.clone());
+            spawn_blocking(move || engine.note_removal(&name)).await.map_err(|error| ended(&error))?;
         }
         for step in steps {
-            let (sync, name, of) = (Arc::clone(self.sync), self.name.clone(), step.clone());
+            let (engine, name, of) = (Arc::clone(self.engine), self.name.clone(), step.clone());
             let removed =
-                spawn_blocking(move || remove_here(&sync, &name, &of)).await.map_err(|error| ended(&error))?;
+                spawn_blocking(move || remove_here(&engine, &name, &of)).await.map_err(|error| ended(&error))?;
             if let Err(error) = removed {
                 let (chunk, path) = match &step {
                     Step::Chunk(chunk) => (Some(chunk.name), format!("chunks/{}", chunk.name)),
@@ -276,19 +276,19 @@ impl Removal<'_> {
 }
 
 /// Removes a file or a folder of a recording. It blocks.
-fn remove_here(sync: &Engine, name: &RecordingName, step: &Step) -> io::Result<()> {
-    let folder = sync.parts().recordings.join(name.as_str());
+fn remove_here(engine: &Engine, name: &RecordingName, step: &Step) -> io::Result<()> {
+    let folder = engine.parts().recordings.join(name.as_str());
     match step {
         Step::Chunk(chunk) => {
-            sync.remove_chunk(&ChunkId { recording: name.clone(), chunk: chunk.name }, chunk.size_bytes)
+            engine.remove_chunk(&ChunkId { recording: name.clone(), chunk: chunk.name }, chunk.size_bytes)
         }
         Step::File(path) => {
-            sync.forget_lines(name);
+            engine.forget_lines(name);
             durable::remove(&folder.join(path))
         }
         Step::Folder(path) if path.is_empty() => durable::remove_folder(&folder),
         Step::Folder(path) => durable::remove_folder(&folder.join(path)),
-        Step::LeaveSources(files) => LeftAlone::add(&sync.left_alone(), &sync.parts().recordings, files),
+        Step::LeaveSources(files) => LeftAlone::add(&engine.left_alone(), &engine.parts().recordings, files),
         Step::Withdraw | Step::Abort(_) | Step::Object(_) => Ok(()),
     }
 }

@@ -10,14 +10,14 @@ use bubbaloop_storage_schemas::{
 };
 use tokio::task::JoinError;
 
-use crate::{engine::sync::Engine, policy::removal::RemovalOptions};
+use crate::{engine::driver::Engine, policy::removal::RemovalOptions};
 
 /// Receives the progress.
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// One run over one recording.
 pub(super) struct Removal<'a> {
-    pub(super) sync: &'a Arc<Engine>,
+    pub(super) engine: &'a Arc<Engine>,
     pub(super) name: &'a RecordingName,
     pub(super) options: RemovalOptions,
     pub(super) told: OnProgress<'a>,

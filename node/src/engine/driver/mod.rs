@@ -100,7 +100,7 @@ pub struct Deps {
 /// The library in memory, the queue, and what joins them to disk and store.
 #[derive(Debug)]
 pub struct Engine {
-    parts: Deps,
+    deps: Deps,
     started_at_ns: UnixNs,
     state: Mutex<State>,
     /// Shared with the sync before: a mark of its that hangs in the disk must not meet another writer.
@@ -241,10 +241,10 @@ impl Engine {
             disk_low_bytes: 0,
         };
         let legacy = legacy.of(&parts.recordings);
-        let sync = Self {
+        let engine = Self {
             started_at_ns: parts.clock.wall(),
             journals: legacy.journals.clone().unwrap_or_else(|| Arc::new(Journals::new(parts.recordings.clone()))),
-            parts,
+            deps: parts,
             state: Mutex::new(state),
             is_scanned: AtomicBool::new(false),
             has_heard: AtomicBool::new(false),
@@ -252,8 +252,8 @@ impl Engine {
             changed: Notify::new(),
             published: Notify::new(),
         };
-        sync.inherit(legacy);
-        sync
+        engine.inherit(legacy);
+        engine
     }
 
     /// A panic in another task leaves the state between two idempotent steps, so it is used on.
@@ -285,11 +285,11 @@ impl Engine {
     /// Takes in that a library of this machine's id was met, on the `bus` or in the `bucket`. Another than ours is a
     /// twin, which is told once.
     pub fn note_library(&self, library_id: &str, met: &str) {
-        if library_id == self.parts.facts.library_id() || !self.state().twins.insert(library_id.to_owned()) {
+        if library_id == self.deps.facts.library_id() || !self.state().twins.insert(library_id.to_owned()) {
             return;
         }
         tracing::warn!(twin = library_id, met, "another library goes by this machine's id: give one of them another");
-        self.parts.facts.emit(Fact::Twin { twin_library_id: library_id.to_owned(), met: met.to_owned() });
+        self.deps.facts.emit(Fact::Twin { twin_library_id: library_id.to_owned(), met: met.to_owned() });
     }
 
     /// Returns the other libraries that go by this machine's id.
@@ -309,13 +309,13 @@ impl Engine {
 
     /// Returns the store's clock minus ours now, in milliseconds; `None` while it is not known.
     pub fn clock_offset_ms(&self) -> Option<i64> {
-        self.parts.store.clock_offset_ms().or_else(|| self.state().probe?.clock_offset_ms)
+        self.deps.store.clock_offset_ms().or_else(|| self.state().probe?.clock_offset_ms)
     }
 
     /// Tells how uploads go.
     pub fn going(&self) -> UploadStatus {
-        let now = self.parts.clock.tick();
-        let left_per_s = self.parts.throttle.bytes_per_s();
+        let now = self.deps.clock.tick();
+        let left_per_s = self.deps.throttle.bytes_per_s();
         let mut state = self.state();
         // What leaves tells the rate in the midst of a chunk too, and nothing where the store takes none.
         let is_going = state.failing.is_none() && state.block.is_none() && state.queue.in_flight().len() > 0;
@@ -331,7 +331,7 @@ impl Engine {
 
     /// Reads a recording's manifest from disk; `None` where none is readable.
     pub fn manifest(&self, name: &RecordingName) -> Option<Manifest> {
-        scan::manifest(&self.parts.recordings, name)
+        scan::manifest(&self.deps.recordings, name)
     }
 
     /// Returns the names of the recordings that are ours, those that match a glob where one is given.
@@ -385,7 +385,7 @@ impl Engine {
         let mut doubt_at = Tick::default();
         let (mut room_at, mut room): (Tick, Option<JoinHandle<()>>) = (Tick::default(), None);
         loop {
-            let (now, timers) = (self.parts.clock.tick(), self.timers());
+            let (now, timers) = (self.deps.clock.tick(), self.timers());
             if self.state().queue.wants_offers() {
                 (open_at, all_at) = (now, now);
             }
@@ -402,13 +402,13 @@ impl Engine {
             let is_asked = self.is_in_doubt() && self.blocked().is_none() && now >= doubt_at;
             if (now >= verify_at || is_asked) && verify.is_none() && self.is_scanned() {
                 doubt_at = now.after(DOUBT_RETRY);
-                let sync = Arc::clone(self);
-                verify = Some(tokio::spawn(async move { sync.verify_and_note(timers.verify).await }));
+                let engine = Arc::clone(self);
+                verify = Some(tokio::spawn(async move { engine.verify_and_note(timers.verify).await }));
             }
             if now >= room_at && self.is_scanned() && room.as_ref().is_none_or(JoinHandle::is_finished) {
                 room_at = now.after(timers.rescan_all.min(ROOM_LOOK_MAX));
-                let sync = Arc::clone(self);
-                room = Some(tokio::spawn(async move { sync.make_room().await }));
+                let engine = Arc::clone(self);
+                room = Some(tokio::spawn(async move { engine.make_room().await }));
             }
             self.save_letters_later(&mut tasks);
             self.save_doubt_later(&mut tasks);
@@ -435,15 +435,15 @@ impl Engine {
     }
 
     fn spawn_scan(self: &Arc<Self>, all: bool) -> JoinHandle<()> {
-        let sync = Arc::clone(self);
+        let engine = Arc::clone(self);
         spawn_blocking(move || {
             if !all {
-                sync.scan_open();
+                engine.scan_open();
             } else {
                 // What is wrong with the folder is remembered and told.
-                sync.scan().ok();
+                engine.scan().ok();
             }
-            sync.changed.notify_one();
+            engine.changed.notify_one();
         })
     }
 
@@ -474,11 +474,11 @@ impl Engine {
 
     fn start_now(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
         loop {
-            let next = self.state().queue.next(self.parts.clock.tick());
-            let sync = Arc::clone(self);
+            let next = self.state().queue.next(self.deps.clock.tick());
+            let engine = Arc::clone(self);
             match next {
-                Next::Start { item, attempt } => tasks.spawn(async move { sync.upload(item, attempt).await }),
-                Next::Probe => tasks.spawn(async move { sync.probe_again().await }),
+                Next::Start { item, attempt } => tasks.spawn(async move { engine.upload(item, attempt).await }),
+                Next::Probe => tasks.spawn(async move { engine.probe_again().await }),
                 Next::WaitUntil(tick) => return self.start_manifests(tasks).into_iter().chain([tick]).min(),
                 Next::Idle => return self.start_manifests(tasks),
             };
@@ -488,10 +488,10 @@ impl Engine {
     /// Starts the writing of the manifests that are due, and returns when to look again.
     fn start_manifests(self: &Arc<Self>, tasks: &mut JoinSet<()>) -> Option<Tick> {
         while let Some(name) = self.next_manifest() {
-            let sync = Arc::clone(self);
-            tasks.spawn(async move { sync.publish(name).await });
+            let engine = Arc::clone(self);
+            tasks.spawn(async move { engine.publish(name).await });
         }
-        let now = self.parts.clock.tick();
+        let now = self.deps.clock.tick();
         let state = self.state();
         let look_at = state.publisher.next_look_at()?;
         let opens_at = state.queue.opens_at()?;

@@ -34,7 +34,7 @@ enum WrongDigestSource {
 
 impl Engine {
     pub(super) async fn upload(self: &Arc<Self>, item: Item, attempt: u32) {
-        let began = self.parts.clock.tick();
+        let began = self.deps.clock.tick();
         self.state().pace.begin(began);
         let sent = self.send(&item, attempt).await;
         self.end_pace(sent.as_ref().map_or(0, |(proven, _)| proven.sent_bytes));
@@ -76,22 +76,22 @@ impl Engine {
             outcome => outcome,
         };
         match (&failure, &outcome) {
-            (Some(message), _) => state.note_failing(message, self.parts.clock.wall()),
+            (Some(message), _) => state.note_failing(message, self.deps.clock.wall()),
             (None, Outcome::Settled) => state.failing = None,
             (None, _) => {}
         }
-        state.queue.finish(id, outcome, self.parts.clock.tick(), fastrand::f64());
+        state.queue.finish(id, outcome, self.deps.clock.tick(), fastrand::f64());
         if !is_known {
             // Somebody removed it meanwhile: there is nothing to send.
             state.queue.forget(id);
         }
         state.note_done();
-        state.note_letter(id, &self.parts.store_id, self.parts.clock.wall());
+        state.note_letter(id, &self.deps.store_id, self.deps.clock.wall());
         let ChunkId { recording, chunk } = id.clone();
         if let Some(Stage::Dead(reason)) = state.queue.stage(id) {
-            self.parts.facts.emit(Fact::DeadLettered { recording, chunk, reason: reason.to_owned() });
+            self.deps.facts.emit(Fact::DeadLettered { recording, chunk, reason: reason.to_owned() });
         } else if let Some(message) = failure {
-            self.parts.facts.emit(Fact::UploadFailed { recording, chunk, message });
+            self.deps.facts.emit(Fact::UploadFailed { recording, chunk, message });
         }
         self.note_gate(state);
     }
@@ -106,16 +106,16 @@ impl Engine {
         if before.as_ref().map(reason) != now.as_ref().map(reason) {
             if let Some(Block { reason, .. }) = before {
                 tracing::info!(%reason, "uploads are not blocked by this any more");
-                self.parts.facts.emit(Fact::Unblocked { reason });
+                self.deps.facts.emit(Fact::Unblocked { reason });
             }
             if let Some(Block { reason, hint }) = now.clone() {
                 if reason.leaves_marks_unproven() {
                     state.doubt.arises();
                 }
                 tracing::warn!(%reason, hint, "uploads are blocked");
-                self.parts.facts.emit(Fact::Blocked { reason, hint });
+                self.deps.facts.emit(Fact::Blocked { reason, hint });
             }
-            state.block = now.map(|block| (block, self.parts.clock.wall()));
+            state.block = now.map(|block| (block, self.deps.clock.wall()));
         } else if let (Some((told, _)), Some(block)) = (&mut state.block, now) {
             *told = block;
         }
@@ -128,14 +128,14 @@ impl Engine {
             None => self.probe().await?,
         };
         let parcel = self.parcel(item, attempt).await?;
-        let proven = transfer::send(&*self.parts.store, probe, &parcel).await?;
+        let proven = transfer::send(&*self.deps.store, probe, &parcel).await?;
         Ok((proven, parcel.key))
     }
 
     /// Probes the store and remembers what was found. It fails by a block or by what may pass: what a store refuses of a
     /// probe is the fault of no chunk.
     pub(super) async fn probe(&self) -> Result<Probe, StoreError> {
-        let probe = self.parts.store.probe().await.map_err(|error| match error.kind {
+        let probe = self.deps.store.probe().await.map_err(|error| match error.kind {
             StoreErrorKind::Blocked(_) | StoreErrorKind::Retry { .. } => error,
             _ => {
                 let hint = format!("it refuses the node's own test objects: {}", error.message);
@@ -150,7 +150,7 @@ impl Engine {
     pub async fn probe_first(&self) {
         if let Err(StoreError { kind: StoreErrorKind::Blocked(block), .. }) = self.probe().await {
             let mut state = self.state();
-            state.queue.block(block, self.parts.clock.tick());
+            state.queue.block(block, self.deps.clock.tick());
             self.note_gate(&mut state);
         }
     }
@@ -163,19 +163,19 @@ impl Engine {
             _ => ProbeFailure::Unanswered { after: None },
         });
         let mut state = self.state();
-        state.queue.probed(found, self.parts.clock.tick());
+        state.queue.probed(found, self.deps.clock.tick());
         self.note_gate(&mut state);
     }
 
     async fn parcel(self: &Arc<Self>, item: &Item, attempt: u32) -> Result<UploadRequest, StoreError> {
         let id = &item.id;
-        let gone = || StoreError::from(ContentError::Gone(self.parts.recordings.join(id.recording.as_str())));
+        let gone = || StoreError::from(ContentError::Gone(self.deps.recordings.join(id.recording.as_str())));
         let (machine_id, known) = {
             let state = self.state();
             let recording = state.recordings.get(&id.recording).ok_or_else(gone)?;
             (recording.machine_id.clone(), recording.chunk(id.chunk).and_then(|chunk| chunk.digest))
         };
-        let path = Folder::new(&self.parts.recordings, &id.recording).chunk(id.chunk);
+        let path = Folder::new(&self.deps.recordings, &id.recording).chunk(id.chunk);
         let digest = match known {
             Some(digest) => digest,
             None => hash_named(path.clone(), id.chunk).await?,
@@ -216,7 +216,7 @@ impl Engine {
             self.refuse(Refused::Mismatch);
         }
         let mut state = self.state();
-        let (now, reason) = (self.parts.clock.tick(), error.to_string());
+        let (now, reason) = (self.deps.clock.tick(), error.to_string());
         state.queue.finish(&item.id, Outcome::Dead(reason), now, 0.0);
         state.queue.forget(&item.id);
         if misled == WrongDigestSource::ByManifest {
@@ -231,11 +231,11 @@ impl Engine {
         else {
             return false;
         };
-        let (sync, name) = (Arc::clone(self), item.id.recording.clone());
-        let is_away = spawn_blocking(move || sync.is_unseen(&name)).await.unwrap_or(false);
+        let (engine, name) = (Arc::clone(self), item.id.recording.clone());
+        let is_away = spawn_blocking(move || engine.is_unseen(&name)).await.unwrap_or(false);
         if is_away {
             let mut state = self.state();
-            state.queue.finish(&item.id, Outcome::Halted, self.parts.clock.tick(), 0.0);
+            state.queue.finish(&item.id, Outcome::Halted, self.deps.clock.tick(), 0.0);
             state.queue.forget(&item.id);
             state.note_done();
         }

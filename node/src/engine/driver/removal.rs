@@ -34,18 +34,18 @@ const LOOKS_AT_ONCE: usize = 4;
 /// A recording of which nothing goes up, and on which nobody else works, as long as this is there.
 #[derive(Debug)]
 pub(in crate::engine) struct Held {
-    sync: Arc<Engine>,
+    engine: Arc<Engine>,
     name: RecordingName,
     _alone: OwnedRwLockWriteGuard<()>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut state = self.sync.state();
+        let mut state = self.engine.state();
         state.held.remove(&self.name);
-        self.sync.offer_pending(&mut state, &self.name);
+        self.engine.offer_pending(&mut state, &self.name);
         drop(state);
-        self.sync.changed.notify_one();
+        self.engine.changed.notify_one();
     }
 }
 
@@ -105,7 +105,7 @@ impl Engine {
         }
         let found = {
             let state = self.state();
-            let now_ns = self.parts.clock.wall();
+            let now_ns = self.deps.clock.wall();
             state.recordings.get(name).and_then(|recording| obstacle(recording, &state, force, now_ns))
         };
         match found {
@@ -125,7 +125,7 @@ impl Engine {
         }
         let mut guard = self.state();
         let state = &mut *guard;
-        let now_ns = self.parts.clock.wall();
+        let now_ns = self.deps.clock.wall();
         if let Some(recording) = state.recordings.get(name) {
             if let Some(refusal) = obstacle(recording, state, force, now_ns) {
                 return Err(refusal);
@@ -140,14 +140,14 @@ impl Engine {
         }
         state.held.insert(name.clone());
         drop(guard);
-        Ok(Held { sync: Arc::clone(self), name: name.clone(), _alone: alone })
+        Ok(Held { engine: Arc::clone(self), name: name.clone(), _alone: alone })
     }
 
     /// Waits, for so long at most, until no remote manifest of a recording is being written; with `is_wanted` until one that
     /// is due was, too. One that could not be written is not waited for.
     pub(in crate::engine) async fn manifest_settled(&self, name: &RecordingName, is_wanted: bool, patience: Duration) {
         let goes_on = || {
-            let (now, now_ns) = (self.parts.clock.tick(), self.parts.clock.wall());
+            let (now, now_ns) = (self.deps.clock.tick(), self.deps.clock.wall());
             let state = self.state();
             let has_ended = || state.recordings.get(name).is_some_and(|recording| recording.has_ended(now_ns));
             let is_due = || state.publisher.failures(name) == Some(0) && state.queue.admits_other(now) && has_ended();
@@ -177,8 +177,8 @@ impl Engine {
         recording: &Recording,
     ) -> Result<BTreeMap<ChunkName, Option<String>>, StoreError> {
         let all = |reason: &str| Ok(recording.chunks.iter().map(|chunk| (chunk.name, Some(reason.into()))).collect());
-        let sync = Arc::clone(self);
-        match spawn_blocking(move || sync.is_other_disk()).await.unwrap_or(None) {
+        let engine = Arc::clone(self);
+        match spawn_blocking(move || engine.is_other_disk()).await.unwrap_or(None) {
             Some(true) => {}
             Some(false) => return all("the store is on the library's own disk"),
             None => return all("the store is not there, so that it is not known whether it is another disk"),
@@ -203,7 +203,7 @@ impl Engine {
             return Ok(Some("the manifest does not name it".into()));
         }
         let key = ObjectKey::chunk(&recording.machine_id, &recording.name, chunk.name);
-        let meta = self.parts.store.head(&key).await?;
+        let meta = self.deps.store.head(&key).await?;
         match meta.filter(|meta| meta.size_bytes == chunk.size_bytes).map(|meta| meta.compare(etag, chunk.digest)) {
             Some(Compared::Same) => return Ok(None),
             Some(Compared::Unverifiable) => {
@@ -217,8 +217,8 @@ impl Engine {
 
     /// Appends a fact that must be on the disk before what follows from it is done. It blocks.
     fn journal_now(&self, name: &RecordingName, entry: JournalEntry) -> io::Result<u64> {
-        let at_ns = self.parts.clock.wall();
-        let line = JournalLine { at_ns, store_id: self.parts.store_id.clone(), entry };
+        let at_ns = self.deps.clock.wall();
+        let line = JournalLine { at_ns, store_id: self.deps.store_id.clone(), entry };
         self.journals.append_now(name, line)?;
         self.note_own_line(name);
         Ok(at_ns)
@@ -270,7 +270,7 @@ impl Engine {
         if is_proven {
             self.journal(&id.recording, JournalEntry::Evicted { chunk: id.chunk, size_bytes });
         }
-        durable::remove(&Folder::new(&self.parts.recordings, &id.recording).chunk(id.chunk))?;
+        durable::remove(&Folder::new(&self.deps.recordings, &id.recording).chunk(id.chunk))?;
         let local = if is_proven { ChunkLocal::Evicted } else { ChunkLocal::Missing };
         self.change(id, |chunk| chunk.facts.local = local);
         Ok(())

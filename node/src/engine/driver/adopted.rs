@@ -18,13 +18,13 @@ use crate::{
 impl Engine {
     /// Returns the library as adopting needs it.
     pub fn library(&self) -> Library {
-        let beside = |name: &str| self.parts.state.with_file_name(name);
+        let beside = |name: &str| self.deps.state.with_file_name(name);
         Library {
-            recordings: self.parts.recordings.clone(),
-            machine_id: self.parts.machine_id.clone(),
+            recordings: self.deps.recordings.clone(),
+            machine_id: self.deps.machine_id.clone(),
             lock: beside("adopt.lock"),
             salvage: beside("salvage"),
-            clock: Arc::clone(&self.parts.clock),
+            clock: Arc::clone(&self.deps.clock),
         }
     }
 
@@ -72,12 +72,12 @@ impl Engine {
 
     /// Returns where it is written which files are not adopted by themselves.
     pub(in crate::engine) fn left_alone(&self) -> PathBuf {
-        self.parts.state.with_file_name("left_alone.json")
+        self.deps.state.with_file_name("left_alone.json")
     }
 
     /// Looks anew at what is laid out in another way. Why the folder can't be read is told by the scans.
     fn look_again(&self) {
-        let Ok(entries) = Entries::read(&self.parts.recordings) else { return };
+        let Ok(entries) = Entries::read(&self.deps.recordings) else { return };
         if let Ok(unmanaged) = self.gather_unmanaged(&entries.files, &entries.folders) {
             self.state().unmanaged = unmanaged;
         }
@@ -91,7 +91,7 @@ impl Engine {
             (known, Covering::of(state.recordings.values().map(Arc::as_ref)))
         };
         let left = LeftAlone::load(&self.left_alone());
-        let mut gathering = Gathering::new(&covering, &left, self.parts.clock.wall());
+        let mut gathering = Gathering::new(&covering, &left, self.deps.clock.wall());
         for file in files {
             match gathering.add_file(file) {
                 // It has another name since it was listed.
@@ -100,10 +100,10 @@ impl Engine {
             }
         }
         for name in folders.difference(&known) {
-            let added = gathering.add_folder(&self.parts.recordings.join(name), name);
+            let added = gathering.add_folder(&self.deps.recordings.join(name), name);
             self.note_unreadable(name, added.err().map(|error| error.to_string()));
         }
-        if let Err(error) = gathering.add_salvage(&self.library().salvage, &self.parts.recordings) {
+        if let Err(error) = gathering.add_salvage(&self.library().salvage, &self.deps.recordings) {
             tracing::warn!(%error, "what crashes left open can't be looked at");
         }
         Ok(gathering.finish())
@@ -111,7 +111,7 @@ impl Engine {
 
     /// Keeps what crashes left open in recorders before these sweep it.
     pub(super) fn salvage(&self, files: &[DirEntry]) {
-        let recordings = &self.parts.recordings;
+        let recordings = &self.deps.recordings;
         let mut open = Vec::new();
         for recording in self.state().recordings.values().filter(|recording| recording.is_ours()) {
             let chunks = Folder::new(recordings, &recording.name).chunks();
@@ -123,7 +123,7 @@ impl Engine {
                 open.push((group.to_owned(), file.path()));
             }
         }
-        if let Err(error) = salvage::keep(&self.library().salvage, recordings, &open, self.parts.clock.wall()) {
+        if let Err(error) = salvage::keep(&self.library().salvage, recordings, &open, self.deps.clock.wall()) {
             tracing::warn!(%error, "what a crash left open can't be kept");
         }
     }

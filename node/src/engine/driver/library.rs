@@ -44,9 +44,9 @@ impl Engine {
             let state = self.state();
             (state.mark.clone(), state.place_without_mark)
         };
-        let found = mark::read(&mark_of(&self.parts.recordings));
+        let found = mark::read(&mark_of(&self.deps.recordings));
         let Some(known) = known else {
-            let is_other = place.is_some() && place != disk::place(&self.parts.recordings).ok();
+            let is_other = place.is_some() && place != disk::place(&self.deps.recordings).ok();
             return (is_other && !matches!(found, Ok(None))).then_some(LibraryUnavailable::Changed);
         };
         match found {
@@ -64,7 +64,7 @@ impl Engine {
     /// Tells why a recording of which nothing is found is not gone for good, where that is so: a person who removes one
     /// removes its folder.
     pub(super) fn is_only_away(&self, name: &RecordingName) -> Option<String> {
-        let folder = self.parts.recordings.join(name.as_str());
+        let folder = self.deps.recordings.join(name.as_str());
         let is_at_risk = || {
             let state = self.state();
             state.recordings.contains_key(name) && !state.is_proven(name)
@@ -91,14 +91,14 @@ impl Engine {
 
     /// Tells whether a recording that is known is not there as a whole.
     pub(super) fn is_unseen(&self, name: &RecordingName) -> bool {
-        let is_there = self.parts.recordings.join(name.as_str()).is_dir();
+        let is_there = self.deps.recordings.join(name.as_str()).is_dir();
         self.look_for_library().is_some() || !is_there && self.is_only_away(name).is_some()
     }
 
     /// Gives the folder of recordings its mark, where it has none, and remembers it. One that can't be written to has
     /// none: it is told from another by its place as long as the node runs.
     pub(super) fn mark_library(&self) {
-        let path = mark_of(&self.parts.recordings);
+        let path = mark_of(&self.deps.recordings);
         let found = match mark::read(&path) {
             Ok(Some(found)) => Ok(found),
             Ok(None) => mark::make(&path),
@@ -112,10 +112,9 @@ impl Engine {
         if self.state().mark.as_ref() == Some(&found) {
             return;
         }
-        let place = self.parts.recordings.clone();
+        let place = self.deps.recordings.clone();
         let remembered = found.clone();
-        if let Err(error) =
-            NodeState::update(&self.parts.state, |state| drop(state.libraries.insert(place, remembered)))
+        if let Err(error) = NodeState::update(&self.deps.state, |state| drop(state.libraries.insert(place, remembered)))
         {
             // It is tried again by the next scan.
             tracing::debug!(%error, "the library's mark can't be remembered");
@@ -126,7 +125,7 @@ impl Engine {
     }
 
     fn note_place(&self) {
-        self.state().place_without_mark = disk::place(&self.parts.recordings).ok();
+        self.state().place_without_mark = disk::place(&self.deps.recordings).ok();
     }
 
     /// Remembers why the folder of recordings is not the library, and tells when that changes.
@@ -142,7 +141,7 @@ impl Engine {
             Some(LibraryUnavailable::Changed) => tracing::warn!("another folder stands in the place of the recordings"),
             None => tracing::info!("the folder of recordings is there again"),
         }
-        state.away = now.map(|away| (away, self.parts.clock.wall()));
+        state.away = now.map(|away| (away, self.deps.clock.wall()));
     }
 }
 

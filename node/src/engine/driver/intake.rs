@@ -148,7 +148,7 @@ impl Engine {
         self.journals.write_kept();
         // Looked for on both sides of the reading: a disk that comes or goes in between is noticed.
         let before = self.look_for_library();
-        let entries = Entries::read(&self.parts.recordings);
+        let entries = Entries::read(&self.deps.recordings);
         let away = match &entries {
             Err(error) => Some(LibraryUnavailable::Unreadable(error.to_string())),
             Ok(_) => before.or_else(|| self.look_for_library()),
@@ -157,14 +157,14 @@ impl Engine {
         self.note_away(away);
         let Entries { names, folders, files, unreadable } = entries?;
         let has_any = !folders.is_empty() || !files.is_empty();
-        let free_bytes = disk::free_bytes(&self.parts.recordings);
+        let free_bytes = disk::free_bytes(&self.deps.recordings);
         let is_seen = |name: &RecordingName| names.contains(name) || unreadable.contains_key(name.as_str());
         let gone: Vec<_> = self.state().recordings.keys().filter(|name| !is_seen(name)).cloned().collect();
         for name in &gone {
             self.note_gone(name, is_here);
         }
         if let Ok(free_bytes) = free_bytes {
-            self.state().filling.sample(free_bytes, self.parts.clock.tick());
+            self.state().filling.sample(free_bytes, self.deps.clock.tick());
         }
         self.scan_each(names);
         for (name, error) in &unreadable {
@@ -191,7 +191,7 @@ impl Engine {
     /// Takes in that a scan did not see a recording.
     fn note_gone(&self, name: &RecordingName, is_here: bool) {
         // It may have come since the folder was listed, or can't be looked at. A file in its place is no recording.
-        let is_gone = match self.parts.recordings.join(name.as_str()).symlink_metadata() {
+        let is_gone = match self.deps.recordings.join(name.as_str()).symlink_metadata() {
             Ok(metadata) => metadata.is_file(),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
@@ -253,7 +253,7 @@ impl Engine {
 
     fn scan_one(&self, name: &RecordingName) {
         let settled = self.state().recordings.get(name).and_then(|known| known.settled());
-        if settled.is_some_and(|settled| settled.is_of(&self.parts.recordings, name)) {
+        if settled.is_some_and(|settled| settled.is_of(&self.deps.recordings, name)) {
             self.note_unreadable(name.as_str(), None);
             self.offer_pending(&mut self.state(), name);
             self.fold(name);
@@ -269,8 +269,8 @@ impl Engine {
     /// It can't be read: what was known of it stays.
     pub fn refresh(&self, name: &RecordingName, reason: ReadReason) -> Result<(), ContentError> {
         let earlier = self.state().recordings.get(name).cloned();
-        let super::Deps { recordings, machine_id, store_id, .. } = &self.parts;
-        let read_at_ns = self.parts.clock.wall();
+        let super::Deps { recordings, machine_id, store_id, .. } = &self.deps;
+        let read_at_ns = self.deps.clock.wall();
         let loaded = scan::load(recordings, name, machine_id, store_id, earlier.as_deref(), reason)?;
         let earlier = earlier.map(|earlier| earlier.fingerprint.clone());
         let Some(Loaded { mut recording, manifest }) = loaded else {
@@ -292,8 +292,8 @@ impl Engine {
         self.offer_pending(&mut state, name);
         drop(state);
         // Of a long recording that takes a while, in which others want the state.
-        if manifest.is_some_and(|manifest| publish::is_due(&recording, *manifest, self.parts.facts.library_id())) {
-            self.state().publisher.want(name, self.parts.clock.tick());
+        if manifest.is_some_and(|manifest| publish::is_due(&recording, *manifest, self.deps.facts.library_id())) {
+            self.state().publisher.want(name, self.deps.clock.tick());
         }
         Ok(())
     }
@@ -341,7 +341,7 @@ impl Engine {
         self.has_heard.store(true, Relaxed);
         let decoded = if bytes.len() > EVENT_BYTES_MAX { None } else { FinalizeEvent::decode(bytes, format).ok() };
         let announced =
-            decoded.ok_or(Refused::Undecodable).and_then(|event| intake::check(&event, &self.parts.machine_id));
+            decoded.ok_or(Refused::Undecodable).and_then(|event| intake::check(&event, &self.deps.machine_id));
         let announced = announced.map_err(|refused| (self.refuse(refused), None))?;
         match self.announce(&announced) {
             Ok(()) => Ok(()),
@@ -360,7 +360,7 @@ impl Engine {
             return Ok(());
         }
         // An early event is looked at again and again: that must not read the whole recording each time.
-        let file = ChunkFile::look(&Folder::new(&self.parts.recordings, name), chunk.name).ok_or(Refused::Missing)?;
+        let file = ChunkFile::look(&Folder::new(&self.deps.recordings, name), chunk.name).ok_or(Refused::Missing)?;
         if !self.take_file(name, chunk.name, file) {
             self.refresh(name, ReadReason::OnDemand).map_err(|_| Refused::Missing)?;
         }
@@ -493,7 +493,7 @@ impl Engine {
     /// Reads the recordings that no scan saw yet: who asks for all means them too.
     pub fn discover(&self) {
         // Why the folder can't be read is told by the scans.
-        let Ok(entries) = Entries::read(&self.parts.recordings) else { return };
+        let Ok(entries) = Entries::read(&self.deps.recordings) else { return };
         for name in entries.names.iter().filter(|name| !self.knows(name.as_str())) {
             if let Err(error) = self.refresh(name, ReadReason::OnDemand) {
                 tracing::warn!(recording = %name, %error, "a recording can't be read");

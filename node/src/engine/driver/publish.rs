@@ -146,8 +146,8 @@ pub(super) fn is_due(recording: &Recording, local: Manifest, library_id: &str) -
 impl Engine {
     /// Starts the writing of manifests that are due and returns one that is.
     pub(super) fn next_manifest(&self) -> Option<RecordingName> {
-        let now = self.parts.clock.tick();
-        let now_ns = self.parts.clock.wall();
+        let now = self.deps.clock.tick();
+        let now_ns = self.deps.clock.wall();
         let mut guard = self.state();
         let State { queue, publisher, recordings, .. } = &mut *guard;
         if !queue.admits_other(now) {
@@ -174,10 +174,10 @@ impl Engine {
                 (false, Some(outcome))
             }
         };
-        let (now, jitter) = (self.parts.clock.tick(), fastrand::f64());
+        let (now, jitter) = (self.deps.clock.tick(), fastrand::f64());
         let mut state = self.state();
         match &outcome {
-            Some(Outcome::Retry { message, .. }) => state.note_failing(message, self.parts.clock.wall()),
+            Some(Outcome::Retry { message, .. }) => state.note_failing(message, self.deps.clock.wall()),
             Some(Outcome::Settled) => state.failing = None,
             _ => {}
         }
@@ -193,16 +193,16 @@ impl Engine {
 
     /// Returns whether the store was asked.
     async fn publish_now(self: &Arc<Self>, name: &RecordingName) -> Result<bool, TransferError> {
-        let sync = Arc::clone(self);
+        let engine = Arc::clone(self);
         let owned = name.clone();
-        let read = spawn_blocking(move || sync.wanted_now(&owned)).await;
+        let read = spawn_blocking(move || engine.wanted_now(&owned)).await;
         let Some(wanted) = read.ok().flatten().map(Arc::new) else { return Ok(false) };
         if wanted.recording.published.as_ref().is_some_and(|published| published.wanted == wanted.digest) {
             return Ok(false);
         }
         let published = self.replace_manifest(&wanted).await?;
-        let sync = Arc::clone(self);
-        let noted = spawn_blocking(move || sync.note_published(&wanted, published)).await;
+        let engine = Arc::clone(self);
+        let noted = spawn_blocking(move || engine.note_published(&wanted, published)).await;
         if let Err(error) = noted {
             tracing::error!(recording = %name, %error, "noting a remote manifest ended abnormally");
         }
@@ -217,7 +217,7 @@ impl Engine {
         let local = self.manifest(name)?;
         let recording = self.recording(name)?;
         let predecessor = manifest::library_of(&local).map(str::to_owned);
-        let (manifest, (digest, length)) = wanted(&recording, local, self.parts.facts.library_id())?;
+        let (manifest, (digest, length)) = wanted(&recording, local, self.deps.facts.library_id())?;
         Some(Wanted { recording, manifest, digest, length, predecessor })
     }
 
@@ -247,7 +247,7 @@ impl Engine {
         wanted: &Arc<Wanted>,
         written: Option<&Published>,
     ) -> Result<Option<Published>, TransferError> {
-        let store = &*self.parts.store;
+        let store = &*self.deps.store;
         let found = match store.head(key).await {
             // A key that may not look can still create the first one.
             Err(error) if error.is_denied() && written.is_none() => None,
@@ -281,11 +281,11 @@ impl Engine {
     /// Tells whether the remote manifest that was written last still stands there. Of a store that tells no ETag it is read.
     pub(in crate::engine) async fn still_stands(&self, published: &Published) -> Result<bool, StoreError> {
         let Ok(key) = published.key.parse::<ObjectKey>() else { return Ok(false) };
-        let Some(meta) = self.parts.store.head(&key).await? else { return Ok(false) };
+        let Some(meta) = self.deps.store.head(&key).await? else { return Ok(false) };
         if !meta.etag.is_empty() {
             return Ok(meta.etag == published.etag);
         }
-        let Some(object) = self.parts.store.get(&key, None).await? else { return Ok(false) };
+        let Some(object) = self.deps.store.get(&key, None).await? else { return Ok(false) };
         let text = object.collect(MANIFEST_BYTES_MAX).await?;
         Ok(Digest::of(&text) == published.digest)
     }
@@ -297,7 +297,7 @@ impl Engine {
         wanted: &Wanted,
         mode: PutMode,
     ) -> Result<Published, TransferError> {
-        let Stored { etag, .. } = self.parts.store.put(key, &Body::Bytes(text.into()), mode).await?;
+        let Stored { etag, .. } = self.deps.store.put(key, &Body::Bytes(text.into()), mode).await?;
         Ok(Published { key: key.to_string(), digest, wanted: wanted.digest, etag })
     }
 
@@ -315,10 +315,10 @@ impl Engine {
     }
 
     fn tell_complete(&self, recording: &Recording, remote: &Manifest) {
-        let has_ended = recording.has_ended(self.parts.clock.wall());
+        let has_ended = recording.has_ended(self.deps.clock.wall());
         if has_ended && recording.is_proven_whole() && remote.chunks.len() == recording.chunks.len() {
             let chunks = remote.chunks.len() as u64;
-            self.parts.facts.emit(Fact::RecordingComplete { recording: recording.name.clone(), chunks });
+            self.deps.facts.emit(Fact::RecordingComplete { recording: recording.name.clone(), chunks });
         }
     }
 
@@ -330,8 +330,8 @@ impl Engine {
             state.recordings.get(name).filter(is_free).cloned()
         };
         let Some(recording) = foldable else { return };
-        let path = Folder::new(&self.parts.recordings, &recording.name).manifest();
-        match fold::fold(&path, |chunk| recording.uploaded(chunk), self.parts.clock.wall()) {
+        let path = Folder::new(&self.deps.recordings, &recording.name).manifest();
+        match fold::fold(&path, |chunk| recording.uploaded(chunk), self.deps.clock.wall()) {
             Ok(Folded::Written) => tracing::debug!(recording = %recording.name, "marks folded into manifest.json"),
             Ok(Folded::LeftAlone) => {}
             Err(error) => tracing::warn!(recording = %recording.name, %error, "manifest.json can't be written"),

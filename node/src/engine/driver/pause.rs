@@ -31,15 +31,15 @@ impl Engine {
     /// # Errors
     /// It can't be written down: uploads are stopped all the same, until a restart.
     pub fn pause(&self, lasts: Option<Duration>) -> io::Result<Paused> {
-        let since_ns = self.parts.clock.wall();
+        let since_ns = self.deps.clock.wall();
         let nanos = |lasts: Duration| u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX);
         let lasts = lasts.map(|lasts| lasts.min(PAUSE_MAX));
         let paused = Paused { since_ns, until_ns: lasts.map(|lasts| since_ns.saturating_add(nanos(lasts))) };
-        let ends_at = lasts.map(|lasts| self.parts.clock.tick().after(lasts));
+        let ends_at = lasts.map(|lasts| self.deps.clock.tick().after(lasts));
         self.state().paused = Some(Pause { told: paused.clone(), ends_at, is_unsure: false });
-        self.parts.facts.emit(Fact::Paused { until_ns: paused.until_ns });
+        self.deps.facts.emit(Fact::Paused { until_ns: paused.until_ns });
         self.changed.notify_one();
-        NodeState::update(&self.parts.state, |state| state.paused = Some(paused.clone()))?;
+        NodeState::update(&self.deps.state, |state| state.paused = Some(paused.clone()))?;
         Ok(paused)
     }
 
@@ -49,15 +49,15 @@ impl Engine {
     /// It can't be written down: uploads go on all the same, until a restart.
     pub fn resume(&self) -> io::Result<()> {
         if self.state().paused.take().is_some() {
-            self.parts.facts.emit(Fact::Resumed {});
+            self.deps.facts.emit(Fact::Resumed {});
         }
         self.changed.notify_one();
-        NodeState::update(&self.parts.state, |state| state.paused = None)
+        NodeState::update(&self.deps.state, |state| state.paused = None)
     }
 
     /// Returns how uploads are paused, if they are.
     pub fn paused(&self) -> Option<Paused> {
-        let now = self.parts.clock.tick();
+        let now = self.deps.clock.tick();
         let state = self.state();
         state
             .paused
@@ -68,8 +68,8 @@ impl Engine {
 
     /// Takes in what an earlier run was told. A clock that was set back meanwhile makes a pause no longer than it was.
     pub fn restore_pause(&self) {
-        let Some(told) = NodeState::load(&self.parts.state).paused else { return };
-        let (now, now_ns) = (self.parts.clock.tick(), self.parts.clock.wall());
+        let Some(told) = NodeState::load(&self.deps.state).paused else { return };
+        let (now, now_ns) = (self.deps.clock.tick(), self.deps.clock.wall());
         let left = |until_ns: u64| {
             let whole_ns = until_ns.saturating_sub(told.since_ns);
             Duration::from_nanos(until_ns.saturating_sub(now_ns).min(whole_ns))
@@ -90,7 +90,7 @@ impl Engine {
 
     /// Reckons anew at which wall time a pause ends, and returns how it was told before and is now, where that changes.
     fn reckon(&self) -> Option<(Paused, Paused)> {
-        let (now, now_ns) = (self.parts.clock.tick(), self.parts.clock.wall());
+        let (now, now_ns) = (self.deps.clock.tick(), self.deps.clock.wall());
         let mut state = self.state();
         let Some(Pause { told, ends_at: Some(ends_at), is_unsure }) = &mut state.paused else { return None };
         let until_ns = told.until_ns?;
@@ -120,7 +120,7 @@ impl Engine {
                 state.paused = now;
             }
         };
-        if let Err(error) = NodeState::update(&self.parts.state, change) {
+        if let Err(error) = NodeState::update(&self.deps.state, change) {
             tracing::warn!(%error, "when the pause ends can't be written down");
         }
     }
@@ -130,17 +130,17 @@ impl Engine {
         // A pause without an end is looked at again when somebody resumes.
         const LONG: Duration = Duration::from_secs(3600);
         let mut rewrite = |before, told| {
-            let sync = Arc::clone(self);
-            tasks.spawn_blocking(move || sync.rewrite(&before, told));
+            let engine = Arc::clone(self);
+            tasks.spawn_blocking(move || engine.rewrite(&before, told));
         };
         if let Some((before, told)) = self.reckon() {
             rewrite(before, Some(told));
         }
-        let now = self.parts.clock.tick();
+        let now = self.deps.clock.tick();
         let has_ended = |paused: &mut Pause| paused.ends_at.is_some_and(|tick| tick <= now);
         let ended = self.state().paused.take_if(has_ended);
         if let Some(Pause { told, .. }) = ended {
-            self.parts.facts.emit(Fact::Resumed {});
+            self.deps.facts.emit(Fact::Resumed {});
             rewrite(told, None);
             return None;
         }

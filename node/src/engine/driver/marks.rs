@@ -83,8 +83,8 @@ impl Engine {
             if self.state().queue.is_sending() {
                 tokio::time::sleep(GATHERING).await;
             }
-            let (sync, of) = (Arc::clone(self), name.clone());
-            match spawn_blocking(move || sync.mark_landed(&of)).await {
+            let (engine, of) = (Arc::clone(self), name.clone());
+            match spawn_blocking(move || engine.mark_landed(&of)).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
@@ -116,7 +116,7 @@ impl Engine {
         }
         // Behind the last of them: whether anything waits tells when the manifest is written.
         if is_any_proven {
-            state.publisher.want(name, self.parts.clock.tick());
+            state.publisher.want(name, self.deps.clock.tick());
         }
         let has_more = state.landing.get(name).is_some_and(|landed| !landed.is_empty());
         if !has_more {
@@ -129,8 +129,8 @@ impl Engine {
 
     /// Marks a chunk that is no upload's, and returns whether it is proven by that.
     pub(super) async fn settle(self: &Arc<Self>, landed: StoredChunk) -> bool {
-        let sync = Arc::clone(self);
-        let mark = move || sync.mark_all(&landed.item.id.recording, std::slice::from_ref(&landed));
+        let engine = Arc::clone(self);
+        let mark = move || engine.mark_all(&landed.item.id.recording, std::slice::from_ref(&landed));
         spawn_blocking(mark).await.unwrap_or_else(|error| {
             tracing::error!(%error, "writing a mark ended abnormally");
             false
@@ -150,7 +150,7 @@ impl Engine {
             return false;
         }
         let at_ns = self.journal_all(name, new.iter().map(|landed| landed.entry()));
-        let now = self.parts.clock.tick();
+        let now = self.deps.clock.tick();
         let mut state = self.state();
         new.into_iter().filter(|landed| self.take_mark(&mut state, landed, at_ns, now)).count() > 0
     }
@@ -178,7 +178,7 @@ impl Engine {
             state.note_sent(*sent_bytes, *began, now);
             let (recording, sha256, etag) = (id.recording.clone(), digest.to_string(), etag.clone());
             let (chunk, size_bytes, proof) = (id.chunk, *size_bytes, *proof);
-            self.parts.facts.emit(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });
+            self.deps.facts.emit(Fact::ChunkUploaded { recording, chunk, size_bytes, sha256, proof, etag });
         }
         is_proven
     }
@@ -190,8 +190,8 @@ impl Engine {
     }
 
     fn journal_all(&self, recording: &RecordingName, entries: impl IntoIterator<Item = JournalEntry>) -> UnixNs {
-        let at_ns = self.parts.clock.wall();
-        let line = |entry| JournalLine { at_ns, store_id: self.parts.store_id.clone(), entry };
+        let at_ns = self.deps.clock.wall();
+        let line = |entry| JournalLine { at_ns, store_id: self.deps.store_id.clone(), entry };
         self.journals.append(recording, entries.into_iter().map(line));
         self.note_own_line(recording);
         at_ns
@@ -199,7 +199,7 @@ impl Engine {
 
     /// Takes in how a recording's folder looks after a line was written to its journal.
     pub(super) fn note_own_line(&self, recording: &RecordingName) {
-        let seen = OwnLine::look(&self.parts.recordings, recording);
+        let seen = OwnLine::look(&self.deps.recordings, recording);
         if let Some(found) = self.state().recording_mut(recording) {
             found.fingerprint.note_own_line(seen);
         }

@@ -54,9 +54,9 @@ impl Engine {
     /// Takes into what is remembered whether there is doubt.
     pub(super) fn note_doubt(&self, remembered: &mut NodeState) {
         if self.is_in_doubt() {
-            remembered.doubted.insert(self.parts.store_id.clone());
+            remembered.doubted.insert(self.deps.store_id.clone());
         } else {
-            remembered.doubted.remove(&self.parts.store_id);
+            remembered.doubted.remove(&self.deps.store_id);
         }
     }
 
@@ -67,9 +67,9 @@ impl Engine {
             return;
         }
         drop(state);
-        let sync = Arc::clone(self);
+        let engine = Arc::clone(self);
         tasks.spawn_blocking(move || {
-            if let Err(error) = NodeState::update(&sync.parts.state, |state| sync.note_doubt(state)) {
+            if let Err(error) = NodeState::update(&engine.deps.state, |state| engine.note_doubt(state)) {
                 tracing::warn!(%error, "it can't be written down that marks and store must be compared");
             }
         });

@@ -86,8 +86,8 @@ impl Engine {
         if !self.state().tuning.settings.retention().is_set() || !self.is_scanned() || self.away().is_some() {
             return;
         }
-        let sync = Arc::clone(self);
-        let Ok(Some((plan, mut evictable))) = spawn_blocking(move || sync.plan_room()).await else { return };
+        let engine = Arc::clone(self);
+        let Ok(Some((plan, mut evictable))) = spawn_blocking(move || engine.plan_room()).await else { return };
         let (mut published, mut untold_bytes) = (BTreeMap::new(), 0);
         for (place, candidate) in plan.evict.iter().enumerate() {
             let Some(found) = evictable.remove(&candidate.id) else { continue };
@@ -110,7 +110,7 @@ impl Engine {
         let is_safe_to = self.blocked().is_none() && !self.is_in_doubt() && self.is_other_disk() == Some(true);
         let offset = Duration::from_millis(offset_ms.unwrap_or(0).unsigned_abs());
         let offset_ns = u64::try_from(offset.as_nanos()).unwrap_or(u64::MAX);
-        let wall = self.parts.clock.wall();
+        let wall = self.deps.clock.wall();
         let now_ns = match offset_ms {
             Some(0..) | None => wall.saturating_add(offset_ns),
             Some(_) => wall.saturating_sub(offset_ns),
@@ -126,7 +126,7 @@ impl Engine {
             let unmanaged: u64 = state.unmanaged.values().map(|found| found.size_bytes - found.linked_bytes).sum();
             (state.tuning.settings.retention(), recordings + unmanaged)
         };
-        let free_bytes = disk::free_bytes(&self.parts.recordings).ok();
+        let free_bytes = disk::free_bytes(&self.deps.recordings).ok();
         loop {
             let candidates = evictable.values().map(|found| found.candidate.clone()).collect();
             let plan = retention::plan(candidates, retention, Disk { library_bytes, free_bytes, now_ns });
@@ -145,15 +145,15 @@ impl Engine {
 
     /// Tells whether the store is on another disk than the library; `None` where that is not known.
     pub fn is_other_disk(&self) -> Option<bool> {
-        let Some(folder) = &self.parts.store_folder else { return Some(true) };
-        Some(disk::device(folder).ok()? != disk::device(&self.parts.recordings).ok()?)
+        let Some(folder) = &self.deps.store_folder else { return Some(true) };
+        Some(disk::device(folder).ok()? != disk::device(&self.deps.recordings).ok()?)
     }
 
     fn evictable(&self) -> HashMap<ChunkId, Evictable> {
         let is_whole = |recording: &&Arc<Recording>| {
             matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) && !recording.is_corrupt
         };
-        let now_ns = self.parts.clock.wall();
+        let now_ns = self.deps.clock.wall();
         let state = self.state();
         let found = state.recordings.values().filter(is_whole).flat_map(|recording| {
             let is_named = recording.published.is_some();
@@ -163,7 +163,7 @@ impl Engine {
                 let is_free = chunk.facts.local == ChunkLocal::Present && !chunk.is_pinned(now_ns);
                 let etag = chunk.etag.clone().filter(|_| is_proven && is_free)?;
                 let key = ObjectKey::chunk(&recording.machine_id, &recording.name, chunk.name);
-                let path = Folder::new(&self.parts.recordings, &recording.name).chunk(chunk.name);
+                let path = Folder::new(&self.deps.recordings, &recording.name).chunk(chunk.name);
                 let (size_bytes, finalized_at_ns) = (chunk.size_bytes, chunk.finalized_at_ns);
                 let candidate = Candidate { id: id.clone(), size_bytes, finalized_at_ns };
                 Some((id, Evictable { candidate, key, etag, digest: chunk.digest, path }))
@@ -191,20 +191,19 @@ impl Engine {
         if !is_published {
             return Ok(EvictOutcome::Kept);
         }
-        let meta =
-            self.parts.store.head(&found.key).await?.filter(|meta| meta.size_bytes == found.candidate.size_bytes);
+        let meta = self.deps.store.head(&found.key).await?.filter(|meta| meta.size_bytes == found.candidate.size_bytes);
         let compared = meta.map(|meta| meta.compare(&found.etag, found.digest));
         if compared == Some(Compared::Unverifiable) {
             return Ok(EvictOutcome::Unverifiable);
         }
-        let (sync, found) = (Arc::clone(self), found.clone());
+        let (engine, found) = (Arc::clone(self), found.clone());
         let done = spawn_blocking(move || {
             let Evictable { candidate, key, path, .. } = &found;
             if compared != Some(Compared::Same) {
-                sync.take_back(&candidate.id, key);
+                engine.take_back(&candidate.id, key);
                 return false;
             }
-            sync.remove_file(candidate, path)
+            engine.remove_file(candidate, path)
         });
         Ok(if done.await.unwrap_or(false) { EvictOutcome::Gone } else { EvictOutcome::Kept })
     }
@@ -222,7 +221,7 @@ impl Engine {
         self.journals.write_kept();
         let (recording, chunk) = (id.recording.clone(), id.chunk);
         tracing::info!(%recording, %chunk, size_bytes, "a file is removed to make room: the store holds it");
-        self.parts.facts.emit(Fact::Evicted { recording, chunk, size_bytes: *size_bytes });
+        self.deps.facts.emit(Fact::Evicted { recording, chunk, size_bytes: *size_bytes });
         true
     }
 
@@ -230,7 +229,7 @@ impl Engine {
     pub(super) async fn is_published(&self, name: &RecordingName) -> Result<bool, StoreError> {
         let Some(recording) = self.recording(name) else { return Ok(false) };
         let Some(published) = &recording.published else { return Ok(false) };
-        let (recordings, library_id) = (self.parts.recordings.clone(), self.parts.facts.library_id().to_owned());
+        let (recordings, library_id) = (self.deps.recordings.clone(), self.deps.facts.library_id().to_owned());
         let of = Arc::clone(&recording);
         let is_due = spawn_blocking(move || {
             scan::manifest(&recordings, &of.name).is_none_or(|manifest| publish::is_due(&of, manifest, &library_id))
@@ -246,7 +245,7 @@ impl Engine {
         let before = std::mem::replace(&mut self.state().disk_low_bytes, short_bytes);
         if before == 0 && short_bytes > 0 {
             tracing::warn!(short_bytes, "less room is left than the settings want, and nothing more may be removed");
-            self.parts.facts.emit(Fact::DiskLow { short_bytes });
+            self.deps.facts.emit(Fact::DiskLow { short_bytes });
         } else if before > 0 && short_bytes == 0 {
             tracing::info!("there is room again");
         }

@@ -43,12 +43,12 @@ impl Suspect {
 impl Engine {
     /// Returns when the next pass is due, by the last one that ended.
     pub(super) fn verify_at(&self, interval: Duration) -> Tick {
-        let now = self.parts.clock.tick();
-        let verified = NodeState::load(&self.parts.state).verified;
-        let verified = verified.filter(|verified| verified.store_id == self.parts.store_id);
+        let now = self.deps.clock.tick();
+        let verified = NodeState::load(&self.deps.state).verified;
+        let verified = verified.filter(|verified| verified.store_id == self.deps.store_id);
         // A library that was never compared is so soon after its start, a clock that was set back notwithstanding.
         let passed = verified
-            .map_or(interval, |verified| Duration::from_nanos(self.parts.clock.wall().saturating_sub(verified.at_ns)));
+            .map_or(interval, |verified| Duration::from_nanos(self.deps.clock.wall().saturating_sub(verified.at_ns)));
         now.after(interval.saturating_sub(passed))
     }
 
@@ -62,13 +62,13 @@ impl Engine {
                 if taken_back > 0 {
                     tracing::warn!(taken_back, "objects are gone from the store or changed: they are uploaded again");
                 }
-                let at_ns = self.parts.clock.wall();
-                let verified = Verified { store_id: self.parts.store_id.clone(), at_ns };
-                let sync = Arc::clone(self);
+                let at_ns = self.deps.clock.wall();
+                let verified = Verified { store_id: self.deps.store_id.clone(), at_ns };
+                let engine = Arc::clone(self);
                 let saved = spawn_blocking(move || {
-                    NodeState::update(&sync.parts.state, |state| {
+                    NodeState::update(&engine.deps.state, |state| {
                         state.verified = Some(verified);
-                        sync.note_doubt(state);
+                        engine.note_doubt(state);
                     })
                 });
                 if let Ok(Err(error)) = saved.await {
@@ -103,10 +103,10 @@ impl Engine {
         let mut taken_back = 0;
         for suspect in self.suspects(pass) {
             // A listing may lag behind, so the object itself has the last word.
-            let found = self.parts.store.head(&suspect.key).await?;
+            let found = self.deps.store.head(&suspect.key).await?;
             if found.is_none_or(|meta| !suspect.may_be(&meta)) {
-                let sync = Arc::clone(self);
-                let take_back = move || sync.take_back(&suspect.id, &suspect.key);
+                let engine = Arc::clone(self);
+                let take_back = move || engine.take_back(&suspect.id, &suspect.key);
                 taken_back += usize::from(spawn_blocking(take_back).await.is_ok());
             }
         }
@@ -119,7 +119,7 @@ impl Engine {
         let prefix = format!("{machine}/");
         let mut after = None;
         loop {
-            let page = self.parts.store.list(&prefix, after.as_deref(), PAGE_ROWS_MAX).await?;
+            let page = self.deps.store.list(&prefix, after.as_deref(), PAGE_ROWS_MAX).await?;
             self.see(&page.objects, pass);
             after = page.next_after;
             if after.is_none() {
@@ -169,7 +169,7 @@ impl Engine {
 
     /// Returns the marks that the pass did not see, and wants manifests written anew that it did not see.
     fn suspects(&self, pass: u32) -> Vec<Suspect> {
-        let now = self.parts.clock.tick();
+        let now = self.deps.clock.tick();
         let mut guard = self.state();
         let state = &mut *guard;
         let mut suspects = Vec::new();
@@ -201,7 +201,7 @@ impl Engine {
         });
         let message = format!("object {key} is gone from the store or changed: it is uploaded again");
         let (recording, chunk) = (id.recording.clone(), id.chunk);
-        self.parts.facts.emit(Fact::UploadFailed { recording, chunk, message });
+        self.deps.facts.emit(Fact::UploadFailed { recording, chunk, message });
         self.offer_pending(&mut self.state(), &id.recording);
         self.changed.notify_one();
     }

@@ -25,24 +25,24 @@ use crate::{
 /// Writes down how the upload of one chunk goes.
 #[derive(Debug)]
 struct Log {
-    sync: Arc<Engine>,
+    engine: Arc<Engine>,
     id: ChunkId,
     /// When the last part arrived.
     arrived_at: Mutex<Tick>,
 }
 
 impl Log {
-    fn new(sync: &Arc<Engine>, id: ChunkId) -> Self {
-        Self { sync: Arc::clone(sync), id, arrived_at: Mutex::new(sync.parts.clock.tick()) }
+    fn new(engine: &Arc<Engine>, id: ChunkId) -> Self {
+        Self { engine: Arc::clone(engine), id, arrived_at: Mutex::new(engine.deps.clock.tick()) }
     }
 
     /// Writes a line, then takes it into the view.
     async fn note(&self, entry: JournalEntry, change: impl FnOnce(&mut Option<BegunUpload>) + Send) {
-        let (sync, recording) = (Arc::clone(&self.sync), self.id.recording.clone());
-        if let Err(error) = spawn_blocking(move || sync.journal(&recording, entry)).await {
+        let (engine, recording) = (Arc::clone(&self.engine), self.id.recording.clone());
+        if let Err(error) = spawn_blocking(move || engine.journal(&recording, entry)).await {
             tracing::error!(%error, "writing down a part ended abnormally");
         }
-        let mut state = self.sync.state();
+        let mut state = self.engine.state();
         let Some(recording) = state.recording_mut(&self.id.recording) else { return };
         let mut begun = recording.begun.remove(&self.id.chunk);
         change(&mut begun);
@@ -71,15 +71,15 @@ impl PartsLog for Log {
             }
         })
         .await;
-        let now = self.sync.parts.clock.tick();
+        let now = self.engine.deps.clock.tick();
         let began = std::mem::replace(&mut *self.arrived_at.lock().unwrap_or_else(PoisonError::into_inner), now);
-        let mut state = self.sync.state();
+        let mut state = self.engine.state();
         state.note_sent(size_bytes, began, now);
         state.note_arrived(size_bytes, now);
         state.queue.progressed(&self.id);
         drop(state);
         // There may be room beside it now.
-        self.sync.changed.notify_one();
+        self.engine.changed.notify_one();
     }
 
     async fn ended(&self, upload_id: &str) {
@@ -88,7 +88,7 @@ impl PartsLog for Log {
     }
 
     fn may_go_on(&self) -> bool {
-        self.sync.paused().is_none() && self.sync.state().queue.may_go_on(&self.id)
+        self.engine.paused().is_none() && self.engine.state().queue.may_go_on(&self.id)
     }
 }
 
@@ -156,7 +156,7 @@ impl Engine {
         key: &str,
         upload_id: &str,
     ) -> Result<(), StoreError> {
-        let (Some(multi), Ok(key)) = (self.parts.store.multipart(), key.parse::<ObjectKey>()) else { return Ok(()) };
+        let (Some(multi), Ok(key)) = (self.deps.store.multipart(), key.parse::<ObjectKey>()) else { return Ok(()) };
         multi.abort(&key, upload_id).await?;
         tracing::info!(%key, "an upload in parts that nothing goes on with is given up");
         Log::new(self, id).ended(upload_id).await;

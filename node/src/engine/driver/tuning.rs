@@ -109,7 +109,7 @@ impl State {
 impl Engine {
     /// Takes up other settings at once. What is on its way goes on.
     pub fn tune(&self, tuning: Tuning) {
-        self.parts.throttle.set(tuning.settings.bandwidth_limit.map(|limit| limit.0));
+        self.deps.throttle.set(tuning.settings.bandwidth_limit.map(|limit| limit.0));
         let mut guard = self.state();
         let state = &mut *guard;
         if state.tuning.places() != tuning.places() {
@@ -129,7 +129,7 @@ impl Engine {
 
     /// Takes in that an upload ended, for which so many bytes arrived in one piece.
     pub(super) fn end_pace(&self, sent_bytes: u64) {
-        let now = self.parts.clock.tick();
+        let now = self.deps.clock.tick();
         let mut state = self.state();
         state.note_arrived(sent_bytes, now);
         state.pace.end(now);
@@ -142,14 +142,14 @@ impl Engine {
     /// Returns how the hours stand in which uploads go by themselves; `None` where they go at all hours.
     pub fn window(&self) -> Option<UploadWindow> {
         let window = self.state().tuning.settings.upload_window?;
-        let second = self.parts.clock.second_of_day();
+        let second = self.deps.clock.second_of_day();
         let (is_open, changes_in_s) = (window.holds(second), window.changes_in(second).as_secs());
         Some(UploadWindow { hours: window.to_string(), is_open, changes_in_s })
     }
 
     /// Tells the queue whether uploads may go at this hour, and returns when that changes.
     pub(super) fn apply_window(&self) -> Option<Tick> {
-        let now = self.parts.clock.tick();
+        let now = self.deps.clock.tick();
         let window = self.window();
         self.state().queue.set_window(window.as_ref().is_none_or(|window| window.is_open));
         window.map(|window| now.after(Duration::from_secs(window.changes_in_s)))

@@ -36,7 +36,7 @@ pub enum ManifestDue {
 impl Engine {
     /// Returns what it works with.
     pub(in crate::engine) const fn parts(&self) -> &Deps {
-        &self.parts
+        &self.deps
     }
 
     /// Returns what the store was found to do; where that is not known yet, it is found out unless `is_quiet`.
@@ -75,12 +75,12 @@ impl Engine {
         };
         let Some((item, is_marked)) = item else { return };
         // The queue may have sent it since the evidence was gathered.
-        let is_new = !is_marked && self.settle(StoredChunk { item, proven, key, began: self.parts.clock.tick() }).await;
+        let is_new = !is_marked && self.settle(StoredChunk { item, proven, key, began: self.deps.clock.tick() }).await;
         let mut state = self.state();
         state.queue.forget(id);
         // Behind that: whether anything waits tells when the manifest is written.
         if is_new {
-            state.publisher.want(&id.recording, self.parts.clock.tick());
+            state.publisher.want(&id.recording, self.deps.clock.tick());
             self.changed.notify_one();
         }
         state.are_letters_changed |= state.letters.remove(id).is_some();
@@ -89,8 +89,8 @@ impl Engine {
 
     /// Takes a chunk's mark back.
     pub(in crate::engine) async fn unmark(self: &Arc<Self>, id: ChunkId, key: ObjectKey) {
-        let sync = Arc::clone(self);
-        let taken = spawn_blocking(move || sync.take_back(&id, &key)).await;
+        let engine = Arc::clone(self);
+        let taken = spawn_blocking(move || engine.take_back(&id, &key)).await;
         if let Err(error) = taken {
             tracing::error!(%error, "taking back a mark ended abnormally");
         }
@@ -140,12 +140,12 @@ impl Engine {
 
     /// Notes that nothing here can heal a recording, for this reason; without one, that it is healed.
     pub(in crate::engine) async fn note_corrupt(self: &Arc<Self>, name: &RecordingName, reason: Option<String>) {
-        let (sync, name) = (Arc::clone(self), name.clone());
+        let (engine, name) = (Arc::clone(self), name.clone());
         let noted = spawn_blocking(move || {
             let is_corrupt = reason.is_some();
             let entry = reason.map_or(JournalEntry::Healed, |reason| JournalEntry::Corrupt { reason });
-            let at_ns = sync.journal(&name, entry);
-            if let Some(recording) = sync.state().recording_mut(&name) {
+            let at_ns = engine.journal(&name, entry);
+            if let Some(recording) = engine.state().recording_mut(&name) {
                 (recording.is_corrupt, recording.corrupt_noted_at_ns) = (is_corrupt, Some(at_ns));
             }
         });
@@ -170,13 +170,13 @@ impl Engine {
         if !matches!(recording.manifest, ManifestFacts::Readable { is_ours: true, .. }) {
             return ManifestDue::Nothing;
         }
-        let is_due = publish::is_due(recording, local, self.parts.facts.library_id());
+        let is_due = publish::is_due(recording, local, self.deps.facts.library_id());
         if is_due { ManifestDue::Yes } else { ManifestDue::No }
     }
 
     /// Wants a recording's remote manifest written. `is_gone` tells that the one that was written does not stand there.
     pub(in crate::engine) fn want_manifest(&self, name: &RecordingName, is_gone: bool) {
-        let now = self.parts.clock.tick();
+        let now = self.deps.clock.tick();
         let mut state = self.state();
         if is_gone && let Some(recording) = state.recording_mut(name) {
             recording.published = None;

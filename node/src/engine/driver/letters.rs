@@ -60,8 +60,8 @@ impl State {
 impl Engine {
     /// Takes in what an earlier run gave up.
     pub fn restore_letters(&self) {
-        let letters = dead_letters::load(&self.parts.dead_letters, &self.parts.settings);
-        let ours = letters.into_iter().filter(|letter| letter.store_id == self.parts.store_id);
+        let letters = dead_letters::load(&self.deps.dead_letters, &self.deps.settings);
+        let ours = letters.into_iter().filter(|letter| letter.store_id == self.deps.store_id);
         let mut state = self.state();
         for letter in ours {
             state.letters.insert(ChunkId { recording: letter.recording.clone(), chunk: letter.chunk }, letter);
@@ -72,9 +72,9 @@ impl Engine {
     pub(super) fn restore_letter(&self, state: &mut State, item: Item) {
         let Some(letter) = state.letters.get(&item.id).cloned() else { return };
         // A clock that was set back makes the day no longer than a day.
-        let passed = self.parts.clock.wall().saturating_sub(letter.last_tried_at_ns);
+        let passed = self.deps.clock.wall().saturating_sub(letter.last_tried_at_ns);
         let left = queue::DEAD_LETTER_RETRY.saturating_sub(std::time::Duration::from_nanos(passed));
-        let (id, retry_at) = (item.id.clone(), self.parts.clock.tick().after(left));
+        let (id, retry_at) = (item.id.clone(), self.deps.clock.tick().after(left));
         state.queue.restore(DeadLetter { item, reason: letter.reason, attempts: letter.attempts, retry_at });
         if !letter.is_damaged {
             return;
@@ -94,7 +94,7 @@ impl Engine {
             }
             state.letters.clone()
         };
-        if let Err(error) = dead_letters::save(&self.parts.dead_letters, &self.parts.settings, letters.values()) {
+        if let Err(error) = dead_letters::save(&self.deps.dead_letters, &self.deps.settings, letters.values()) {
             tracing::warn!(%error, "the dead letters can't be written: after a restart those chunks are tried again");
         }
     }
@@ -102,8 +102,8 @@ impl Engine {
     /// Writes the letters down without holding up the loop.
     pub(super) fn save_letters_later(self: &Arc<Self>, tasks: &mut JoinSet<()>) {
         if self.state().are_letters_changed {
-            let sync = Arc::clone(self);
-            tasks.spawn_blocking(move || sync.save_letters());
+            let engine = Arc::clone(self);
+            tasks.spawn_blocking(move || engine.save_letters());
         }
     }
 }
