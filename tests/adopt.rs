@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bubbaloop_storage_schemas::{Digest, params::Params};
+use bubbaloop_storage_schemas::{Digest, parameter::Wait, verbs::adopt::AdoptRequest};
 use mcap::{Compression, WriteOptions, records::MessageHeader};
 use serde_json::{Value, json};
 
@@ -688,6 +688,12 @@ fn an_adoption_that_must_copy_without_room_fills_no_disk() {
     assert!(!root.join("big").exists(), "nothing of it was begun");
 }
 
+/// Returns a request that waits for the end of the adoption.
+pub(crate) fn adopt_request(source: &str) -> AdoptRequest {
+    let wait = Wait::new(Duration::from_secs(60));
+    AdoptRequest { recording: Some(source.into()), wait, ..AdoptRequest::default() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn adopted_and_uploaded_files_are_safe_although_the_sources_are_still_there() {
     let robot = Robot::new();
@@ -696,15 +702,15 @@ async fn adopted_and_uploaded_files_are_safe_although_the_sources_are_still_ther
     write(&file, &mcap(1, 5, None));
     let engine = robot.started_and_scanned();
     let service = service(&robot, &engine);
-    let status = || json_of(service.status(&Params::default()));
+    let status = || json_of(service.status());
     assert_eq!((&status()["safe"], &status()["at_risk_chunks"]), (&json!(false), &json!(1)));
-    let job = service.adopt(&Params::default().with("recording", "a").with("wait", 60)).unwrap().reply().await;
+    let job = service.adopt(&adopt_request("a")).unwrap().reply().await;
     assert_eq!(json!(job)["state"], "done", "{job:?}");
     sync_once(&engine).await;
     assert_eq!((&status()["safe"], &status()["at_risk_bytes"]), (&json!(true), &json!(0)));
     sync_once(&robot.started()).await;
     assert_eq!(
-        json_of(crate::service::service(&robot, &robot.started_and_scanned()).status(&Params::default()))["safe"],
+        json_of(crate::service::service(&robot, &robot.started_and_scanned()).status())["safe"],
         true,
         "after a restart too"
     );

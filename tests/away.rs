@@ -6,7 +6,7 @@ use bubbaloop_storage::{
     engine::driver::{Engine, UploadOutcome},
     policy::queue::Stage,
 };
-use bubbaloop_storage_schemas::params::Params;
+use bubbaloop_storage_schemas::verbs::list::ListRequest;
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,7 +31,7 @@ async fn an_empty_folder_in_the_place_of_the_library_is_not_safe_running_or_at_a
     let (robot, chunk) = robot();
     let (root, away) = (robot.folder.path().join("recordings"), robot.folder.path().join("away"));
     let engine = robot.started_and_scanned();
-    let told = |engine: &Arc<Engine>| json_of(service(&robot, engine).status(&Params::default()));
+    let told = |engine: &Arc<Engine>| json_of(service(&robot, engine).status());
     assert_eq!((&told(&engine)["at_risk_chunks"], &told(&engine)["blocked"]), (&json!(1), &json!(null)));
 
     fs::rename(&root, &away).unwrap();
@@ -67,7 +67,7 @@ async fn a_recording_on_a_separate_disk_that_disappears_stays_at_risk() {
     fs::rename(&folder, &disk).unwrap();
     symlink(&disk, &folder).unwrap();
     let engine = robot.started_and_scanned();
-    let told = |engine: &Arc<Engine>| json_of(service(&robot, engine).status(&Params::default()));
+    let told = |engine: &Arc<Engine>| json_of(service(&robot, engine).status());
     assert_eq!(told(&engine)["at_risk_chunks"], 1);
 
     // The link leads nowhere, or to the empty mount point of a disk.
@@ -86,7 +86,7 @@ async fn a_recording_on_a_separate_disk_that_disappears_stays_at_risk() {
         if !is_empty {
             let restarted = robot.started_and_scanned();
             assert_eq!(told(&restarted)["safe"], false, "what can't be looked at is not called safe");
-            let list = json_of(service(&robot, &restarted).list(&Params::default()));
+            let list = json_of(service(&robot, &restarted).list(&ListRequest::default()).unwrap());
             assert!(list["recordings"][0]["reason"].to_string().contains("No such file"), "{list:#}");
         } else {
             fs::remove_dir(&disk).unwrap();
@@ -111,7 +111,7 @@ fn a_library_that_can_have_no_mark_is_distinguished_from_another_while_the_node_
     fs::rename(&root, &away).unwrap();
     fs::create_dir(&root).unwrap();
     engine.scan().unwrap();
-    let told = json_of(service(&robot, &engine).status(&Params::default()));
+    let told = json_of(service(&robot, &engine).status());
     assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");
     assert_eq!(told["blocked"]["reason"], "recordings_changed");
     // Other settings rebuild the components. The node stays the same.
@@ -120,14 +120,14 @@ fn a_library_that_can_have_no_mark_is_distinguished_from_another_while_the_node_
     fs::create_dir(&elsewhere).unwrap();
     let moved = robot.started_in(&elsewhere, &engine);
     moved.scan().unwrap();
-    let told = json_of(service(&robot, &moved).status(&Params::default()));
+    let told = json_of(service(&robot, &moved).status());
     assert_eq!((&told["blocked"], &told["at_risk_chunks"]), (&json!(null), &json!(0)), "another library is another");
     tuned.scan().unwrap();
-    let told = json_of(service(&robot, &tuned).status(&Params::default()));
+    let told = json_of(service(&robot, &tuned).status());
     assert_eq!((&told["safe"], &told["at_risk_chunks"]), (&json!(false), &json!(1)), "{told:#}");
     fs::write(root.join(".library.json"), "").unwrap();
     tuned.scan().unwrap();
-    assert_eq!(json_of(service(&robot, &tuned).status(&Params::default()))["blocked"], json!(null));
+    assert_eq!(json_of(service(&robot, &tuned).status())["blocked"], json!(null));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,7 +139,7 @@ async fn chunks_of_a_missing_library_wait_and_their_requester_is_told() {
     let engine = robot.started_and_scanned();
     fs::rename(&root, &away).unwrap();
     engine.drain().await;
-    let told = json_of(service(&robot, &engine).status(&Params::default()));
+    let told = json_of(service(&robot, &engine).status());
     assert_eq!((&told["dead_letters"], &told["queue"]["waiting"]), (&json!(0), &json!(0)), "{told:#}");
     fs::create_dir(&root).unwrap();
     engine.scan().unwrap();
@@ -163,7 +163,7 @@ async fn new_recordings_on_another_disk_are_uploaded_and_a_person_confirms_the_r
     fs::rename(&root, robot.folder.path().join("away")).unwrap();
     fs::create_dir_all(robot.recording().join("chunks")).unwrap();
     let chunk = robot.chunk(7);
-    let told = || json_of(service(&robot, &engine).status(&Params::default()));
+    let told = || json_of(service(&robot, &engine).status());
     for _ in 0..2 {
         sync_once(&engine).await;
     }
@@ -173,7 +173,7 @@ async fn new_recordings_on_another_disk_are_uploaded_and_a_person_confirms_the_r
     sync_once(&engine).await;
     assert_eq!(told()["blocked"], json!(null));
     let restarted = robot.started_and_scanned();
-    assert_eq!(json_of(service(&robot, &restarted).status(&Params::default()))["blocked"], json!(null));
+    assert_eq!(json_of(service(&robot, &restarted).status())["blocked"], json!(null));
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_file_in_the_place_of_a_recording_folder_is_no_recording() {
     fs::remove_dir_all(robot.recording()).unwrap();
     fs::write(robot.recording(), "").unwrap();
     engine.scan().unwrap();
-    let told = json_of(service(&robot, &engine).status(&Params::default()));
+    let told = json_of(service(&robot, &engine).status());
     assert_eq!((&told["at_risk_chunks"], &told["library"]["recordings"]), (&json!(0), &json!(0)), "{told:#}");
 }
 
@@ -251,7 +251,7 @@ async fn a_recording_that_was_deleted_by_hand_leaves_neither_dead_letters_nor_a_
     assert_eq!(engine.dead_letters().len(), 1);
     fs::remove_dir_all(robot.recording()).unwrap();
     sync_once(&engine).await;
-    let told = json_of(service(&robot, &engine).status(&Params::default()));
+    let told = json_of(service(&robot, &engine).status());
     assert_eq!(
         (&told["dead_letters"], &told["failing"], &told["at_risk_chunks"]),
         (&json!(0), &json!(null), &json!(0))
@@ -270,7 +270,7 @@ async fn a_chunk_that_is_unreadable_for_a_moment_is_not_given_up_and_its_request
     // A folder has a name and no bytes. Not even root can read it as a file.
     fs::create_dir(&path).unwrap();
     engine.drain().await;
-    let told = json_of(service(&robot, &engine).status(&Params::default()));
+    let told = json_of(service(&robot, &engine).status());
     assert_eq!((&told["dead_letters"], &told["queue"]["waiting"]), (&json!(0), &json!(1)), "{told:#}");
     assert!(told["failing"]["message"].as_str().unwrap().contains(chunk["name"].as_str().unwrap()), "{told:#}");
     fs::remove_dir(&path).unwrap();
@@ -279,7 +279,7 @@ async fn a_chunk_that_is_unreadable_for_a_moment_is_not_given_up_and_its_request
     engine.drain().await;
     assert!(robot.is_stored(&chunk));
     let is_waiting = engine.read(|_, queue| queue.waiting() > 0 || queue.dead_letters().len() > 0);
-    let told = json_of(service(&robot, &engine).status(&Params::default()));
+    let told = json_of(service(&robot, &engine).status());
     assert!(!is_waiting && told["failing"] == json!(null), "{told:#}");
 }
 
@@ -296,7 +296,7 @@ fn a_chunk_that_is_a_link_and_a_name_that_is_no_text_are_at_risk() {
     symlink(&target, &path).unwrap();
     fs::write(robot.recording().join("chunks").join(OsStr::from_bytes(b"\xff.mcap")), "12345").unwrap();
     let engine = robot.started_and_scanned();
-    let told = json_of(service(&robot, &engine).status(&Params::default()));
+    let told = json_of(service(&robot, &engine).status());
     assert_eq!((&told["at_risk_chunks"], &told["at_risk_bytes"]), (&json!(2), &json!(300_005)), "{told:#}");
 }
 

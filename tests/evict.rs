@@ -8,12 +8,12 @@ use std::{
 };
 
 use bubbaloop_storage::engine::driver::Engine;
-use bubbaloop_storage_schemas::{params::Params, reply::ChunkLocal};
+use bubbaloop_storage_schemas::reply::ChunkLocal;
 use bytesize::ByteSize;
 use serde_json::{Value, json};
 
 use crate::{
-    adopt::{mcap, write},
+    adopt::{adopt_request, mcap, write},
     reconcile::{Fault, Watched},
     service::service,
     support::{
@@ -173,8 +173,7 @@ async fn a_file_that_was_adopted_by_a_hard_link_counts_once() {
     robot.tuning.settings.disk_quota_gb = Some(ByteSize(library_bytes));
     let engine = robot.started_and_scanned();
     engine.probe_first().await;
-    let adopt = Params::default().with("recording", "a").with("wait", 60);
-    let job = service(&robot, &engine).adopt(&adopt).unwrap().reply().await;
+    let job = service(&robot, &engine).adopt(&adopt_request("a")).unwrap().reply().await;
     assert_eq!(json!(job)["state"], "done", "{job:?}");
     sync_once(&engine).await;
     engine.make_room().await;

@@ -53,8 +53,7 @@ const LARGE_STRUCTS: [(&str, &str); 3] = [
 ];
 
 /// Files over the limit. The list may only shrink.
-const KNOWN_LONG_FILES: [&str; 4] =
-    ["node/src/content.rs", "node/src/engine/jobs.rs", "node/src/library/scan.rs", "schemas/src/reply.rs"];
+const KNOWN_LONG_FILES: [&str; 3] = ["node/src/content.rs", "node/src/engine/jobs.rs", "node/src/library/scan.rs"];
 
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();

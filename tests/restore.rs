@@ -28,9 +28,9 @@ use bubbaloop_storage_schemas::{
     ChunkName, Digest,
     error::{ErrorCode, Refusal},
     keys::ObjectKey,
-    params::Params,
     reconcile::{ActionKind, FindingKind, ReconcileResult},
     reply::{JobState, Probe},
+    verbs::list::ListRequest,
 };
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -639,7 +639,7 @@ async fn a_manifest_too_large_to_be_read_back_is_not_published_and_that_is_repor
     assert!(view(&engine).is_proven_whole() && view(&engine).chunks.len() == 100_001);
     engine.drain().await;
     assert_eq!(robot.remote_indices("manifest.json"), Some(vec![0]), "what stands there stays");
-    let list = crate::service::json_of(crate::service::service(&robot, &engine).list(&Params::default()));
+    let list = crate::service::json_of(crate::service::service(&robot, &engine).list(&ListRequest::default()).unwrap());
     let reason = list["recordings"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("100001 chunks") && reason.contains("100000"), "{reason}");
 }

@@ -1,6 +1,6 @@
 //! The answers of the verbs on real files.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use bubbaloop_storage::{
     clock::Clock,
@@ -8,7 +8,14 @@ use bubbaloop_storage::{
     engine::{driver::Engine, jobs::Jobs},
     service::{AdminToken, Service, Setup},
 };
-use bubbaloop_storage_schemas::{ErrorCode, error::Refusal, keys::Space, params::Params, reply::Reply};
+use bubbaloop_storage_schemas::{
+    ErrorCode, Verb,
+    keys::Space,
+    parameter::{Limit, Wait},
+    params::Params,
+    verbs::{info::InfoRequest, list::ListRequest, reconcile::ReconcileRequest},
+};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -40,12 +47,12 @@ pub(crate) fn service_with(robot: &Robot, engine: &Arc<Engine>, store_folder: Op
     Service::new(robot.identity(), Arc::clone(engine), jobs, Arc::clone(&robot.facts), clock, setup)
 }
 
-pub(crate) fn json_of(reply: Result<Reply, Refusal>) -> Value {
-    serde_json::to_value(reply.unwrap()).unwrap()
+pub(crate) fn json_of(reply: impl Serialize) -> Value {
+    serde_json::to_value(reply).unwrap()
 }
 
-fn info(recording: &str) -> Params {
-    Params::default().with("recording", recording)
+fn info(recording: &str) -> InfoRequest {
+    InfoRequest::new(recording.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,18 +63,18 @@ async fn list_and_info_agree_on_what_is_uploaded() {
     let engine = robot.started();
     let service = service(&robot, &engine);
 
-    let early = service.list(&Params::default()).unwrap_err();
+    let early = service.list(&ListRequest::default()).unwrap_err();
     assert_eq!((early.code, early.retryable), (ErrorCode::Unavailable, true), "never a part as if it were all");
 
     engine.scan().unwrap();
-    let row = &json_of(service.list(&Params::default()))["recordings"][0];
+    let row = &json_of(service.list(&ListRequest::default()).unwrap())["recordings"][0];
     assert_eq!(
         (&row["recording"], &row["state"], &row["upload"]),
         (&json!("drive"), &json!("recording"), &json!("none"))
     );
 
     engine.drain().await;
-    let list = json_of(service.list(&Params::default()));
+    let list = json_of(service.list(&ListRequest::default()).unwrap());
     assert_eq!(
         (&list["machine_id"], &list["verb"], &list["next_after"]),
         (&json!("robot_1"), &json!("list"), &json!(null))
@@ -78,7 +85,7 @@ async fn list_and_info_agree_on_what_is_uploaded() {
         (&json!("complete"), &json!(2), &json!(600_000))
     );
 
-    let info = json_of(service.info(&info("drive")));
+    let info = json_of(service.info(&info("drive")).unwrap());
     assert_eq!(info["upload"], row["upload"]);
     assert_eq!(info["schema_version"], 1, "the manifest's other fields are told");
     for (told, chunk) in info["chunks"].as_array().unwrap().iter().zip(&chunks) {
@@ -99,13 +106,13 @@ async fn pages_hand_back_their_last_row_until_nothing_is_left() {
     let engine = robot.started();
     sync_once(&engine).await;
     let service = service(&robot, &engine);
-    let (mut found, mut params) = (Vec::new(), info("drive").with("limit", 2));
+    let (mut found, mut request) = (Vec::new(), InfoRequest { limit: Limit::new(2), ..info("drive") });
     loop {
-        let page = json_of(service.info(&params));
+        let page = json_of(service.info(&request).unwrap());
         found.extend(page["chunks"].as_array().unwrap().iter().map(|chunk| chunk["index"].as_u64().unwrap()));
         match &page["next_after"] {
             Value::Null => break,
-            after => params = params.with("after", after.clone()),
+            after => request.after = Some(after.as_str().unwrap().parse().unwrap()),
         }
     }
     assert_eq!(found, [0, 1, 2, 3, 4]);
@@ -119,7 +126,7 @@ async fn a_refused_manifest_is_reported_with_its_reason_and_its_chunks_are_uploa
     let engine = robot.started();
     sync_once(&engine).await;
     sync_once(&engine).await;
-    let row = &json_of(service(&robot, &engine).list(&Params::default()))["recordings"][0];
+    let row = &json_of(service(&robot, &engine).list(&ListRequest::default()).unwrap())["recordings"][0];
     assert_eq!((&row["state"], &row["upload"]), (&json!("invalid"), &json!("complete")));
     assert!(row["reason"].as_str().unwrap().contains("schema_version"), "{row}");
     assert!(robot.is_stored(&chunk));
@@ -131,15 +138,16 @@ async fn wrong_requests_are_answered_with_the_correct_form() {
     let engine = robot.started();
     sync_once(&engine).await;
     let service = service(&robot, &engine);
-    for (reply, code, hint) in [
-        (service.info(&Params::default()), ErrorCode::InvalidParams, "list tells the names"),
-        (service.info(&info("driv")), ErrorCode::NotFound, "did you mean drive?"),
-        (service.info(&info("../../x")), ErrorCode::InvalidParams, "list tells"),
-        (service.info(&info("drive").with("after", "7")), ErrorCode::InvalidParams, "hand back next_after"),
-        (service.info(&info("drive").with("limt", 1)), ErrorCode::InvalidParams, "did you mean limit?"),
-        (service.list(&Params::default().with("state", "endet")), ErrorCode::InvalidParams, "did you mean ended?"),
+    let info = |recording: &str| Params::default().with("recording", recording);
+    for (verb, params, code, hint) in [
+        (Verb::Info, Params::default(), ErrorCode::InvalidParams, "list tells the names"),
+        (Verb::Info, info("driv"), ErrorCode::NotFound, "did you mean drive?"),
+        (Verb::Info, info("../../x"), ErrorCode::InvalidParams, "list tells"),
+        (Verb::Info, info("drive").with("after", "7"), ErrorCode::InvalidParams, "hand back next_after"),
+        (Verb::Info, info("drive").with("limt", 1), ErrorCode::InvalidParams, "did you mean limit?"),
+        (Verb::List, Params::default().with("state", "endet"), ErrorCode::InvalidParams, "did you mean ended?"),
     ] {
-        let refusal = reply.unwrap_err();
+        let refusal = service.ask(verb, Space::Global, &params).unwrap_err();
         assert_eq!(refusal.code, code, "{refusal}");
         assert!(refusal.hint.as_deref().unwrap_or_default().contains(hint), "{refusal:?}");
     }
@@ -148,7 +156,7 @@ async fn wrong_requests_are_answered_with_the_correct_form() {
 #[test]
 fn help_names_the_key_of_every_verb_in_the_space_that_asked() {
     let robot = Robot::new();
-    let help = json_of(Ok(service(&robot, &robot.started()).help(Space::Global)));
+    let help = json_of(service(&robot, &robot.started()).help(Space::Global));
     let keys: Vec<_> = help["verbs"].as_array().unwrap().iter().map(|verb| verb["key"].as_str().unwrap()).collect();
     assert!(keys.contains(&"bubbaloop/global/robot_1/storage/list"), "{keys:?}");
 }
@@ -162,9 +170,13 @@ async fn a_job_that_panics_ends_and_reports_it() {
     engine.scan().unwrap();
     let service = service(&robot, &engine);
     store.fails(Some(Fault::Panics));
-    let asked = || async {
-        json!(service.reconcile(&info("drive").with("dry_run", true).with("wait", 60)).unwrap().reply().await)
+    let request = ReconcileRequest {
+        recording: Some("drive".parse().unwrap()),
+        dry_run: true,
+        wait: Wait::new(Duration::from_secs(60)),
+        ..ReconcileRequest::default()
     };
+    let asked = || async { json!(service.reconcile(&request).unwrap().reply().await) };
     let job = asked().await;
     assert_eq!((&job["state"], &job["error"]["code"]), (&json!("failed"), &json!("E_INTERNAL")), "{job:#}");
     store.fails(None);

@@ -5,6 +5,8 @@ use std::{convert::Infallible, fmt, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::time::UnixNs;
+
 /// Defines [`BlockReason`] from its rows: variant, wire string, meaning, hint, and what else follows from it.
 macro_rules! block_reasons {
     ($($variant:ident $code:literal: $meaning:literal, $hint:literal $(, $flag:ident)*;)+) => {
@@ -180,6 +182,17 @@ impl JsonSchema for BlockReason {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         String::json_schema(generator)
     }
+}
+
+/// A fact stops uploads; it ends by itself when the fact does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Blocked {
+    /// The class of the fact.
+    pub reason: BlockReason,
+    /// Since when.
+    pub since_ns: UnixNs,
+    /// What a person can do.
+    pub hint: String,
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub fn shorten(text: &str) -> String {
 }
 
 /// Shortens a decoder's message: it may quote the whole of what it refuses.
-pub(crate) fn shorten_message(error: &impl fmt::Display) -> String {
+pub fn shorten_message(error: &impl fmt::Display) -> String {
     shorten_to(&error.to_string(), 240)
 }
 

@@ -47,6 +47,9 @@ pub const PAGE_ROWS_DEFAULT: usize = 100;
 /// Most rows of a page.
 pub const PAGE_ROWS_MAX: usize = 1000;
 
+/// Pages that a client joins to one reply.
+pub const PAGES_MAX: usize = 1000;
+
 /// Queries at work at once; the next one gets `E_LIMIT`.
 pub const QUERIES_AT_WORK_MAX: usize = 64;
 

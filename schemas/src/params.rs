@@ -6,12 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     digest::shorten,
-    error::{ErrorCode, Refusal, nearest},
+    error::{ErrorCode, Refusal},
     lenient,
-    limits::{PAGE_ROWS_DEFAULT, PAGE_ROWS_MAX},
     names::RecordingName,
     time::Timestamp,
-    verb::Verb,
 };
 
 /// The smallest number of nanoseconds since 1970 that is taken for a time: 1973. Below it are all times of our age in
@@ -24,52 +22,23 @@ const UNIX_NS_MIN: u64 = 100_000_000_000_000_000;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Params(BTreeMap<String, Value>);
 
-fn wrong(name: &str, value: &Value, wanted: &str) -> Refusal {
+pub(crate) fn wrong(name: &str, value: &Value, wanted: &str) -> Refusal {
     let shown = shorten(&value.to_string());
     Refusal::new(ErrorCode::InvalidParams, format!("{name}={shown}: not {wanted}"))
         .hint("help tells what each verb's parameters take")
 }
 
-/// Tells whether a text begins as a parameter of some verb does.
-fn begins_parameter(text: &str) -> bool {
-    let name = text.split_once('=').map_or(text, |(name, _)| name);
-    name.starts_with('_') || Verb::ALL.iter().flat_map(|verb| verb.parameters()).any(|param| param.name == name)
-}
-
-/// Tells whether a text begins as the parameter that is never shown.
-fn names_token(text: &str) -> bool {
-    text.split(['=', '&']).any(|name| name.trim().eq_ignore_ascii_case("token"))
-}
-
 impl Params {
-    /// Reads the parameters of a selector. Names that begin with `_` are Zenoh's own and passed over.
-    ///
-    /// # Errors
-    /// A token is in it, where routers and logs would show it; a name is given twice with different values, or parameters are joined with `&` as in URLs: taken for a part of
-    /// the value they would be passed over, and a question about less would be one about everything.
-    pub fn of_selector<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, Refusal> {
-        let mut params = Self::default();
-        for (name, text) in pairs {
-            if names_token(name) || text.split('&').skip(1).any(names_token) {
-                let refusal = Refusal::new(ErrorCode::InvalidParams, "a token never goes into a selector");
-                return Err(refusal.hint("send it as the query's attachment, or as the field token of the payload"));
-            }
-            if name.contains('&') || text.split('&').skip(1).any(begins_parameter) {
-                let message = format!("{}: & does not part parameters", shorten(&format!("{name}={text}")));
-                return Err(Refusal::new(ErrorCode::InvalidParams, message).hint("put ; between parameters"));
-            }
-            if name.is_empty() && text.is_empty() || name.starts_with('_') {
-                continue;
-            }
-            let value = Value::from(text);
-            if let Some(earlier) = params.0.insert(name.to_owned(), value.clone())
-                && earlier != value
-            {
-                let message = format!("{} is given twice", shorten(name));
-                return Err(Refusal::new(ErrorCode::InvalidParams, message).hint("give each parameter once"));
-            }
+    /// Sets one parameter. Returns the earlier value.
+    pub(crate) fn insert(&mut self, name: &str, value: Value) -> Option<Value> {
+        self.0.insert(name.to_owned(), value)
+    }
+
+    /// Sets one parameter if there is a value.
+    pub(crate) fn set(&mut self, name: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.insert(name, value);
         }
-        Ok(params)
     }
 
     /// Adds the fields of a payload; they win over the selector. Null means not given.
@@ -107,21 +76,9 @@ impl Params {
         self.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
-    /// Checks that the verb knows every name.
-    ///
-    /// # Errors
-    /// A name is unknown: the nearest known one is the hint.
-    pub fn check_names(&self, verb: Verb) -> Result<(), Refusal> {
-        let known = || verb.parameters().iter().map(|param| param.name);
-        let Some(unknown) = self.0.keys().find(|name| known().all(|known| known != *name)) else {
-            return Ok(());
-        };
-        let hint = match nearest(unknown, known()) {
-            Some(name) => format!("did you mean {name}?"),
-            None => format!("{verb} takes {}", known().collect::<Vec<_>>().join(", ")),
-        };
-        Err(Refusal::new(ErrorCode::InvalidParams, format!("{verb} has no parameter {:?}", shorten(unknown)))
-            .hint(hint))
+    /// Returns the names of the parameters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     /// Reads a text; an empty one counts as not given.
@@ -222,138 +179,5 @@ impl Params {
         RecordingName::from_str(text).map(Some).map_err(|error| {
             Refusal::new(ErrorCode::InvalidParams, error.to_string()).hint("list tells the names of the recordings")
         })
-    }
-
-    /// Reads the number of rows of a page.
-    ///
-    /// # Errors
-    /// It is not a whole number from 1 to [`PAGE_ROWS_MAX`].
-    pub fn limit(&self) -> Result<usize, Refusal> {
-        match self.number("limit")? {
-            None => Ok(PAGE_ROWS_DEFAULT),
-            Some(rows) => match usize::try_from(rows) {
-                Ok(rows) if (1..=PAGE_ROWS_MAX).contains(&rows) => Ok(rows),
-                _ => Err(wrong("limit", &rows.into(), &format!("a number from 1 to {PAGE_ROWS_MAX}"))),
-            },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn selector(text: &str) -> Params {
-        Params::of_selector(text.split(';').map(|pair| pair.split_once('=').unwrap_or((pair, "")))).unwrap()
-    }
-
-    fn payload(value: Value) -> Params {
-        let mut params = Params::default();
-        params.overlay(value.as_object().cloned().unwrap());
-        params
-    }
-
-    #[test]
-    fn a_selector_and_a_payload_say_the_same() {
-        for params in [
-            selector("recording=r;all;limit=10;wait=5s;since=2026-01-01"),
-            payload(json!({
-                "recording": "r", "all": true, "limit": 10.0, "wait": 5, "since": 1_767_225_600_000_000_000_u64
-            })),
-        ] {
-            assert_eq!(params.recording("recording").unwrap().unwrap().as_str(), "r");
-            assert!(params.flag("all").unwrap());
-            assert_eq!(params.limit().unwrap(), 10);
-            assert_eq!(params.duration("wait").unwrap(), Some(Duration::from_secs(5)));
-            assert_eq!(params.time("since").unwrap(), Some(Timestamp(1_767_225_600_000_000_000)));
-        }
-    }
-
-    #[test]
-    fn seconds_are_not_taken_for_nanoseconds() {
-        for number in [1, 1_700_000_000, 1_700_000_000_000, 1_700_000_000_000_000_u64] {
-            for params in [selector(&format!("since={number}")), payload(json!({"since": number}))] {
-                let refusal = params.time("since").unwrap_err();
-                assert_eq!(refusal.code, ErrorCode::InvalidParams);
-                assert!(refusal.hint.unwrap().contains("nanoseconds since 1970, or an RFC 3339 time"), "{number}");
-            }
-        }
-        assert_eq!(selector("since=0").time("since").unwrap(), Some(Timestamp(0)));
-        assert_eq!(selector("since=1970-01-02").time("since").unwrap(), Some(Timestamp(86_400_000_000_000)));
-    }
-
-    #[test]
-    fn parameters_that_are_joined_as_in_urls_are_refused_and_a_value_may_have_an_ampersand() {
-        for pair in [("name", "a&limit=1"), ("_raw&name", "a"), ("name", "a&_raw"), ("all", "true&dry_run"), ("&", "")]
-        {
-            let refusal = Params::of_selector([pair]).unwrap_err();
-            assert!(refusal.hint.unwrap().contains(';'), "{pair:?}");
-        }
-        assert_eq!(selector("tag=salt&pepper").text("tag").unwrap(), Some("salt&pepper"));
-        assert_eq!(payload(json!({"tag": "a&limit=1"})).text("tag").unwrap(), Some("a&limit=1"));
-    }
-
-    #[test]
-    fn a_token_is_taken_from_a_payload_only_and_never_shown() {
-        for pair in [("token", "hunter2"), ("Token", "hunter2"), ("a", "b&token=hunter2"), ("a&token", "hunter2")] {
-            let refusal = Params::of_selector([pair]).unwrap_err();
-            assert_eq!(refusal.code, ErrorCode::InvalidParams);
-            assert!(!format!("{refusal:?}").contains("hunter2") && refusal.hint.unwrap().contains("attachment"));
-        }
-        let mut params = payload(json!({"recording": "a", "token": "hunter2"}));
-        assert_eq!(params.take_token().unwrap().as_deref(), Some("hunter2"));
-        assert!(!format!("{params:?}").contains("hunter2"));
-        assert_eq!(params.take_token(), Ok(None));
-        let refusal = payload(json!({"token": 4711})).take_token().unwrap_err();
-        assert!(!format!("{refusal:?}").contains("4711"));
-    }
-
-    #[test]
-    fn the_payload_wins_and_null_takes_back() {
-        let mut params = selector("limit=1;name=a");
-        params.overlay(json!({"limit": 2, "name": null}).as_object().cloned().unwrap());
-        assert_eq!(params.limit().unwrap(), 2);
-        assert_eq!(params.text("name").unwrap(), None);
-    }
-
-    #[test]
-    fn wrong_values_are_refused_by_name() {
-        let params = payload(json!({
-            "limit": 0, "all": "maybe", "wait": -1, "since": "soon", "recording": "../../x", "name": ["a"], "n": 0.5
-        }));
-        for (name, result) in [
-            ("limit", params.limit().map(drop)),
-            ("all", params.flag("all").map(drop)),
-            ("wait", params.duration("wait").map(drop)),
-            ("since", params.time("since").map(drop)),
-            ("../../x", params.recording("recording").map(drop)),
-            ("name", params.text("name").map(drop)),
-            ("n=", params.number("n").map(drop)),
-        ] {
-            let refusal = result.unwrap_err();
-            assert_eq!(refusal.code, ErrorCode::InvalidParams);
-            assert!(refusal.message.contains(name), "{name}: {refusal}");
-        }
-        for text in ["limit=1001", "limit=-1", "limit=1.5", "limit=99999999999999999999", "wait=x", "limit="] {
-            let params = selector(text);
-            assert!(params.limit().is_err() || params.duration("wait").is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_name_is_answered_with_the_nearest() {
-        let refusal = selector("recordin=x").check_names(Verb::Info).unwrap_err();
-        assert_eq!(refusal.hint.as_deref(), Some("did you mean recording?"));
-        let refusal = selector("zzz=x").check_names(Verb::Help).unwrap_err();
-        assert_eq!(refusal.hint.as_deref(), Some("help takes format"));
-        assert_eq!(selector("_time=[now(-1h)];format=cbor").check_names(Verb::Help), Ok(()));
-    }
-
-    #[test]
-    fn a_name_given_twice_is_no_guess() {
-        assert!(Params::of_selector([("limit", "1"), ("limit", "2")]).is_err());
-        assert!(Params::of_selector([("limit", "1"), ("limit", "1")]).is_ok());
     }
 }

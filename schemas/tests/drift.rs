@@ -11,34 +11,37 @@ use bubbaloop_storage_schemas::{
     event::{FinalizeEvent, StorageEvent},
     journal::JournalLine,
     manifest::Manifest,
-    reply::{
-        AdoptResult, AdoptedFrom, ConfigReply, HelpReply, InfoReply, JobReply, ListReply, ReconcileResult,
-        RemovalResult, StatusReply,
-    },
+    reply::{AdoptResult, AdoptedFrom, ReconcileResult, RemovalResult},
+    verbs::table,
 };
 use schemars::schema_for;
 
+fn snake_case(name: &str) -> String {
+    name.chars().fold(String::new(), |mut text, letter| {
+        if letter.is_uppercase() && !text.is_empty() {
+            text.push('_');
+        }
+        text.extend(letter.to_lowercase());
+        text
+    })
+}
+
 #[test]
 fn the_checked_in_json_schemas_are_those_of_the_types() {
-    let files: BTreeMap<_, _> = [
+    let others = [
         ("manifest", schema_for!(Manifest)),
         ("finalize_event", schema_for!(FinalizeEvent)),
         ("storage_event", schema_for!(StorageEvent)),
         ("journal_line", schema_for!(JournalLine)),
         ("error_reply", schema_for!(ErrorReply)),
-        ("help_reply", schema_for!(HelpReply)),
-        ("list_reply", schema_for!(ListReply)),
-        ("info_reply", schema_for!(InfoReply)),
-        ("status_reply", schema_for!(StatusReply)),
-        ("config_reply", schema_for!(ConfigReply)),
-        ("job_reply", schema_for!(JobReply)),
         ("reconcile_result", schema_for!(ReconcileResult)),
         ("adopt_result", schema_for!(AdoptResult)),
         ("removal_result", schema_for!(RemovalResult)),
         ("adopted_from", schema_for!(AdoptedFrom)),
-    ]
-    .into_iter()
-    .map(|(name, schema)| (format!("{name}.schema.json"), support::pretty(&schema)))
-    .collect();
+    ];
+    let replies = table::reply_schemas().into_iter().map(|(name, schema)| (snake_case(&name), schema));
+    let schemas = others.into_iter().map(|(name, schema)| (name.to_owned(), schema)).chain(replies);
+    let files: BTreeMap<_, _> =
+        schemas.map(|(name, schema)| (format!("{name}.schema.json"), support::pretty(&schema))).collect();
     support::assert_checked_in("json", &files);
 }

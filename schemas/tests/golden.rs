@@ -362,7 +362,7 @@ fn help_reply() -> HelpReply {
         parameters: verb
             .parameters()
             .iter()
-            .map(|param| ParameterHelp { name: param.name.into(), kind: param.kind, summary: param.summary.into() })
+            .map(|param| ParameterHelp { name: param.name.into(), kind: param.kind, summary: param.description() })
             .collect(),
     };
     HelpReply { head: head(Verb::Help), verbs: Verb::ALL.map(help).into() }

@@ -10,7 +10,9 @@ use bubbaloop_storage_schemas::{
     event::FinalizeEvent,
     keys::ObjectKey,
     manifest::{Indices, Manifest, ManifestChunk},
+    parameter::{Limit, Param, ParameterField},
     params::Params,
+    selector,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
@@ -113,7 +115,7 @@ fn refusals(params: &Params, name: &str) -> Vec<Refusal> {
         params.duration(name).map(drop),
         params.time(name).map(drop),
         params.recording(name).map(drop),
-        params.limit().map(drop),
+        Limit::read(params, &Param::new("limit")).map(drop),
     ];
     readings.into_iter().filter_map(Result::err).collect()
 }
@@ -226,7 +228,7 @@ proptest! {
         let mut refused = refusals(&params, &name);
         if !value.is_null() {
             prop_assert!(!refused.is_empty(), "nothing is a name, a number and a flag at once");
-            refused.push(params.check_names(Verb::Help).unwrap_err());
+            refused.push(Verb::Help.normalize(&params).unwrap_err());
         }
         for refusal in refused {
             prop_assert_eq!(refusal.code, ErrorCode::InvalidParams);
@@ -236,7 +238,7 @@ proptest! {
 
     #[test]
     fn a_selector_says_what_it_was_given(pairs in vec((any::<String>(), any::<String>()), 0..6)) {
-        if let Ok(params) = Params::of_selector(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str()))) {
+        if let Ok(params) = selector::parse(pairs.iter().map(|(name, text)| (name.as_str(), text.as_str()))) {
             for (name, text) in pairs.iter().filter(|(name, text)| !name.starts_with('_') && !text.is_empty()) {
                 prop_assert_eq!(params.text(name), Ok(Some(text.as_str())));
             }

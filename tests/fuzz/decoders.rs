@@ -46,6 +46,7 @@ use bubbaloop_storage::{
 use bubbaloop_storage_schemas::{
     ChunkName, Digest, MachineId, RecordingName, Verb,
     codec::{self, Format},
+    definition::VerbDefinition,
     event::{FinalizeEvent, StorageEvent},
     journal::{JournalEntry, JournalLine},
     keys::{ObjectKey, Space},
@@ -53,7 +54,9 @@ use bubbaloop_storage_schemas::{
     params::Params,
     reconcile::ReconcileResult,
     reply::{DeadLettersReply, InfoReply, JobReply, ListReply, StatusReply},
+    selector,
     time::Timestamp,
+    verbs::list::List,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -165,27 +168,26 @@ pub(crate) fn selector(bytes: &[u8]) {
     let (line, payload) = bytes.split_at(bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len()));
     let Ok(text) = std::str::from_utf8(line) else { return };
     let pairs = text.split(';').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let Ok(mut params) = Params::of_selector(pairs) else { return };
+    let Ok(mut params) = selector::parse(pairs) else { return };
     if let Some(Ok(Value::Object(fields))) = payload.get(1..).map(|rest| codec::decode_value(rest, None)) {
         params.overlay(fields);
     }
     let mut again = Params::default();
     again.overlay(params.to_fields());
     assert_eq!(again, params);
-    if Filter::of(&params).is_ok()
-        && let Ok(Some(glob)) = params.text("name")
-    {
+    if let Ok(request) = List::parse(&params) {
+        Filter::of(&request);
+        assert!(request.limit.rows() > 0);
+    }
+    if let Ok(Some(glob)) = params.text("name") {
         matches(glob, "drive_1");
     }
     if let Ok(Some(time)) = params.time("since") {
         assert_eq!(Timestamp::parse(&time.to_rfc3339()), Some(time));
     }
-    if let Ok(limit) = params.limit() {
-        assert!(limit > 0);
-    }
     for verb in Verb::ALL {
-        if params.check_names(verb).is_err() {
-            continue;
+        if let Ok(sent) = verb.normalize(&params) {
+            assert_eq!(verb.normalize(&sent), Ok(sent), "what is sent is read back");
         }
         // Each reader accepts or refuses a value of any kind.
         for param in verb.parameters() {

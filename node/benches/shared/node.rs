@@ -93,12 +93,12 @@ impl Node {
 impl Running {
     /// Asks the node. Returns `None` if it refuses, as before its first scan.
     pub(crate) async fn try_ask(&self, verb: Verb, params: &Params) -> Option<Value> {
-        let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
+        let told = self.client.ask_untyped(Some(&self.id), verb, params, DEADLINE).await.unwrap();
         told.into_iter().next().and_then(Result::ok)
     }
 
     pub(crate) async fn ask(&self, verb: Verb, params: &Params) -> Value {
-        let told = self.client.ask(Some(&self.id), verb, params, DEADLINE).await.unwrap();
+        let told = self.client.ask_untyped(Some(&self.id), verb, params, DEADLINE).await.unwrap();
         match told.into_iter().next() {
             Some(Ok(answer)) => answer,
             Some(Err(error)) => panic!("{verb:?}: {error:?}"),

@@ -1,16 +1,21 @@
-//! Asking nodes: what the command line stands on.
+//! Asking nodes: the client that the command line uses.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use bubbaloop_storage_schemas::{
     MachineId, Role, Verb,
     codec::{self, Format},
+    definition::{ReplyShape, VerbDefinition},
+    digest::shorten_message,
     error::{ErrorCode, ErrorReply, Refusal},
     event::FinalizeEvent,
     keys::{self, Space},
     limits::REPLY_BYTES_MAX,
+    pages::Pages,
+    parameter::Parameters,
     params::Params,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 use zenoh::{
     Session,
@@ -29,8 +34,33 @@ pub struct Client {
     token: Option<Secret>,
 }
 
-/// What one node answered.
-pub type Told = Result<Value, ErrorReply>;
+/// What one node replied, as JSON.
+pub type JsonReply = Result<Value, Box<ErrorReply>>;
+
+/// What one node replied.
+pub type NodeReply<V> = Result<Received<V>, Box<ErrorReply>>;
+
+/// A reply of one node.
+#[derive(Debug)]
+pub struct Received<V: VerbDefinition> {
+    /// The reply.
+    pub reply: V::Reply,
+    /// The reply as it arrived: a newer node may send more than this version knows.
+    pub json: Value,
+}
+
+impl<V: VerbDefinition> Received<V> {
+    /// Decodes a reply.
+    ///
+    /// # Errors
+    /// It is not the reply of this verb. The refusal names `from`, the key or the machine that it came from.
+    pub fn decode(json: Value, from: &str) -> Result<Self, Refusal> {
+        match V::Reply::deserialize(&json) {
+            Ok(reply) => Ok(Self { reply, json }),
+            Err(error) => Err(unreadable(format!("the reply of {from} is no reply to {}: {error}", V::VERB))),
+        }
+    }
+}
 
 impl Client {
     /// Joins the bus as a client of the first endpoint that answers.
@@ -47,18 +77,111 @@ impl Client {
         Self { token, ..self }
     }
 
-    /// Asks one machine's node, or every node, and returns what each answered. No answer at all is an empty list:
-    /// no node, a refusal by access rules and a lost link look alike.
+    /// Asks one machine's node, or every node, and returns the reply of each. Without any reply the list is empty: no
+    /// node, a refusal by access rules and a lost link look alike.
     ///
     /// # Errors
     /// Zenoh refuses the query.
-    pub async fn ask(
+    pub async fn ask<V: VerbDefinition>(
+        &self,
+        machine: Option<&MachineId>,
+        request: &V::Request,
+        deadline: Duration,
+    ) -> Result<Vec<NodeReply<V>>, BusError> {
+        let replies = self.ask_json(machine, V::VERB, &request.to_params(), deadline).await?;
+        Ok(replies.into_iter().map(received::<V>).collect())
+    }
+
+    /// Asks like [`Self::ask`], and for every page of each node's reply. The deadline is for each page.
+    ///
+    /// A node of which a page is missing counts as an error, whose message tells how many rows arrived.
+    ///
+    /// # Errors
+    /// Zenoh refuses the first query.
+    pub async fn ask_all<V: VerbDefinition>(
+        &self,
+        machine: Option<&MachineId>,
+        request: &V::Request,
+        deadline: Duration,
+    ) -> Result<Vec<NodeReply<V>>, BusError> {
+        let ReplyShape::Paged { rows } = V::SHAPE else { return self.ask::<V>(machine, request, deadline).await };
+        let params = Pages::first_request(request.to_params());
+        let mut replies = Vec::new();
+        for first in self.ask_json(machine, V::VERB, &params, deadline).await? {
+            let whole = match first {
+                Ok(first) => self.join(V::VERB, rows, first, &params, deadline).await,
+                Err(refused) => Err(refused),
+            };
+            replies.push(whole.and_then(|(json, from)| received::<V>(Ok((json, from)))));
+        }
+        Ok(replies)
+    }
+
+    /// Asks for the pages that follow the first one.
+    async fn join(
+        &self,
+        verb: Verb,
+        rows: &'static str,
+        (first, from): (Value, String),
+        params: &Params,
+        deadline: Duration,
+    ) -> Result<(Value, String), Box<ErrorReply>> {
+        let machine_id = first["machine_id"].as_str().unwrap_or_default().to_owned();
+        let library_id = first["library_id"].as_str().unwrap_or_default().to_owned();
+        let machine: Option<MachineId> = machine_id.parse().ok();
+        let mut pages = Pages::new(rows, first);
+        let failed = |pages: &Pages, reason: &Refusal| {
+            Box::new(ErrorReply {
+                refusal: pages.incomplete(reason),
+                machine_id: machine_id.clone(),
+                library_id: library_id.clone(),
+                verb: Some(verb.to_string()),
+            })
+        };
+        loop {
+            let next = match pages.next_request(params) {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok((pages.into_reply(), from)),
+                Err(refusal) => return Err(failed(&pages, &refusal)),
+            };
+            let page = match self.ask_json(machine.as_ref(), verb, &next, deadline).await {
+                Ok(replies) => replies.into_iter().next(),
+                Err(error) => return Err(failed(&pages, &Refusal::new(ErrorCode::Unavailable, error.to_string()))),
+            };
+            match page {
+                Some(Ok((page, _))) => pages.add(page),
+                Some(Err(refused)) => return Err(failed(&pages, &refused.refusal)),
+                None => {
+                    let refusal = Refusal::new(ErrorCode::Unavailable, "the node gives no answer in time");
+                    return Err(failed(&pages, &refusal.hint("ask again")));
+                }
+            }
+        }
+    }
+
+    /// Asks like [`Self::ask`], with parameters, and returns each reply as JSON.
+    ///
+    /// # Errors
+    /// Zenoh refuses the query.
+    pub async fn ask_untyped(
         &self,
         machine: Option<&MachineId>,
         verb: Verb,
         params: &Params,
         deadline: Duration,
-    ) -> Result<Vec<Told>, BusError> {
+    ) -> Result<Vec<JsonReply>, BusError> {
+        let replies = self.ask_json(machine, verb, params, deadline).await?;
+        Ok(replies.into_iter().map(|reply| reply.map(|(json, _)| json)).collect())
+    }
+
+    /// Asks, and returns each reply with its key.
+    async fn ask_json(
+        &self,
+        machine: Option<&MachineId>,
+        verb: Verb,
+        params: &Params,
+        deadline: Duration,
+    ) -> Result<Vec<Result<(Value, String), Box<ErrorReply>>>, BusError> {
         let key = keys::verb_of(Space::Short, machine, verb);
         let payload = json!(params.to_fields()).to_string();
         let get = self
@@ -71,12 +194,12 @@ impl Client {
             .encoding(Format::Json.encoding());
         let token = self.token.as_ref().filter(|_| verb.role() == Role::Admin && machine.is_some());
         let get = get.attachment(token.map(|token| token.expose().to_owned()));
-        let replies = get.await.map_err(BusError::new(format!("can't ask {key}")))?;
-        let mut told = Vec::new();
-        while let Ok(reply) = replies.recv_async().await {
-            told.extend(read(&reply));
+        let received = get.await.map_err(BusError::new(format!("can't ask {key}")))?;
+        let mut replies = Vec::new();
+        while let Ok(reply) = received.recv_async().await {
+            replies.extend(read(&reply, verb, &key));
         }
-        Ok(told)
+        Ok(replies)
     }
 
     /// Returns the machines whose nodes are known to be alive.
@@ -143,23 +266,78 @@ impl Client {
     }
 }
 
-/// Reads one reply; Zenoh's own word that time is up is no answer.
-fn read(reply: &Reply) -> Option<Told> {
+/// Reads one reply with its key. Zenoh's own message that time is up is none.
+fn read(reply: &Reply, verb: Verb, asked: &str) -> Option<Result<(Value, String), Box<ErrorReply>>> {
     match reply.result() {
         Ok(sample) => {
-            let bytes = sample.payload().to_bytes();
-            let value = if bytes.len() > REPLY_BYTES_MAX { None } else { codec::decode_value(&bytes, None).ok() };
-            Some(value.ok_or_else(|| unreadable("the node's reply can't be read")))
+            let (bytes, key) = (sample.payload().to_bytes(), sample.key_expr().to_string());
+            if bytes.len() > REPLY_BYTES_MAX {
+                let reason = format!("the reply of {key} has {} bytes: more than {REPLY_BYTES_MAX}", bytes.len());
+                return Some(Err(error_reply(&key, verb, unreadable(reason))));
+            }
+            Some(match codec::decode_value(&bytes, None) {
+                Ok(json) => Ok((json, key)),
+                Err(error) => {
+                    let reason = format!("the reply of {key} is {error}");
+                    Err(error_reply(&key, verb, unreadable(reason)))
+                }
+            })
         }
         Err(error) => {
             let format = Format::of_encoding(&error.encoding().to_string()).ok().flatten()?;
             let refused = codec::decode(&error.payload().to_bytes(), format);
-            Some(Err(refused.unwrap_or_else(|_| unreadable("the node's refusal can't be read"))))
+            Some(Err(refused.unwrap_or_else(|error| {
+                let reason = format!("the refusal of a node that was asked for {asked} is {error}");
+                error_reply(asked, verb, unreadable(reason))
+            })))
         }
     }
 }
 
-fn unreadable(message: &str) -> ErrorReply {
-    let refusal = Refusal::new(ErrorCode::Internal, message).hint("node and command may be of different versions");
-    ErrorReply { machine_id: String::new(), library_id: String::new(), verb: None, refusal }
+/// Decodes a reply that came with its key.
+fn received<V: VerbDefinition>(reply: Result<(Value, String), Box<ErrorReply>>) -> NodeReply<V> {
+    let (json, key) = reply?;
+    Received::decode(json, &key).map_err(|refusal| error_reply(&key, V::VERB, refusal))
+}
+
+/// Returns the error of a reply that came from a key, or was asked for under it.
+fn error_reply(key: &str, verb: Verb, refusal: Refusal) -> Box<ErrorReply> {
+    let machine = key.split('/').nth(1).filter(|machine| !machine.contains('*'));
+    Box::new(ErrorReply {
+        machine_id: machine.unwrap_or_default().to_owned(),
+        library_id: String::new(),
+        verb: Some(verb.to_string()),
+        refusal,
+    })
+}
+
+fn unreadable(message: impl std::fmt::Display) -> Refusal {
+    let refusal = Refusal::new(ErrorCode::Internal, shorten_message(&message));
+    refusal.hint("node and command may be of different versions: update the older one")
+}
+
+#[cfg(test)]
+mod tests {
+    use bubbaloop_storage_schemas::verbs::{list::List, status::Status};
+
+    use super::*;
+
+    #[test]
+    fn a_reply_that_does_not_decode_is_an_error_that_names_its_key() {
+        let key = "bubbaloop/robot_1/storage/status";
+        let error =
+            received::<Status>(Ok((json!({"machine_id": "robot_1", "safe": "perhaps"}), key.into()))).unwrap_err();
+        assert_eq!((error.machine_id.as_str(), error.verb.as_deref()), ("robot_1", Some("status")));
+        assert!(error.refusal.message.contains(key), "{error:?}");
+        assert!(error.refusal.hint.unwrap().contains("versions"));
+    }
+
+    #[test]
+    fn fields_of_a_newer_node_are_kept_in_the_json() {
+        let json = json!({
+            "machine_id": "robot_1", "library_id": "l", "verb": "list", "recordings": [], "next_after": null, "new": 1,
+        });
+        let received = received::<List>(Ok((json.clone(), "k".into()))).unwrap();
+        assert_eq!((received.reply.recordings, received.json), (Vec::new(), json));
+    }
 }

@@ -8,7 +8,6 @@ use bubbaloop_storage_schemas::{
     error::{ErrorCode, Refusal},
     keys::{self, Space},
     limits::{QUERIES_AT_WORK_MAX, QUERIES_RECEIVED_MAX, QUERIES_WAITING_MAX, REFUSALS_SENT_MAX, REPLIES_SENT_MAX},
-    reply::Reply,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -25,7 +24,7 @@ use super::{
     error::BusError,
     request::{self, Request},
 };
-use crate::service::{Answer, Pending, Service};
+use crate::service::{Answer, Pending, Reply, Service};
 
 /// The queryable of one space.
 pub(super) type Answering = Queryable<()>;
@@ -154,7 +153,7 @@ impl Work {
         let verb = match decision {
             Decision::Silent => return,
             Decision::Help(key) => {
-                return reply(service, query, (self.space, key), &service.help(self.space), format);
+                return reply(service, query, (self.space, key), &Reply::new(service.help(self.space)), format);
             }
             Decision::Manifest => {
                 return send(service, query, "manifest", &service.node_manifest(), Format::Cbor);
@@ -196,12 +195,12 @@ impl Work {
     /// Replies when the job ends, without a work slot; where too many wait already, with the job's state now.
     fn wait(self, verb: Verb, pending: Pending, format: Format, runtime: &Handle) {
         let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
-            let answer = Reply::Job(pending.reply_now());
+            let answer = Reply::new(pending.reply_now());
             return reply(&self.service, &self.query, (self.space, verb), &answer, format);
         };
         let blocking = runtime.clone();
         runtime.spawn(async move {
-            let answer = Reply::Job(pending.reply().await);
+            let answer = Reply::new(pending.reply().await);
             blocking.spawn_blocking(move || {
                 reply(&self.service, &self.query, (self.space, verb), &answer, format);
                 drop(permit);

@@ -5,12 +5,12 @@ use bubbaloop_storage_schemas::{
     error::{ErrorCode, ErrorReply, Refusal},
     limits::{REPLY_BYTES_MAX, REQUEST_BYTES_MAX, TOKEN_BYTES_MAX},
     params::Params,
-    reply::Reply,
+    selector,
 };
 use serde_json::{Map, Value};
 use zenoh::query::Query;
 
-use crate::{library::identity::Identity, secret::Secret};
+use crate::{library::identity::Identity, secret::Secret, service::Reply};
 
 /// What was asked, and how the answer is to be encoded, whatever it is.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ fn attached(query: &Query) -> Option<String> {
 
 fn read(selector: &str, payload: Option<&Payload<'_>>) -> Result<Params, Refusal> {
     let pairs = selector.split(';').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let mut params = Params::of_selector(pairs)?;
+    let mut params = selector::parse(pairs)?;
     let Some(payload) = payload else { return Ok(params) };
     let wanted = "send a JSON or CBOR object whose fields are the parameters";
     let format = match &payload.format {
@@ -135,7 +135,8 @@ pub(super) fn command(query: &Query) -> Result<Option<Map<String, Value>>, Strin
 
 /// Encodes a reply; one that is too large or can't be encoded becomes a refusal.
 pub(super) fn encode(reply: &Reply, format: Format) -> Result<Vec<u8>, Refusal> {
-    let bytes = codec::encode(reply, format)
+    let bytes = reply
+        .encode(format)
         .map_err(|error| Refusal::new(ErrorCode::Internal, format!("the reply can't be encoded: {error}")))?;
     if bytes.len() > REPLY_BYTES_MAX {
         let refusal = Refusal::new(ErrorCode::Limit, format!("the reply has {} bytes", bytes.len()));

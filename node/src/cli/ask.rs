@@ -26,7 +26,7 @@ use super::{
     table,
 };
 use crate::{
-    bus::client::{Client, Told},
+    bus::client::{Client, JsonReply as Told},
     clock::{Clock, SystemClock},
     config::Config,
     content,
@@ -124,7 +124,7 @@ async fn offline(home: &Path, global: &Global, ask: &Ask, token: Option<Secret>)
     }
     match offline::ask(home, &global.set, verb, params, token).await {
         Ok(told) => {
-            let told = vec![told.map(|reply| json!(reply))];
+            let told = vec![told];
             show(ask, global, Form::of(global), Answers { told, ..Answers::default() }).print()
         }
         Err(error) => failed(&error.to_string(), None),
@@ -251,7 +251,7 @@ impl Asker {
         params: &Params,
         wait: Duration,
     ) -> Result<Vec<Told>, crate::bus::BusError> {
-        self.client.ask(self.machine.as_ref(), verb, params, self.timeout + wait).await
+        self.client.ask_untyped(self.machine.as_ref(), verb, params, self.timeout + wait).await
     }
 
     /// Asks for every page and puts each machine's together.
@@ -284,7 +284,7 @@ impl Asker {
                     break;
                 }
                 let params = params.clone().with("after", after);
-                let more = self.client.ask(machine.as_ref(), verb, &params, self.timeout).await?;
+                let more = self.client.ask_untyped(machine.as_ref(), verb, &params, self.timeout).await?;
                 let Some(Ok(mut more)) = more.into_iter().next() else { break };
                 first["next_after"] = more["next_after"].take();
                 let rows = rows.unwrap_or_default();
@@ -341,7 +341,7 @@ impl Asker {
     async fn look_at(&self, job: &mut Value, ask: &Ask) -> Result<bool, crate::bus::BusError> {
         let machine: Option<MachineId> = job["machine_id"].as_str().and_then(|id| id.parse().ok());
         let params = Params::default().with("job", text(job, "job"));
-        match self.client.ask(machine.as_ref(), Verb::Jobs, &params, self.timeout).await?.into_iter().next() {
+        match self.client.ask_untyped(machine.as_ref(), Verb::Jobs, &params, self.timeout).await?.into_iter().next() {
             Some(Ok(jobs)) => {
                 for (name, value) in jobs["jobs"][0].as_object().into_iter().flatten() {
                     job[name] = value.clone();
@@ -350,7 +350,8 @@ impl Asker {
             // The node was started again, or took up other settings, and knows nothing of it: asking again goes on with it.
             Some(Err(refusal)) if refusal.refusal.code == ErrorCode::NotFound => {
                 let (verb, params) = ask.request();
-                let told = self.client.ask(machine.as_ref(), verb, &params.with("wait", 0), self.timeout).await?;
+                let told =
+                    self.client.ask_untyped(machine.as_ref(), verb, &params.with("wait", 0), self.timeout).await?;
                 match told.into_iter().next() {
                     Some(Ok(again)) => *job = again,
                     Some(Err(refusal)) if !refusal.refusal.retryable => {

@@ -186,7 +186,7 @@ impl Stage {
     }
 
     async fn ask(&self, verb: Verb, params: &Params) -> Result<Vec<Value>, Failure> {
-        let told = self.client.ask(Some(&self.machine), verb, params, STEP_MAX).await?;
+        let told = self.client.ask_untyped(Some(&self.machine), verb, params, STEP_MAX).await?;
         let replies = told.into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| error.refusal)?;
         if replies.is_empty() { Err("no answer".into()) } else { Ok(replies) }
     }

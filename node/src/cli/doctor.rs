@@ -15,7 +15,7 @@ use super::{
     show::text,
 };
 use crate::{
-    bus::client::{Client, Told},
+    bus::client::{Client, JsonReply as Told},
     config::{Config, ZenohSettings},
     serve::{self, Faults},
 };
@@ -87,7 +87,7 @@ enum Router {
 #[derive(Debug)]
 struct Seen {
     /// Its answer to `status`; `None` without one.
-    status: Option<Result<Value, ErrorReply>>,
+    status: Option<Result<Value, Box<ErrorReply>>>,
     /// Its answer to `config`.
     config: Option<Value>,
     /// Verbs to which it gave no answer.
@@ -169,7 +169,7 @@ async fn first(asker: &Asker, verb: Verb) -> Option<Told> {
 
 async fn look_router(asker: &Asker, zenoh: &ZenohSettings, none: &Params) -> Router {
     let Ok(client) = Client::connect(zenoh, &zenoh.connect).await else { return Router::Absent };
-    match client.ask(asker.machine.as_ref(), Verb::Status, none, asker.timeout).await {
+    match client.ask_untyped(asker.machine.as_ref(), Verb::Status, none, asker.timeout).await {
         Ok(told) if !told.is_empty() => Router::Leads,
         Ok(_) | Err(_) => Router::Apart,
     }

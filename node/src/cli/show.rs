@@ -14,7 +14,7 @@ use super::{
     screen::Screen,
     table::{self, Unheard},
 };
-use crate::bus::client::Told;
+use crate::bus::client::JsonReply as Told;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub(super) fn show(ask: &Ask, global: &Global, form: Form, answers: Answers) -> 
     let is_silent = told.is_empty() && alive.is_empty();
     let (replies, refused): (Vec<_>, Vec<_>) = told.into_iter().partition(Result::is_ok);
     let replies: Vec<_> = replies.into_iter().filter_map(Result::ok).collect();
-    let refused: Vec<_> = refused.into_iter().filter_map(Result::err).collect();
+    let refused: Vec<_> = refused.into_iter().filter_map(Result::err).map(|refused| *refused).collect();
     let is_fleet = global.machine == Some(Asked::All);
     let alive_names: Vec<_> = alive.iter().map(|silent| silent.machine.clone()).collect();
     let unheard: Vec<_> = alive.into_iter().chain(stored).collect();

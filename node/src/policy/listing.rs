@@ -2,10 +2,9 @@
 
 use bubbaloop_storage_schemas::{
     UnixNs,
-    error::{ErrorCode, Refusal, nearest},
     limits::PAGE_BYTES_MAX,
-    params::Params,
     reply::{RecordingRow, RecordingState},
+    verbs::list::ListRequest,
 };
 use serde::Serialize;
 use wildmatch::WildMatch;
@@ -21,29 +20,15 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads the filters of a `list`.
-    ///
-    /// # Errors
-    /// One of them has a wrong value.
-    pub fn of(params: &Params) -> Result<Self, Refusal> {
-        let state = params.text("state")?.map(|text| {
-            let states = || RecordingState::ALL.into_iter();
-            states().find(|state| state.name() == text).ok_or_else(|| {
-                let names = states().map(RecordingState::name).collect::<Vec<_>>();
-                let hint = match nearest(text, names.iter().copied()) {
-                    Some(name) => format!("did you mean {name}?"),
-                    None => format!("the states are {}", names.join(", ")),
-                };
-                Refusal::new(ErrorCode::InvalidParams, "state: there is no such state").hint(hint)
-            })
-        });
-        Ok(Self {
-            name: params.text("name")?.map(WildMatch::new),
-            tag: params.text("tag")?.map(str::to_owned),
-            since_ns: params.time("since")?.map(|time| time.0),
-            until_ns: params.time("until")?.map(|time| time.0),
-            state: state.transpose()?,
-        })
+    /// Returns the filters of a `list`.
+    pub fn of(request: &ListRequest) -> Self {
+        Self {
+            name: request.name.as_deref().map(WildMatch::new),
+            tag: request.tag.clone(),
+            since_ns: request.since.map(|time| time.0),
+            until_ns: request.until.map(|time| time.0),
+            state: request.state,
+        }
     }
 
     /// Tells whether a recording is shown. One of which no times are known passes no filter of time.
@@ -84,7 +69,9 @@ pub fn page<T: Serialize>(rows: impl IntoIterator<Item = T>, limit: usize) -> (V
 
 #[cfg(test)]
 mod tests {
-    use bubbaloop_storage_schemas::reply::UploadState;
+    use bubbaloop_storage_schemas::{
+        definition::VerbDefinition, params::Params, reply::UploadState, verbs::list::List,
+    };
 
     use super::*;
 
@@ -109,7 +96,7 @@ mod tests {
     }
 
     fn admits(name: &str, value: &str) -> bool {
-        Filter::of(&Params::default().with(name, value)).unwrap().admits(&row())
+        Filter::of(&List::parse(&Params::default().with(name, value)).unwrap()).admits(&row())
     }
 
     #[test]
@@ -125,12 +112,6 @@ mod tests {
             assert!(admits(name, yes), "{name}={yes}");
             assert!(!admits(name, no), "{name}={no}");
         }
-    }
-
-    #[test]
-    fn a_state_that_is_none_is_answered_with_the_nearest() {
-        let refusal = Filter::of(&Params::default().with("state", "endet")).unwrap_err();
-        assert_eq!(refusal.hint.as_deref(), Some("did you mean ended?"));
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::{path::Path, sync::Arc};
 
 use bubbaloop_storage_schemas::{
     Verb,
-    error::{ErrorReply, Refusal},
+    error::{ErrorCode, ErrorReply, Refusal},
     keys::Space,
     params::Params,
-    reply::Reply,
 };
+use serde_json::Value;
 use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{Components, ServeError, admin, compose, identity, locked, run_sync};
@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     engine::{driver::Handover, events::Run},
     secret::Secret,
-    service::Answer,
+    service::{Answer, Reply},
 };
 
 /// Answers one request in this process. For a verb that takes long the library is worked on until it has ended or the
@@ -31,7 +31,7 @@ pub async fn ask(
     verb: Verb,
     params: Params,
     token: Option<Secret>,
-) -> Result<Result<Reply, ErrorReply>, ServeError> {
+) -> Result<Result<Value, Box<ErrorReply>>, ServeError> {
     let _lock = locked(home)?;
     let mut config = Config::load(home, flags);
     let admin_token = admin::ensure(home, &mut config, || Config::load(home, flags));
@@ -52,23 +52,26 @@ pub async fn ask(
         asked.ask_with(verb, Space::Short, &params, token.as_ref())
     });
     let answer = match answer.await {
-        Ok(Ok(Answer::Now(reply))) => Ok(reply),
-        Ok(Ok(Answer::Later(pending))) => Ok(Reply::Job(pending.reply().await)),
+        Ok(Ok(Answer::Now(reply))) => encoded(&reply),
+        Ok(Ok(Answer::Later(pending))) => encoded(&Reply::new(pending.reply().await)),
         Ok(Err(refusal)) => Err(refusal),
-        Err(error) => {
-            let code = bubbaloop_storage_schemas::ErrorCode::Internal;
-            Err(Refusal::new(code, format!("the answer ended abnormally: {error}")))
-        }
+        Err(error) => Err(Refusal::new(ErrorCode::Internal, format!("the answer ended abnormally: {error}"))),
     };
     stopping.send_replace(true);
     if let Some(running) = running {
         // What is cut off here is taken up by the next run.
         running.await.ok();
     }
-    Ok(answer.map_err(|refusal| ErrorReply {
-        machine_id: identity.machine_id.to_string(),
-        library_id: identity.library_id.clone(),
-        verb: Some(verb.to_string()),
-        refusal,
+    Ok(answer.map_err(|refusal| {
+        Box::new(ErrorReply {
+            machine_id: identity.machine_id.to_string(),
+            library_id: identity.library_id.clone(),
+            verb: Some(verb.to_string()),
+            refusal,
+        })
     }))
+}
+
+fn encoded(reply: &Reply) -> Result<Value, Refusal> {
+    reply.to_json().map_err(|error| Refusal::new(ErrorCode::Internal, format!("the reply can't be encoded: {error}")))
 }

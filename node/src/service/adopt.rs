@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use bubbaloop_storage_schemas::{
     UnixNs, Verb,
     error::{ErrorCode, Refusal},
-    limits::{WAIT_DEFAULT, WAIT_MAX},
-    params::Params,
+    verbs::adopt::AdoptRequest,
 };
 
 use super::{base::Service, pending::Pending};
@@ -25,43 +24,24 @@ impl Service {
     /// Starts to make a recording of what `list` shows and is none of this machine's; joins the job that does so already.
     ///
     /// # Errors
-    /// A parameter is wrong, `list` shows no such name, it may still be written, or too many jobs run. Nothing was
+    /// `list` shows no such name, it may still be written, or too many jobs run. Nothing was
     /// started.
-    pub fn adopt(&self, params: &Params) -> Result<Pending, Refusal> {
-        params.check_names(Verb::Adopt)?;
-        let (source, all) = (params.text("recording")?, params.flag("all")?);
-        let options = AdoptOptions {
-            name: params.recording("name")?,
-            recover: params.flag("recover")?,
-            copy: params.flag("copy")?,
-        };
-        let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
-        let wrong = |message: &str, hint: &str| Err(Refusal::new(ErrorCode::InvalidParams, message).hint(hint));
-        match (source, all, &options.name) {
-            (Some(_), true, _) => return wrong("both a recording and all are named", "name one of them"),
-            (None, true, Some(_)) => {
-                return wrong("all can't have one name", "leave out name, or adopt them one by one");
-            }
-            (None, false, _) => {
-                let hint = "ask adopt?recording=NAME, or adopt?all=true for everything that list shows as unmanaged";
-                return wrong("adopt needs a recording", hint);
-            }
-            (Some(_), false, _) | (None, true, None) => {}
-        }
+    pub fn adopt(&self, request: &AdoptRequest) -> Result<Pending, Refusal> {
+        let options = AdoptOptions { name: request.name.clone(), recover: request.recover, copy: request.copy };
         self.scanned()?;
-        let work = match source {
+        let work = match &request.recording {
             None => Work::Adopt { source: None, target: None, options },
             Some(name) => {
                 let Some(is_unmanaged) = self.sync.is_unmanaged(name) else { return Err(self.nothing_to_adopt(name)) };
                 let options = self.sync.adopt_options(name, &options);
-                let listed = Source::Listed(name.to_owned());
+                let listed = Source::Listed(name.clone());
                 let found = adopt::find(&self.sync.library(), &listed, &options, is_unmanaged)
                     .map_err(|error| error.refusal())?;
-                Work::Adopt { source: Some(name.to_owned()), target: Some(found.recording), options }
+                Work::Adopt { source: Some(name.clone()), target: Some(found.recording), options }
             }
         };
         let job = self.jobs.start(work)?;
-        Ok(Pending::new(self.head(Verb::Adopt), job, Arc::clone(&self.sync), wait))
+        Ok(Pending::new(self.head(Verb::Adopt), job, Arc::clone(&self.sync), request.wait.duration()))
     }
 
     /// Starts to adopt what is laid out in another way and has been still for a minute; what was refused, and what a
@@ -77,7 +57,7 @@ impl Service {
                 continue;
             }
             tried.insert(name.clone(), look);
-            match self.adopt(&Params::default().with("recording", name.as_str())) {
+            match self.adopt(&AdoptRequest { recording: Some(name.clone()), ..AdoptRequest::default() }) {
                 Ok(_) => tracing::info!(source = name, "adopting it"),
                 Err(refusal) => {
                     tracing::warn!(source = name, %refusal, "it is not adopted");

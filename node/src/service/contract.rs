@@ -5,8 +5,8 @@ use bubbaloop_storage_schemas::{
     error::{ErrorCode, Refusal, nearest},
     event::Fact,
     keys::{self, Space},
+    parameter::Param,
     params::Params,
-    verb::Param,
 };
 use serde_json::{Map, Value, json};
 
@@ -78,7 +78,9 @@ impl Service {
         let mut given = Params::default();
         given.overlay(params);
         Ok(match self.ask(verb, Space::Global, &given)? {
-            Answer::Now(reply) => json!(reply),
+            Answer::Now(reply) => reply
+                .to_json()
+                .map_err(|error| Refusal::new(ErrorCode::Internal, format!("the reply can't be encoded: {error}")))?,
             Answer::Later(pending) => json!(pending.reply_now()),
         })
     }
@@ -86,7 +88,7 @@ impl Service {
 
 /// The commands with their parameters, as Bubbaloop lists them.
 fn commands(act: bool) -> Vec<Value> {
-    let parameter = |param: &Param| json!({"name": param.name, "kind": param.kind, "description": param.summary});
+    let parameter = |param: &Param| json!({"name": param.name, "kind": param.kind, "description": param.description()});
     let is_meant = |verb: &&Verb| verb.role() == Role::Viewer || (act && verb.role() == Role::Operator);
     let command = |verb: &Verb| {
         let parameters: Vec<_> = verb.parameters().iter().map(parameter).collect();

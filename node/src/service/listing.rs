@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 
 use bubbaloop_storage_schemas::{
-    ChunkName, RecordingName, Timestamp, Verb,
-    error::{ErrorCode, Refusal},
+    Timestamp, Verb,
+    error::Refusal,
     limits::INFO_FIELDS_BYTES_MAX,
     manifest::Manifest,
-    params::Params,
     reply::{
         ChunkLocal, ChunkRow, ChunkUpload, DeadLetterRow, DeadLettersReply, InfoReply, ListReply, OtherField, Proof,
-        RecordingRow, RecordingState, Reply, UploadState,
+        RecordingRow, RecordingState, UploadState,
     },
     time::twin,
+    verbs::{
+        dead_letters::{DeadLetterPlace, DeadLettersRequest},
+        info::InfoRequest,
+        list::ListRequest,
+    },
 };
 use serde_json::{Map, Value};
 
@@ -32,14 +36,13 @@ use crate::{
 };
 
 impl Service {
-    /// Lists the recordings, page by page.
+    /// Returns a page of the recordings.
     ///
     /// # Errors
-    /// A parameter is wrong, or the first scan is not done: never a part as if it were all.
-    pub fn list(&self, params: &Params) -> Result<Reply, Refusal> {
-        params.check_names(Verb::List)?;
-        let (filter, limit) = (Filter::of(params)?, params.limit()?);
-        let after = params.text("after")?;
+    /// The first scan is not done: a part of the library must not look like all of it.
+    pub fn list(&self, request: &ListRequest) -> Result<ListReply, Refusal> {
+        let filter = Filter::of(request);
+        let after = request.after.as_deref();
         self.scanned()?;
         let is_after = |name: &str| after.is_none_or(|after| name > after);
         let mut others: BTreeMap<_, _> =
@@ -53,68 +56,50 @@ impl Service {
         let (recordings, has_more) = self.sync.read(|recordings, _| {
             let ours = recordings.values().filter(|recording| is_after(recording.name.as_str()));
             let rows = merged(ours.map(|recording| self.row(recording)), others);
-            listing::page(rows.filter(|row| filter.admits(row)), limit)
+            listing::page(rows.filter(|row| filter.admits(row)), request.limit.rows())
         });
         let next_after = recordings.last().filter(|_| has_more).map(|row| row.recording.clone());
-        Ok(Reply::List(ListReply { head: self.head(Verb::List), recordings, next_after }))
+        Ok(ListReply { head: self.head(Verb::List), recordings, next_after })
     }
 
-    /// Tells all of one recording, its chunks page by page; the manifest's other fields on the first.
+    /// Returns one recording and a page of its chunks; the first page has the manifest's other fields.
     ///
     /// # Errors
-    /// A parameter is wrong, the first scan is not done, or there is no such recording.
-    pub fn info(&self, params: &Params) -> Result<Reply, Refusal> {
-        params.check_names(Verb::Info)?;
-        let limit = params.limit()?;
-        let after = match params.text("after")? {
-            None => None,
-            Some(text) => Some(text.parse::<ChunkName>().map_err(|error| {
-                Refusal::new(ErrorCode::InvalidParams, format!("after: {error}"))
-                    .hint("hand back next_after as it came")
-            })?),
-        };
-        let Some(name) = params.recording("recording")? else {
-            let refusal = Refusal::new(ErrorCode::InvalidParams, "info needs a recording");
-            return Err(refusal.hint("ask info?recording=NAME; list tells the names"));
-        };
+    /// The first scan is not done, or there is no such recording.
+    pub fn info(&self, request: &InfoRequest) -> Result<InfoReply, Refusal> {
+        let (name, after) = (&*request.recording, request.after);
         if !self.sync.knows(name.as_str()) {
-            self.look_up(&name);
+            self.look_up(name);
         }
         let found = self.sync.read(|recordings, queue| {
-            let recording = recordings.get(&name)?;
+            let recording = recordings.get(name)?;
             let first = recording.chunks.partition_point(|chunk| after.is_some_and(|after| chunk.name <= after));
             let rows =
                 recording.chunks.iter().skip(first).map(|chunk| {
                     chunk_row(chunk, queue.stage(&ChunkId { recording: name.clone(), chunk: chunk.name }))
                 });
-            Some((self.row(recording), listing::page(rows, limit)))
+            Some((self.row(recording), listing::page(rows, request.limit.rows())))
         });
         let Some((row, (chunks, has_more))) = found else {
             self.scanned()?;
             return match self.sync.unmanaged().get(name.as_str()) {
                 Some(found) => {
                     let row = self.unmanaged_row(name.as_str(), found);
-                    Ok(Reply::Info(Box::new(self.info_reply(row, Vec::new(), false, Fields::default()))))
+                    Ok(self.info_reply(row, Vec::new(), false, Fields::default()))
                 }
                 None => Err(self.no_such(name.as_str())),
             };
         };
         // To read the manifest of many chunks for each of their pages would take minutes.
         let fields = match after {
-            None => self.sync.manifest(&name).map(Fields::of).unwrap_or_default(),
+            None => self.sync.manifest(name).map(Fields::of).unwrap_or_default(),
             Some(_) => Fields { are_left_out: true, ..Fields::default() },
         };
-        Ok(Reply::Info(Box::new(self.info_reply(row, chunks, has_more, fields))))
+        Ok(self.info_reply(row, chunks, has_more, fields))
     }
 
-    /// Tells the uploads that were given up, page by page.
-    ///
-    /// # Errors
-    /// A parameter is wrong.
-    pub fn dead_letters(&self, params: &Params) -> Result<Reply, Refusal> {
-        params.check_names(Verb::DeadLetters)?;
-        let limit = params.limit()?;
-        let after = params.text("after")?.map(place_of).transpose()?;
+    /// Returns a page of the uploads that were given up.
+    pub fn dead_letters(&self, request: &DeadLettersRequest) -> DeadLettersReply {
         let row = |letter: DeadLetterRecord| DeadLetterRow {
             recording: letter.recording,
             chunk: letter.chunk,
@@ -125,13 +110,17 @@ impl Service {
             last_tried_at_ns: letter.last_tried_at_ns,
         };
         let is_after = |letter: &DeadLetterRecord| {
-            after.as_ref().is_none_or(|(recording, chunk)| (&letter.recording, letter.chunk) > (recording, *chunk))
+            request
+                .after
+                .as_ref()
+                .is_none_or(|after| (&letter.recording, letter.chunk) > (&after.recording, after.chunk))
         };
         let rows = self.sync.dead_letters().into_iter().filter(is_after).map(row);
-        let (dead_letters, has_more) = listing::page(rows, limit);
+        let (dead_letters, has_more) = listing::page(rows, request.limit.rows());
         let last = dead_letters.last().filter(|_| has_more);
-        let next_after = last.map(|row| format!("{}/{}", row.recording, row.chunk));
-        Ok(Reply::DeadLetters(DeadLettersReply { head: self.head(Verb::DeadLetters), dead_letters, next_after }))
+        let place = |row: &DeadLetterRow| DeadLetterPlace { recording: row.recording.clone(), chunk: row.chunk };
+        let next_after = last.map(|row| place(row).to_string());
+        DeadLettersReply { head: self.head(Verb::DeadLetters), dead_letters, next_after }
     }
 
     fn info_reply(&self, row: RecordingRow, chunks: Vec<ChunkRow>, has_more: bool, fields: Fields) -> InfoReply {
@@ -247,16 +236,6 @@ fn unmanaged_reason(found: &Unmanaged) -> String {
         }
         None => format!("it is {}, not a recording with chunks/ and manifest.json; adopt makes it one", found.layout),
     }
-}
-
-/// Reads the place of a dead letter as `next_after` wrote it.
-fn place_of(text: &str) -> Result<(RecordingName, ChunkName), Refusal> {
-    let place =
-        text.split_once('/').and_then(|(recording, chunk)| Some((recording.parse().ok()?, chunk.parse().ok()?)));
-    place.ok_or_else(|| {
-        Refusal::new(ErrorCode::InvalidParams, "after: not the place of a dead letter")
-            .hint("hand back next_after as it came")
-    })
 }
 
 /// Merges two sequences of rows that are each in the order of their names.

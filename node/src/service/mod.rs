@@ -12,14 +12,24 @@ mod removal;
 mod status;
 mod upload;
 
+use std::fmt;
+
 use bubbaloop_storage_schemas::{
-    Role, Verb, digest,
+    Role, Verb,
+    codec::{self, DecodeError, Format},
+    definition::{JobVerb, VerbDefinition},
+    digest,
     error::Refusal,
     keys::{self, Space},
+    parameter::Param,
     params::Params,
-    reply::{ConfigReply, HelpReply, ParameterHelp, Reply, VerbHelp},
-    verb::Param,
+    reply::{ConfigReply, HelpReply, ParameterHelp, VerbHelp},
+    verbs::{
+        adopt::Adopt, cancel::Cancel, config::Config, dead_letters::DeadLetters, help::Help, info::Info, jobs::Jobs,
+        list::List, pause::Pause, reconcile::Reconcile, resume::Resume, rm::Rm, status::Status, upload::Upload,
+    },
 };
+use serde::Serialize;
 use serde_json::Value;
 
 pub use self::{
@@ -29,6 +39,54 @@ pub use self::{
     pending::Pending,
 };
 use crate::secret::Secret;
+
+/// The reply of some verb.
+pub struct Reply(Box<dyn Encode + Send>);
+
+/// A value that can be encoded, whatever its type.
+trait Encode {
+    fn encode(&self, format: Format) -> Result<Vec<u8>, DecodeError>;
+    fn to_json(&self) -> serde_json::Result<Value>;
+}
+
+impl<T: Serialize> Encode for T {
+    fn encode(&self, format: Format) -> Result<Vec<u8>, DecodeError> {
+        codec::encode(self, format)
+    }
+
+    fn to_json(&self) -> serde_json::Result<Value> {
+        serde_json::to_value(self)
+    }
+}
+
+impl Reply {
+    /// Makes a reply.
+    pub fn new(reply: impl Serialize + Send + 'static) -> Self {
+        Self(Box::new(reply))
+    }
+
+    /// Encodes it.
+    ///
+    /// # Errors
+    /// It can't be encoded.
+    pub fn encode(&self, format: Format) -> Result<Vec<u8>, DecodeError> {
+        self.0.encode(format)
+    }
+
+    /// Returns it as JSON.
+    ///
+    /// # Errors
+    /// It can't be encoded.
+    pub fn to_json(&self) -> serde_json::Result<Value> {
+        self.0.to_json()
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reply").field(&self.to_json().ok()).finish()
+    }
+}
 
 /// The answer to a request.
 #[derive(Debug)]
@@ -74,28 +132,32 @@ impl Service {
     }
 
     fn answer(&self, verb: Verb, space: Space, params: &Params, token: Option<&Secret>) -> Result<Answer, Refusal> {
+        // Whoever may not ask is not told what is wrong with the parameters.
+        if verb.role() == Role::Admin {
+            self.admin(verb, token)?;
+        }
         match verb {
-            Verb::Help => params.check_names(verb).map(|()| Answer::Now(self.help(space))),
-            Verb::List => self.list(params).map(Answer::Now),
-            Verb::Info => self.info(params).map(Answer::Now),
-            Verb::Status => self.status(params).map(Answer::Now),
-            Verb::Config => self.config(params).map(Answer::Now),
-            Verb::DeadLetters => self.dead_letters(params).map(Answer::Now),
-            Verb::Jobs => self.jobs(params).map(Answer::Now),
-            Verb::Cancel => self.cancel(params).map(Answer::Now),
-            Verb::Pause => self.pause(params).map(Answer::Now),
-            Verb::Resume => self.resume(params).map(Answer::Now),
-            Verb::Upload => self.upload(params).map(Answer::Later),
-            Verb::Reconcile => self.reconcile(params).map(Answer::Later),
-            Verb::Adopt => self.adopt(params).map(Answer::Later),
-            Verb::Rm => self.rm(params, token).map(Answer::Later),
+            Verb::Help => now::<Help>(params, |_| Ok(self.help(space))),
+            Verb::List => now::<List>(params, |request| self.list(request)),
+            Verb::Info => now::<Info>(params, |request| self.info(request)),
+            Verb::Status => now::<Status>(params, |_| Ok(self.status())),
+            Verb::Config => now::<Config>(params, |_| Ok(self.config())),
+            Verb::DeadLetters => now::<DeadLetters>(params, |request| Ok(self.dead_letters(request))),
+            Verb::Jobs => now::<Jobs>(params, |request| self.jobs(request)),
+            Verb::Cancel => now::<Cancel>(params, |request| self.cancel(request)),
+            Verb::Pause => now::<Pause>(params, |request| self.pause(request)),
+            Verb::Resume => now::<Resume>(params, |_| self.resume()),
+            Verb::Upload => later::<Upload>(params, |request| self.upload(request)),
+            Verb::Reconcile => later::<Reconcile>(params, |request| self.reconcile(request)),
+            Verb::Adopt => later::<Adopt>(params, |request| self.adopt(request)),
+            Verb::Rm => later::<Rm>(params, |request| self.rm(request)),
         }
     }
 
-    /// Tells what can be asked, with the keys of one space.
-    pub fn help(&self, space: Space) -> Reply {
+    /// Returns what can be asked, with the keys of one space.
+    pub fn help(&self, space: Space) -> HelpReply {
         let help =
-            |param: &Param| ParameterHelp { name: param.name.into(), kind: param.kind, summary: param.summary.into() };
+            |param: &Param| ParameterHelp { name: param.name.into(), kind: param.kind, summary: param.description() };
         let verbs = Verb::ALL.map(|verb| VerbHelp {
             name: verb,
             key: keys::verb(space, &self.identity.machine_id, verb),
@@ -103,18 +165,27 @@ impl Service {
             summary: verb.summary().into(),
             parameters: verb.parameters().iter().map(help).collect(),
         });
-        Reply::Help(HelpReply { head: self.head(Verb::Help), verbs: verbs.into() })
+        HelpReply { head: self.head(Verb::Help), verbs: verbs.into() }
     }
 
-    /// Tells every setting with its source.
-    ///
-    /// # Errors
-    /// A parameter is unknown.
-    pub fn config(&self, params: &Params) -> Result<Reply, Refusal> {
-        params.check_names(Verb::Config)?;
-        Ok(Reply::Config(ConfigReply {
-            head: self.head(Verb::Config),
-            settings: self.setup.current.borrow().listed.clone(),
-        }))
+    /// Returns every setting with its source.
+    pub fn config(&self) -> ConfigReply {
+        ConfigReply { head: self.head(Verb::Config), settings: self.setup.current.borrow().listed.clone() }
     }
+}
+
+/// Reads the request of a verb and answers it at once.
+fn now<V: VerbDefinition>(
+    params: &Params,
+    answer: impl FnOnce(&V::Request) -> Result<V::Reply, Refusal>,
+) -> Result<Answer, Refusal> {
+    Ok(Answer::Now(Reply::new(answer(&V::parse(params)?)?)))
+}
+
+/// Reads the request of a verb and starts its job.
+fn later<V: JobVerb>(
+    params: &Params,
+    start: impl FnOnce(&V::Request) -> Result<Pending, Refusal>,
+) -> Result<Answer, Refusal> {
+    start(&V::parse(params)?).map(Answer::Later)
 }

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use bubbaloop_storage_schemas::{
     RecordingName, Verb,
     error::{ErrorCode, Refusal},
-    limits::{WAIT_DEFAULT, WAIT_MAX},
-    params::Params,
     removal::RemoveFrom,
+    verbs::rm::RmRequest,
 };
 
 use super::{admin::AdminToken, base::Service, pending::Pending};
@@ -37,25 +36,15 @@ impl Service {
     /// Starts to remove a recording; joins the job that does so already.
     ///
     /// # Errors
-    /// The token is missing or wrong, a parameter is wrong, there is no such recording, it may not be removed now,
-    /// or too many jobs run. Nothing was started.
-    pub fn rm(&self, params: &Params, token: Option<&Secret>) -> Result<Pending, Refusal> {
-        self.admin(Verb::Rm, token)?;
-        params.check_names(Verb::Rm)?;
-        let wrong = |message: String, hint: &str| Refusal::new(ErrorCode::InvalidParams, message).hint(hint);
-        let name = params.recording("recording")?.ok_or_else(|| {
-            wrong("rm needs a recording".into(), "name one recording: rm takes no glob and never everything")
-        })?;
-        let words = "from=local, from=remote or from=both";
-        let from = params.text("from")?.ok_or_else(|| wrong("rm needs from".into(), words))?;
-        let from: RemoveFrom =
-            from.parse().map_err(|()| wrong("from: neither local nor remote nor both".into(), words))?;
-        let options = RemovalOptions { from, dry_run: params.flag("dry_run")?, force: params.flag("force")? };
-        let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
+    /// There is no such recording, it may not be removed now, or too many jobs run. Nothing was started.
+    pub fn rm(&self, request: &RmRequest) -> Result<Pending, Refusal> {
+        let (name, from) = (&*request.recording, *request.from);
+        let options = RemovalOptions { from, dry_run: request.dry_run, force: request.force };
         if from.is_remote() {
             if self.setup.backend.as_deref() == Some("local") {
                 let message = format!("from={from}: this node's store is a folder, which is no remote store");
-                return Err(wrong(message, "remove what stands in the folder by hand, or use from=local"));
+                let hint = "remove what stands in the folder by hand, or use from=local";
+                return Err(Refusal::new(ErrorCode::InvalidParams, message).hint(hint));
             }
             self.has_store()?;
         }
@@ -67,11 +56,11 @@ impl Service {
         let job = match self.jobs.running(&work) {
             Some(job) => job,
             None => {
-                self.is_removable(&name, options)?;
+                self.is_removable(name, options)?;
                 self.jobs.start(work)?
             }
         };
-        Ok(Pending::new(self.head(Verb::Rm), job, Arc::clone(&self.sync), wait))
+        Ok(Pending::new(self.head(Verb::Rm), job, Arc::clone(&self.sync), request.wait.duration()))
     }
 
     /// Refuses what is no recording of this node, or may not be removed now.

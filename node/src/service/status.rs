@@ -4,9 +4,7 @@ use std::path::PathBuf;
 
 use bubbaloop_storage_schemas::{
     BlockReason, Timestamp, UnixNs, Verb,
-    error::Refusal,
-    params::Params,
-    reply::{Blocked, ChunkLocal, LibraryStatus, Proof, QueueStatus, Reply, StatusReply, StoreStatus},
+    reply::{Blocked, ChunkLocal, LibraryStatus, Proof, QueueStatus, StatusReply, StoreStatus},
     time::twin,
 };
 
@@ -64,12 +62,8 @@ impl AtRisk {
 }
 
 impl Service {
-    /// Tells the state now.
-    ///
-    /// # Errors
-    /// A parameter is unknown.
-    pub fn status(&self, params: &Params) -> Result<Reply, Refusal> {
-        params.check_names(Verb::Status)?;
+    /// Returns the current state.
+    pub fn status(&self) -> StatusReply {
         let same_disk = self.same_disk();
         let counts_proven = same_disk != Some(false);
         let mut at_risk = AtRisk::default();
@@ -100,7 +94,7 @@ impl Service {
         });
         let UploadStatus { probe, failing, block, upload_rate_bytes_per_s, disk_free_bytes, disk_full_in_s } =
             self.sync.going();
-        Ok(Reply::Status(Box::new(StatusReply {
+        StatusReply {
             head: self.head(Verb::Status),
             safe: is_known && self.setup.backend.is_some() && !counts_proven && !at_risk.is_any(),
             at_risk_bytes: at_risk.bytes,
@@ -132,7 +126,7 @@ impl Service {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: Timestamp(self.facts.started_at_ns()).to_rfc3339(),
             started_at_ns: self.facts.started_at_ns(),
-        })))
+        }
     }
 
     /// Tells what a person should mend first: what stops uploads, save that nothing is there to be sent.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bubbaloop_storage_schemas::{
     Verb,
     error::{ErrorCode, Refusal},
-    limits::{WAIT_DEFAULT, WAIT_MAX},
-    params::Params,
+    verbs::upload::UploadRequest,
 };
 
 use super::{base::Service, pending::Pending};
@@ -16,25 +15,11 @@ impl Service {
     /// Starts to send now what is known of a recording, or of all; joins the job that does so already.
     ///
     /// # Errors
-    /// A parameter is wrong, there is no such recording or no store, or too many jobs run. Nothing was started.
-    pub fn upload(&self, params: &Params) -> Result<Pending, Refusal> {
-        params.check_names(Verb::Upload)?;
-        let (recording, all) = (params.recording("recording")?, params.flag("all")?);
-        let wait = params.duration("wait")?.unwrap_or(WAIT_DEFAULT).min(WAIT_MAX);
-        match (&recording, all) {
-            (Some(_), true) => {
-                let refusal = Refusal::new(ErrorCode::InvalidParams, "both a recording and all are named");
-                return Err(refusal.hint("name one of them"));
-            }
-            (None, false) => {
-                let refusal = Refusal::new(ErrorCode::InvalidParams, "upload needs a recording");
-                return Err(refusal.hint("ask upload?recording=NAME, or upload?all=true for every recording"));
-            }
-            (Some(_), false) | (None, true) => {}
-        }
+    /// There is no such recording or no store, or too many jobs run. Nothing was started.
+    pub fn upload(&self, request: &UploadRequest) -> Result<Pending, Refusal> {
         self.has_store()?;
         self.not_paused()?;
-        match &recording {
+        match &request.recording {
             None => self.scanned()?,
             Some(name) => {
                 let found = self.look_up(name);
@@ -48,7 +33,7 @@ impl Service {
                 }
             }
         }
-        let job = self.jobs.start(Work::Upload(recording))?;
-        Ok(Pending::new(self.head(Verb::Upload), job, Arc::clone(&self.sync), wait))
+        let job = self.jobs.start(Work::Upload(request.recording.clone()))?;
+        Ok(Pending::new(self.head(Verb::Upload), job, Arc::clone(&self.sync), request.wait.duration()))
     }
 }
