@@ -160,18 +160,24 @@ fn the_table_of_events_is_that_of_the_schema() {
 }
 
 #[test]
-fn the_command_line_page_names_all_commands() {
+fn the_table_of_commands_is_that_of_the_help() {
     let output = Command::new(BINARY).arg("--help").output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    let lines = help.split_once("Commands:\n").unwrap().1.lines().take_while(|line| !line.is_empty());
-    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split_once("  ").map(|(name, _)| name));
-    let names: Vec<_> = names.filter(|name| !name.is_empty() && !name.starts_with(' ') && *name != "help").collect();
-    assert!(names.len() > 15, "{names:?}");
-    let rows = page("node/docs/command_line.md").table("| command | what it does |");
-    let shown: Vec<_> = rows.iter().flat_map(|row| row[0].split(['`', ' ', ','])).collect();
-    for name in names {
-        assert!(shown.contains(&name), "{name}");
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for line in help.split_once("Commands:\n").unwrap().1.lines().take_while(|line| !line.is_empty()) {
+        // A long description goes on in lines that are indented more than a name.
+        match line.strip_prefix("  ").filter(|line| !line.starts_with(' ')).and_then(|line| line.split_once("  ")) {
+            Some((name, about)) => rows.push((name.to_owned(), about.trim().to_owned())),
+            None => {
+                let about = &mut rows.last_mut().unwrap().1;
+                *about = format!("{about} {}", line.trim());
+            }
+        }
     }
+    let rows = rows.into_iter().filter(|(name, _)| name != "help");
+    let expected: Vec<_> = rows.map(|(name, about)| vec![code(&name), about]).collect();
+    assert!(expected.len() > 15, "{expected:?}");
+    assert_rows(&page("node/docs/command_line.md"), "| command | what it does |", &expected);
 }
 
 /// Returns the sources below a folder.
