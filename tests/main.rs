@@ -9,6 +9,7 @@ mod browser;
 mod bus;
 mod cli;
 mod crash;
+mod docs;
 mod download;
 mod evict;
 mod faults;

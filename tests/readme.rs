@@ -1,7 +1,8 @@
-//! The README is correct: its commands run, its settings exist, and its examples do what they say.
+//! The README and the other pages are correct: their commands run, their settings exist, and their examples do what
+//! they say.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     process::Command,
@@ -13,20 +14,15 @@ use bubbaloop_storage_schemas::{codec::Format, event::FinalizeEvent};
 use serde_json::Value;
 
 use crate::support::{
-    node::{Machine, until},
+    node::{BINARY, Machine, until},
+    pages::{page, pages},
     python,
     router::Router,
 };
 
-fn readme() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap()
-}
-
-/// Returns the code blocks of a language.
+/// Returns the code blocks of a language, of all pages.
 fn blocks(language: &str) -> Vec<String> {
-    let text = readme();
-    let fence = format!("```{language}\n");
-    text.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+    pages().iter().flat_map(|page| page.blocks(language).map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// Returns a machine as in the examples.
@@ -51,12 +47,27 @@ fn record(machine: &Machine) {
 #[test]
 fn every_shown_command_runs() {
     let machine = robot();
-    let text = readme();
-    let shown: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("$ bubbaloop-storage ")).collect();
-    assert!(shown.len() >= 5, "{shown:?}");
+    let pages = pages();
+    let mut shown: Vec<_> = pages.iter().flat_map(|page| page.commands("$ bubbaloop-storage ")).collect();
+    assert!(shown.len() >= 15, "{shown:?}");
+    let mut seen = BTreeSet::new();
+    shown.retain(|line| seen.insert(*line));
     for line in shown {
         let output = machine.run(&line.split_whitespace().collect::<Vec<_>>());
         assert!(output.status.success() && !output.stdout.is_empty(), "{line}: {output:?}");
+    }
+}
+
+#[test]
+fn every_command_that_is_shown_without_its_output_is_understood() {
+    let pages = pages();
+    let shown: Vec<_> = pages.iter().flat_map(|page| page.commands("bubbaloop-storage ")).collect();
+    assert!(shown.len() >= 5, "{shown:?}");
+    for line in shown {
+        let line = line.split(" #").next().unwrap();
+        // A flag or a value that does not exist is an error before the help is given.
+        let output = Command::new(BINARY).args(line.split_whitespace()).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
     }
 }
 
@@ -81,6 +92,8 @@ fn the_shown_event_is_valid_and_the_policy_is_json() {
     let event = shown.iter().find(|block| block.contains("\"chunk\"")).unwrap();
     let event = FinalizeEvent::decode(event.as_bytes(), Some(Format::Json)).unwrap();
     event.chunk.check().unwrap();
+    let policy = shown.iter().filter(|block| block.contains("s3:ListBucket"));
+    assert_eq!(policy.count(), 1);
     for block in shown {
         serde_json::from_str::<Value>(&block).unwrap();
     }
@@ -89,7 +102,9 @@ fn the_shown_event_is_valid_and_the_policy_is_json() {
 #[test]
 fn the_shown_python_code_prints_the_shown_output() {
     let machine = robot();
-    let script = blocks("python").into_iter().next().unwrap();
+    let scripts = blocks("python");
+    assert!(scripts.len() >= 2 && scripts.iter().all(|script| *script == scripts[0]), "all pages show one script");
+    let script = &scripts[0];
     assert!(script.contains("tcp/127.0.0.1:7448"));
     let script = script.replace("tcp/127.0.0.1:7448", &machine.endpoint());
     let output = Command::new(python::python()).arg("-c").arg(script).output().unwrap();
@@ -110,8 +125,8 @@ fn the_shown_curl_command_prints_the_shown_output() {
     machine.start_and(|_| true);
     record(&machine);
     router.wait_for(&machine);
-    let text = readme();
-    let (command, rest) = text.split_once("\n$ curl ").unwrap().1.split_once('\n').unwrap();
+    let page = page("node/docs/bus.md");
+    let (command, rest) = page.text.split_once("\n$ curl ").unwrap().1.split_once('\n').unwrap();
     let shown: Value = serde_json::from_str(rest.split("```").next().unwrap()).unwrap();
     let selector = command.trim_matches('\'').strip_prefix("-g 'http://127.0.0.1:8000/").unwrap();
     let printed = Value::from(router.get(selector, &[]));

@@ -4,6 +4,7 @@ pub(crate) mod browser;
 pub(crate) mod conformance;
 pub(crate) mod http;
 pub(crate) mod node;
+pub(crate) mod pages;
 pub(crate) mod proxy;
 pub(crate) mod python;
 pub(crate) mod robot;

@@ -21,7 +21,7 @@ use super::{
     terminal::Terminal,
 };
 
-const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_bubbaloop-storage");
 
 /// Longest wait for a condition on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
