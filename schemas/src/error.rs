@@ -3,9 +3,9 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::limits::NAME_BYTES_MAX;
+use crate::{lenient::OrUnknown, limits::NAME_BYTES_MAX};
 
 /// The few codes that a program tells apart. They are part of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -62,7 +62,8 @@ impl fmt::Display for ErrorCode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
-    /// The class, for programs.
+    /// The class, for programs. A class that only a newer node knows is read as `E_INTERNAL`.
+    #[serde(deserialize_with = "code_or_internal")]
     pub code: ErrorCode,
     /// What happened and to which recording or key, for people.
     pub message: String,
@@ -70,6 +71,10 @@ pub struct Refusal {
     pub hint: Option<String>,
     /// Whether the same request may succeed later without a person's doing.
     pub retryable: bool,
+}
+
+fn code_or_internal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
+    Ok(OrUnknown::deserialize(deserializer)?.known().copied().unwrap_or(ErrorCode::Internal))
 }
 
 impl Refusal {

@@ -7,6 +7,7 @@ use crate::{
     block::Blocked,
     error::Refusal,
     job::JobResult,
+    lenient::OrUnknown,
     names::{MachineId, RecordingName},
     verb::Verb,
 };
@@ -46,11 +47,11 @@ pub struct JobRow {
     /// Its id, a ULID.
     pub job: String,
     /// The verb that was asked for.
-    pub verb: Verb,
+    pub verb: OrUnknown<Verb>,
     /// The recording that it is about; null for all of them.
     pub recording: Option<RecordingName>,
     /// Where it stands.
-    pub state: JobState,
+    pub state: OrUnknown<JobState>,
     /// How far it is.
     pub progress: Progress,
     /// What holds it back now; it goes on by itself when that ends.

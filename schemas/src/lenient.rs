@@ -1,9 +1,96 @@
-//! Whole numbers from languages that have only floating-point ones.
+//! Reading what other languages and other versions write.
 //!
-//! JavaScript and its CBOR libraries send `3` as `3.0`. Such a number is taken when it is whole and
-//! not negative; everything else is an error. Others write null where there is nothing: that is no value.
+//! JavaScript and its CBOR libraries send `3` as `3.0`. Such a number is accepted if it is whole and not negative.
+//! Everything else is an error. Some writers send null for "no value". A newer node may use words that this version
+//! does not know: [`OrUnknown`] keeps them.
 
-use serde::{Deserialize, Deserializer, de};
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, IntoDeserializer, value::StrDeserializer},
+};
+
+/// A value of a closed set, or a word that only a newer version knows.
+///
+/// On the wire it is the word. A reply with an unknown word decodes, and is written again with the same word.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OrUnknown<T> {
+    /// A value that this version knows.
+    Known(T),
+    /// A word that it does not know.
+    Unknown(String),
+}
+
+impl<T> OrUnknown<T> {
+    /// Returns the value if this version knows it.
+    pub const fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+impl<T> From<T> for OrUnknown<T> {
+    fn from(value: T) -> Self {
+        Self::Known(value)
+    }
+}
+
+impl<T: PartialEq> PartialEq<T> for OrUnknown<T> {
+    fn eq(&self, other: &T) -> bool {
+        self.known() == Some(other)
+    }
+}
+
+impl<T: Serialize> fmt::Display for OrUnknown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(value) => {
+                let word = serde_json::to_value(value).map_err(|_| fmt::Error)?;
+                f.write_str(word.as_str().unwrap_or_default())
+            }
+            Self::Unknown(word) => f.write_str(word),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for OrUnknown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Known(value) => value.serialize(serializer),
+            Self::Unknown(word) => serializer.serialize_str(word),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrUnknown<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = String::deserialize(deserializer)?;
+        let known: StrDeserializer<'_, de::value::Error> = word.as_str().into_deserializer();
+        Ok(match T::deserialize(known) {
+            Ok(value) => Self::Known(value),
+            Err(_) => Self::Unknown(word),
+        })
+    }
+}
+
+/// The schema is that of the known values.
+impl<T: JsonSchema> JsonSchema for OrUnknown<T> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
 
 /// A whole number that may be written as a float.
 struct Whole(u64);
@@ -14,7 +101,7 @@ impl<'de> Deserialize<'de> for Whole {
         impl de::Visitor<'_> for Visitor {
             type Value = Whole;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a whole number that is not negative")
             }
 
@@ -81,7 +168,20 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::whole;
+    use serde_json::json;
+
+    use super::{OrUnknown, whole};
+    use crate::recording::RecordingState;
+
+    #[test]
+    fn a_word_of_a_newer_version_is_kept() {
+        let words = json!(["ended", "dreaming"]);
+        let states: Vec<OrUnknown<RecordingState>> = serde_json::from_value(words.clone()).unwrap();
+        assert_eq!(states[0], RecordingState::Ended);
+        assert_eq!((states[1].known(), states[1].to_string().as_str()), (None, "dreaming"));
+        assert_eq!(serde_json::to_value(&states).unwrap(), words);
+        serde_json::from_value::<OrUnknown<RecordingState>>(json!(7)).unwrap_err();
+    }
 
     #[test]
     fn only_whole_numbers_in_range_are_taken_from_floats() {

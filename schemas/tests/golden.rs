@@ -355,14 +355,18 @@ fn error_reply() -> ErrorReply {
 
 fn help_reply() -> HelpReply {
     let help = |verb: Verb| VerbHelp {
-        name: verb,
+        name: verb.into(),
         key: format!("bubbaloop/robot_1/storage/{verb}"),
-        role: verb.role(),
+        role: verb.role().into(),
         summary: verb.summary().into(),
         parameters: verb
             .parameters()
             .iter()
-            .map(|param| ParameterHelp { name: param.name.into(), kind: param.kind, summary: param.description() })
+            .map(|param| ParameterHelp {
+                name: param.name.into(),
+                kind: param.kind.into(),
+                summary: param.description(),
+            })
             .collect(),
     };
     HelpReply { head: head(Verb::Help), verbs: Verb::ALL.map(help).into() }
@@ -372,9 +376,9 @@ fn list_reply() -> ListReply {
     let row = RecordingRow {
         recording: "drive_1".into(),
         machine_id: "robot_1".into(),
-        state: RecordingState::Ended,
+        state: RecordingState::Ended.into(),
         corrupt: false,
-        upload: UploadState::Partial,
+        upload: UploadState::Partial.into(),
         chunks: 2,
         uploaded_chunks: 1,
         size_bytes: 18_874_368,
@@ -398,9 +402,9 @@ fn info_reply() -> InfoReply {
         log_time_first_ns: Some(AT_NS),
         log_time_last_ns: None,
         listed: true,
-        local: ChunkLocal::Present,
-        upload: ChunkUpload::Uploaded,
-        proof: Some(Proof::ReadBack),
+        local: ChunkLocal::Present.into(),
+        upload: ChunkUpload::Uploaded.into(),
+        proof: Some(Proof::ReadBack.into()),
         uploaded_at_ns: Some(AT_NS),
         uploaded_at: twin(Some(AT_NS)),
         reason: None,
@@ -409,9 +413,9 @@ fn info_reply() -> InfoReply {
         head: head(Verb::Info),
         recording: "drive_1".into(),
         recording_machine_id: "robot_1".into(),
-        state: RecordingState::Invalid,
+        state: RecordingState::Invalid.into(),
         corrupt: true,
-        upload: UploadState::Complete,
+        upload: UploadState::Complete.into(),
         chunk_count: 1,
         uploaded_chunks: 1,
         size_bytes: 9_437_184,
@@ -599,9 +603,9 @@ fn pause_reply() -> PauseReply {
 fn job_row() -> JobRow {
     JobRow {
         job: "01KAV3ZJ4R8X0Q5T2W7Y9B1C3D".into(),
-        verb: Verb::Upload,
+        verb: Verb::Upload.into(),
         recording: Some("drive_1".parse().unwrap()),
-        state: JobState::Failed,
+        state: JobState::Failed.into(),
         progress: Progress { chunks_done: 2, chunks_total: 2, bytes_done: 18_874_368, bytes_total: 18_874_368 },
         blocked: None,
         result: Some(JobResult::Upload(UploadResult { uploaded_chunks: 1, failed_chunks: 1 })),

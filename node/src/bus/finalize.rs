@@ -1,12 +1,12 @@
-//! Hearing finalize events: hints, of which none is waited for and none is trusted.
+//! Receiving finalize events. They are hints: the node neither waits for one nor trusts one.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bubbaloop_storage_schemas::{
     MachineId,
     codec::Format,
     keys,
-    limits::{EARLY_EVENT_GRACE, EARLY_EVENTS_MAX, EVENT_BYTES_MAX, EVENTS_RECEIVED_MAX},
+    limits::{EVENT_BYTES_MAX, EVENTS_RECEIVED_MAX},
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
 use zenoh::{Session, sample::Sample};
@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     engine::driver::Engine,
     policy::{
-        Tick,
+        early::{Early, EarlyEvents, Step},
         intake::{Announced, Refused},
     },
 };
@@ -25,20 +25,17 @@ use crate::{
 /// The subscriber of one form of the key.
 pub(super) type Listening = AdvancedSubscriber<()>;
 
-/// Live events are held back while history is asked for, so that may not take long.
+/// How long the query for history may take. Live events are held back meanwhile.
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Between two looks for the files of early events.
-const EARLY_LOOK: Duration = Duration::from_millis(100);
-
 /// An event as it arrived.
-struct Heard {
+struct ReceivedEvent {
     bytes: Vec<u8>,
     format: Option<Format>,
 }
 
-impl Heard {
-    /// What is too large to be an event is not copied: one byte more than the limit is refused as well.
+impl ReceivedEvent {
+    /// A payload that is too large for an event is not copied: one byte more than the limit is refused as well.
     fn of(sample: &Sample) -> Self {
         let payload = sample.payload();
         let bytes = if payload.len() > EVENT_BYTES_MAX {
@@ -46,7 +43,7 @@ impl Heard {
         } else {
             payload.to_bytes().into_owned()
         };
-        // Publishers name encodings loosely: what is neither is looked at.
+        // Publishers name encodings loosely. Without a known one the bytes decide.
         let format = Format::of_encoding(&sample.encoding().to_string()).ok().flatten();
         Self { bytes, format }
     }
@@ -56,10 +53,10 @@ impl Heard {
 pub(super) async fn listen(
     session: &Session,
     machine: &MachineId,
-    sync: Arc<Engine>,
+    engine: Arc<Engine>,
     clock: Arc<dyn Clock>,
 ) -> Result<Vec<Listening>, BusError> {
-    let (sender, heard) = mpsc::channel(EVENTS_RECEIVED_MAX);
+    let (sender, received) = mpsc::channel(EVENTS_RECEIVED_MAX);
     let mut subscribers = Vec::new();
     for key in keys::finalize_subscriptions(machine) {
         let sender = sender.clone();
@@ -67,47 +64,73 @@ pub(super) async fn listen(
             .declare_subscriber(&key)
             .callback(move |sample| {
                 // A full queue loses nothing: the next scan finds the chunk.
-                sender.try_send(Heard::of(&sample)).ok();
+                sender.try_send(ReceivedEvent::of(&sample)).ok();
             })
             .history(HistoryConfig::default().detect_late_publishers())
             .recovery(RecoveryConfig::default().heartbeat())
             .query_timeout(HISTORY_TIMEOUT);
         subscribers.push(subscriber.await.map_err(BusError::new(format!("can't subscribe to {key}")))?);
     }
-    tokio::spawn(Intake { sync, clock, early: VecDeque::new() }.run(heard));
+    tokio::spawn(Intake { events: engine, clock, early: EarlyEvents::default() }.run(received));
     Ok(subscribers)
 }
 
-/// Takes in one event after the other, and looks again for the files of those that came early.
-struct Intake {
-    sync: Arc<Engine>,
-    clock: Arc<dyn Clock>,
-    early: VecDeque<(Tick, Announced)>,
+/// What takes in events.
+trait TakesEvents: Send + Sync + 'static {
+    /// Takes in an event. With `Missing` it also returns the announced chunk, whose file may come later.
+    fn take(&self, event: &ReceivedEvent) -> Result<(), (Refused, Option<Announced>)>;
+
+    /// Looks for the file of an announced chunk.
+    fn announce(&self, announced: &Announced) -> Result<(), Refused>;
+
+    /// Counts a refused event.
+    fn refuse(&self, refused: Refused);
 }
 
-impl Intake {
-    async fn run(mut self, mut heard: mpsc::Receiver<Heard>) {
+impl TakesEvents for Engine {
+    fn take(&self, event: &ReceivedEvent) -> Result<(), (Refused, Option<Announced>)> {
+        self.take_event(&event.bytes, event.format)
+    }
+
+    fn announce(&self, announced: &Announced) -> Result<(), Refused> {
+        self.announce(announced)
+    }
+
+    fn refuse(&self, refused: Refused) {
+        self.refuse(refused);
+    }
+}
+
+/// Takes in one event after the other, and looks again for the files of those that came early.
+struct Intake<E> {
+    events: Arc<E>,
+    clock: Arc<dyn Clock>,
+    early: EarlyEvents<Announced>,
+}
+
+impl<E: TakesEvents> Intake<E> {
+    /// Runs until the subscribers are gone.
+    async fn run(mut self, mut received: mpsc::Receiver<ReceivedEvent>) {
         loop {
-            let event = if self.early.is_empty() {
-                heard.recv().await
-            } else {
-                match tokio::time::timeout(EARLY_LOOK, heard.recv()).await {
-                    Ok(event) => event,
-                    Err(_) => {
-                        self.look_again().await;
-                        continue;
-                    }
+            let event = match self.early.step(self.clock.tick()) {
+                Step::Look => {
+                    self.look_again().await;
+                    continue;
                 }
+                Step::Wait => received.recv().await,
+                Step::WaitFor(time) => match tokio::time::timeout(time, received.recv()).await {
+                    Ok(event) => event,
+                    Err(_) => continue,
+                },
             };
             let Some(event) = event else { return };
             self.take(event).await;
         }
     }
 
-    async fn take(&mut self, event: Heard) {
-        let sync = Arc::clone(&self.sync);
-        let result = spawn_blocking(move || sync.take_event(&event.bytes, event.format)).await;
-        let (refused, early) = match result {
+    async fn take(&mut self, event: ReceivedEvent) {
+        let events = Arc::clone(&self.events);
+        let (refused, early) = match spawn_blocking(move || events.take(&event)).await {
             Ok(Err(refused)) => refused,
             Ok(Ok(())) => return,
             Err(error) => return tracing::error!(%error, "taking in an event ended abnormally"),
@@ -115,31 +138,101 @@ impl Intake {
         match early {
             None => tracing::debug!(?refused, "a finalize event is not taken"),
             Some(announced) => {
-                if self.early.len() >= EARLY_EVENTS_MAX {
-                    self.early.pop_front();
-                    self.sync.refuse(Refused::Missing);
+                if self.early.add(announced, self.clock.tick()).is_some() {
+                    self.events.refuse(Refused::Missing);
                 }
-                self.early.push_back((self.clock.tick().after(EARLY_EVENT_GRACE), announced));
             }
         }
     }
 
     async fn look_again(&mut self) {
-        let (now, sync) = (self.clock.tick(), Arc::clone(&self.sync));
-        let early = std::mem::take(&mut self.early);
+        let (now, events, early) = (self.clock.tick(), Arc::clone(&self.events), self.early.begin_look());
         let looked = spawn_blocking(move || {
-            let is_still_early = |(until, announced): &(Tick, Announced)| match sync.announce(announced) {
+            let is_missing = |early: &Early<Announced>| match events.announce(&early.event) {
                 Ok(()) => false,
-                Err(Refused::Missing) if now < *until => true,
+                Err(Refused::Missing) if early.may_still_come(now) => true,
                 Err(refused) => {
-                    let recording = &announced.recording;
-                    tracing::debug!(%recording, chunk = %announced.chunk.name, ?refused, "a finalize event is not taken");
-                    sync.refuse(refused);
+                    let Announced { recording, chunk, .. } = &early.event;
+                    tracing::debug!(%recording, chunk = %chunk.name, ?refused, "a finalize event is not taken");
+                    events.refuse(refused);
                     false
                 }
             };
-            early.into_iter().filter(is_still_early).collect()
+            early.into_iter().filter(is_missing).collect()
         });
-        self.early = looked.await.unwrap_or_default();
+        self.early.end_look(looked.await.unwrap_or_default(), self.clock.tick());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use bubbaloop_storage_schemas::{ChunkName, Digest, UnixNs, manifest::Chunk};
+
+    use super::*;
+    use crate::policy::Tick;
+
+    /// A clock that others set.
+    #[derive(Debug, Default)]
+    struct SetClock(Mutex<Tick>);
+
+    impl Clock for SetClock {
+        fn tick(&self) -> Tick {
+            *self.0.lock().unwrap()
+        }
+
+        fn wall(&self) -> UnixNs {
+            0
+        }
+    }
+
+    /// Takes 10 ms for each event. The first one is early.
+    struct Busy {
+        clock: Arc<SetClock>,
+        taken: AtomicU32,
+        looks: AtomicU32,
+    }
+
+    fn announced() -> Announced {
+        let digest = Digest::of(b"x");
+        let name = ChunkName::new(0, &digest);
+        let chunk = Chunk { name, digest, size_bytes: 1, log_time_first_ns: None, log_time_last_ns: None };
+        Announced { machine_id: "robot_1".parse().unwrap(), recording: "drive".parse().unwrap(), chunk }
+    }
+
+    impl TakesEvents for Busy {
+        fn take(&self, _event: &ReceivedEvent) -> Result<(), (Refused, Option<Announced>)> {
+            let mut now = self.clock.0.lock().unwrap();
+            *now = now.after(Duration::from_millis(10));
+            match self.taken.fetch_add(1, Ordering::Relaxed) {
+                0 => Err((Refused::Missing, Some(announced()))),
+                _ => Ok(()),
+            }
+        }
+
+        fn announce(&self, _announced: &Announced) -> Result<(), Refused> {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            Err(Refused::Missing)
+        }
+
+        fn refuse(&self, _refused: Refused) {}
+    }
+
+    #[tokio::test]
+    async fn the_file_of_an_early_event_is_looked_for_although_events_never_pause() {
+        let clock = Arc::new(SetClock::default());
+        let events = Arc::new(Busy { clock: Arc::clone(&clock), taken: AtomicU32::new(0), looks: AtomicU32::new(0) });
+        let (sender, received) = mpsc::channel(100);
+        for _ in 0..100 {
+            sender.try_send(ReceivedEvent { bytes: Vec::new(), format: None }).ok();
+        }
+        drop(sender);
+        Intake { events: Arc::clone(&events), clock, early: EarlyEvents::default() }.run(received).await;
+        assert_eq!(events.taken.load(Ordering::Relaxed), 100);
+        assert_eq!(events.looks.load(Ordering::Relaxed), 9, "in a second without a pause: one look each 100 ms");
     }
 }

@@ -48,7 +48,7 @@ pub(super) async fn run(home: &Path, global: &Global, sources: &[String], option
         Ok(reply) => reply,
         Err(error) => return failed(&error.to_string(), None),
     };
-    if let (JobState::Done, Some(recording)) = (reply.row.state, &reply.row.recording) {
+    if let (Some(JobState::Done), Some(recording)) = (reply.row.state.known(), &reply.row.recording) {
         ask::point_at(home, global, recording.as_str()).await;
     }
     let exit = match &reply.row.error {

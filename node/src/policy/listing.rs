@@ -39,7 +39,7 @@ impl Filter {
         };
         self.name.as_ref().is_none_or(|name| name.matches(&row.recording))
             && self.tag.as_ref().is_none_or(|tag| row.tags.contains(tag))
-            && self.state.is_none_or(|state| state == row.state)
+            && self.state.is_none_or(|state| row.state == state)
             && self.since_ns.is_none_or(went_on_since)
             && self.until_ns.is_none_or(|until| row.started_at_ns.is_some_and(|started| started <= until))
     }
@@ -79,9 +79,9 @@ mod tests {
         RecordingRow {
             recording: "drive_1".into(),
             machine_id: "m".into(),
-            state: RecordingState::Ended,
+            state: RecordingState::Ended.into(),
             corrupt: false,
-            upload: UploadState::None,
+            upload: UploadState::None.into(),
             chunks: 0,
             uploaded_chunks: 0,
             size_bytes: 0,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub mod adopt;
 pub mod backoff;
+pub mod early;
 pub mod fetch;
 pub mod intake;
 pub mod listing;

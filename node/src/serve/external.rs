@@ -80,9 +80,9 @@ pub async fn adopt(
     };
     let row = JobRow {
         job: id.to_string(),
-        verb: Verb::Adopt,
+        verb: Verb::Adopt.into(),
         recording: result.adopted.first().cloned(),
-        state,
+        state: state.into(),
         progress: heard.0.progress(),
         blocked: None,
         result: Some(JobResult::Adopt(Box::new(result))),

@@ -160,16 +160,16 @@ impl Service {
 
     fn unreadable_row(&self, name: &str, reason: String) -> RecordingRow {
         let row = self.unmanaged_row(name, &Unmanaged::empty(""));
-        RecordingRow { state: RecordingState::Invalid, reason: Some(reason), ..row }
+        RecordingRow { state: RecordingState::Invalid.into(), reason: Some(reason), ..row }
     }
 
     fn unmanaged_row(&self, name: &str, found: &Unmanaged) -> RecordingRow {
         RecordingRow {
             recording: name.to_owned(),
             machine_id: self.identity.machine_id.to_string(),
-            state: RecordingState::Unmanaged,
+            state: RecordingState::Unmanaged.into(),
             corrupt: false,
-            upload: UploadState::None,
+            upload: UploadState::None.into(),
             chunks: found.files,
             uploaded_chunks: 0,
             size_bytes: found.size_bytes,
@@ -202,9 +202,9 @@ impl Service {
         RecordingRow {
             recording: recording.name.to_string(),
             machine_id: recording.machine_id.to_string(),
-            state,
+            state: state.into(),
             corrupt: recording.is_corrupt,
-            upload: recording::upload_state(chunks, uploaded_chunks),
+            upload: recording::upload_state(chunks, uploaded_chunks).into(),
             chunks,
             uploaded_chunks,
             size_bytes: recording.chunks.iter().map(|chunk| chunk.size_bytes).sum(),
@@ -295,9 +295,9 @@ fn chunk_row(chunk: &ChunkEntry, stage: Option<Stage<'_>>) -> ChunkRow {
         log_time_first_ns: chunk.log_time_first_ns,
         log_time_last_ns: chunk.log_time_last_ns,
         listed: chunk.facts.is_listed,
-        local: chunk.facts.local,
-        upload,
-        proof,
+        local: chunk.facts.local.into(),
+        upload: upload.into(),
+        proof: proof.map(Into::into),
         uploaded_at_ns: chunk.marked_at_ns,
         uploaded_at: twin(chunk.marked_at_ns),
         reason: match stage {

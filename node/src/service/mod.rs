@@ -156,12 +156,15 @@ impl Service {
 
     /// Returns what can be asked, with the keys of one space.
     pub fn help(&self, space: Space) -> HelpReply {
-        let help =
-            |param: &Param| ParameterHelp { name: param.name.into(), kind: param.kind, summary: param.description() };
+        let help = |param: &Param| ParameterHelp {
+            name: param.name.into(),
+            kind: param.kind.into(),
+            summary: param.description(),
+        };
         let verbs = Verb::ALL.map(|verb| VerbHelp {
-            name: verb,
+            name: verb.into(),
             key: keys::verb(space, &self.identity.machine_id, verb),
-            role: verb.role(),
+            role: verb.role().into(),
             summary: verb.summary().into(),
             parameters: verb.parameters().iter().map(help).collect(),
         });

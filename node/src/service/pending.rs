@@ -46,9 +46,9 @@ pub(super) fn row(job: &Job, view: JobView, sync: &Engine) -> JobRow {
     let block = sync.going().block.filter(|_| view.goes_on());
     JobRow {
         job: job.id.to_string(),
-        verb: job.work.verb(),
+        verb: job.work.verb().into(),
         recording: job.work.recording().cloned(),
-        state: view.state,
+        state: view.state.into(),
         progress: view.progress,
         blocked: block.map(|(block, since_ns)| Blocked { reason: block.reason, since_ns, hint: block.hint }),
         result: view.result,

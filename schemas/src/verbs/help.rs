@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     definition::{ReplyShape, VerbDefinition},
     head::ReplyHead,
+    lenient::OrUnknown,
     parameter::{NoParameters, ParamKind},
     verb::{Role, Verb},
 };
@@ -39,11 +40,11 @@ pub struct HelpReply {
 pub struct VerbHelp {
     /// Its name.
     #[serde(rename = "verb")]
-    pub name: Verb,
+    pub name: OrUnknown<Verb>,
     /// The key to ask.
     pub key: String,
     /// Who may ask.
-    pub role: Role,
+    pub role: OrUnknown<Role>,
     /// What it does.
     pub summary: String,
     /// What it takes.
@@ -56,7 +57,7 @@ pub struct ParameterHelp {
     /// Its name.
     pub name: String,
     /// What its value looks like.
-    pub kind: ParamKind,
+    pub kind: OrUnknown<ParamKind>,
     /// What it does.
     pub summary: String,
 }

@@ -8,6 +8,7 @@ use crate::{
     definition::{ReplyShape, VerbDefinition},
     error::{ErrorCode, Refusal},
     head::ReplyHead,
+    lenient::OrUnknown,
     names::{ChunkName, RecordingName},
     parameter::{Limit, Param, ParamKind, ParameterValue, Required, request},
     params::Params,
@@ -80,11 +81,11 @@ pub struct InfoReply {
     /// The machine that recorded it; `machine_id` is the one that answers.
     pub recording_machine_id: String,
     /// What it is at the moment.
-    pub state: RecordingState,
+    pub state: OrUnknown<RecordingState>,
     /// Nothing here can heal it.
     pub corrupt: bool,
     /// How much is proven in the store.
-    pub upload: UploadState,
+    pub upload: OrUnknown<UploadState>,
     /// How many chunks it has on all pages.
     pub chunk_count: u64,
     /// How many of them are proven in the store.
@@ -145,11 +146,11 @@ pub struct ChunkRow {
     /// Whether the recording's manifest names it.
     pub listed: bool,
     /// Where it is on this machine.
-    pub local: ChunkLocal,
+    pub local: OrUnknown<ChunkLocal>,
     /// How far its upload is.
-    pub upload: ChunkUpload,
+    pub upload: OrUnknown<ChunkUpload>,
     /// How the upload is known; null without one.
-    pub proof: Option<Proof>,
+    pub proof: Option<OrUnknown<Proof>>,
     /// When it was proven; only where it is.
     pub uploaded_at_ns: Option<UnixNs>,
     /// When it was proven; only where it is.

@@ -7,6 +7,7 @@ use crate::{
     definition::{ReplyShape, VerbDefinition},
     error::{ErrorCode, Refusal, nearest},
     head::ReplyHead,
+    lenient::OrUnknown,
     parameter::{Limit, Param, ParamKind, ParameterValue, request},
     params::Params,
     recording::{RecordingState, UploadState},
@@ -90,11 +91,11 @@ pub struct RecordingRow {
     /// The machine that recorded it.
     pub machine_id: String,
     /// What it is at the moment.
-    pub state: RecordingState,
+    pub state: OrUnknown<RecordingState>,
     /// Nothing here can heal it.
     pub corrupt: bool,
     /// How much is proven in the store.
-    pub upload: UploadState,
+    pub upload: OrUnknown<UploadState>,
     /// How many chunks it has.
     pub chunks: u64,
     /// How many of them are proven in the store.
