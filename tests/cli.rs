@@ -292,6 +292,18 @@ fn events_are_followed_and_uploads_are_paused_from_the_command_line() {
 }
 
 #[test]
+fn a_list_without_a_node_has_all_pages() {
+    let machine = Machine::new("cli_10b", "");
+    let recordings = machine.home().join("recordings");
+    fs::create_dir_all(&recordings).unwrap();
+    for number in 0..1001 {
+        fs::write(recordings.join(format!("take_{number:04}.mcap")), "12345").unwrap();
+    }
+    let list = json_of(&machine.run(&["list", "--offline", "--json"]));
+    assert_eq!((list["recordings"].as_array().unwrap().len(), &list["next_after"]), (1001, &json!(null)));
+}
+
+#[test]
 fn without_a_node_the_command_gives_the_same_answers() {
     let mut machine = Machine::new("cli_10", "");
     let mut recorder = machine.recorder("drive");

@@ -24,7 +24,10 @@ pub enum ReplyShape {
         rows: &'static str,
     },
     /// The verb starts a job. The reply holds its state after the time `wait`, or at its end.
-    Job,
+    Job {
+        /// The job waits for uploads. Without a running node, they run until it ends.
+        uploads: bool,
+    },
 }
 
 /// One verb. Its type has no values: it stands for the verb in type parameters.

@@ -72,12 +72,72 @@ pub struct StorageEvent {
     pub fact: Fact,
 }
 
-/// What the node says changed. The kind is the last part of the key too.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Fact {
-    /// A chunk is proven in the object store.
-    ChunkUploaded {
+/// How much an event matters to a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Nothing is wrong.
+    Info,
+    /// Something went wrong, and the node tries again by itself.
+    Warning,
+    /// A person should look.
+    Problem,
+}
+
+impl Severity {
+    /// Returns the word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+        }
+    }
+}
+
+/// What is known of one kind of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventKind {
+    /// The last part of the event's key, and its field `kind`.
+    pub name: &'static str,
+    /// When it is published, as a clause without a full stop.
+    pub summary: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+}
+
+/// Defines [`Fact`]. Each kind is written as `/// summary`, `Variant = kind, Severity { fields }`.
+macro_rules! facts {
+    ($($(#[doc = $summary:literal])+ $variant:ident = $kind:ident, $severity:ident {
+        $($(#[doc = $doc:literal])+ $field:ident: $type:ty,)*
+    })+) => {
+        /// What the node says changed. The kind is the last part of the key too.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        pub enum Fact {
+            $($(#[doc = $summary])+ $variant { $($(#[doc = $doc])+ $field: $type,)* },)+
+        }
+
+        impl Fact {
+            /// All kinds, in the order of the documentation.
+            pub const KINDS: &'static [EventKind] = &[$(EventKind {
+                name: stringify!($kind),
+                summary: concat!($($summary),+).trim_ascii_start(),
+                severity: Severity::$severity,
+            }),+];
+
+            /// Returns the last part of the event's key.
+            pub const fn kind(&self) -> &'static str {
+                match self {
+                    $(Self::$variant { .. } => stringify!($kind),)+
+                }
+            }
+        }
+    };
+}
+
+facts! {
+    /// a chunk is proven in the object store
+    ChunkUploaded = chunk_uploaded, Info {
         /// Its recording.
         recording: RecordingName,
         /// Its name.
@@ -90,48 +150,53 @@ pub enum Fact {
         proof: Proof,
         /// The store's ETag of the object.
         etag: String,
-    },
-    /// A try failed; it is tried again.
-    UploadFailed {
+    }
+    /// an upload failed and is tried again
+    UploadFailed = upload_failed, Warning {
         /// The chunk's recording.
         recording: RecordingName,
         /// Its name.
         chunk: ChunkName,
         /// What went wrong.
         message: String,
-    },
-    /// An upload was given up until something changes.
-    DeadLettered {
+    }
+    /// an upload was given up until something changes
+    DeadLettered = dead_lettered, Problem {
         /// The chunk's recording.
         recording: RecordingName,
         /// Its name.
         chunk: ChunkName,
         /// Why.
         reason: String,
-    },
-    /// An ended recording is complete in the store, its manifest too.
-    RecordingComplete {
+    }
+    /// an ended recording is complete in the store, its manifest too
+    RecordingComplete = recording_complete, Info {
         /// The recording.
         recording: RecordingName,
         /// How many chunks it has.
         chunks: u64,
-    },
-    /// A fact stops all uploads.
-    Blocked {
+    }
+    /// a fact stops all uploads
+    Blocked = blocked, Problem {
         /// The class of the fact.
         reason: BlockReason,
         /// What a person can do.
         hint: String,
-    },
-    /// A person stopped uploads.
-    Paused {
+    }
+    /// that fact has ended
+    Unblocked = unblocked, Info {
+        /// The class of the fact that ended.
+        reason: BlockReason,
+    }
+    /// a person stopped uploads
+    Paused = paused, Info {
         /// Until when; null until somebody resumes.
         until_ns: Option<UnixNs>,
-    },
-    /// Uploads go on.
-    Resumed {},
-    /// A job is somewhere else than before. At most once a second, and at its end.
-    Job {
+    }
+    /// uploads go on
+    Resumed = resumed, Info {}
+    /// a job has changed: at most once a second, and at its end
+    Job = job, Info {
         /// Its id.
         job: String,
         /// The verb that was asked for.
@@ -142,68 +207,27 @@ pub enum Fact {
         state: JobState,
         /// How far it is.
         progress: Progress,
-    },
-    /// Another library goes by this machine's id: one of them needs another. Nothing of either is overwritten.
-    Twin {
+    }
+    /// another library uses this machine's id
+    Twin = twin, Problem {
         /// The other library; `library_id` is the one that tells.
         twin_library_id: String,
         /// Where it was met: `bus` or `bucket`.
         met: String,
-    },
-    /// A chunk's file was removed to make room: the store holds it.
-    Evicted {
+    }
+    /// the local file of a proven chunk was removed to make room
+    Evicted = evicted, Info {
         /// The chunk's recording.
         recording: RecordingName,
         /// Its name.
         chunk: ChunkName,
         /// Its size.
         size_bytes: u64,
-    },
-    /// Less room is left than the settings want, and nothing more may be removed.
-    DiskLow {
+    }
+    /// less room is left than the settings want, and nothing more may be removed
+    DiskLow = disk_low, Problem {
         /// How much less.
         short_bytes: u64,
-    },
-    /// That fact has ended.
-    Unblocked {
-        /// The class of the fact that ended.
-        reason: BlockReason,
-    },
-}
-
-impl Fact {
-    /// The kinds of all facts that are told so far.
-    pub const KINDS: [&'static str; 12] = [
-        "chunk_uploaded",
-        "upload_failed",
-        "dead_lettered",
-        "recording_complete",
-        "blocked",
-        "unblocked",
-        "paused",
-        "resumed",
-        "job",
-        "twin",
-        "evicted",
-        "disk_low",
-    ];
-
-    /// Returns the last part of the event's key.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::ChunkUploaded { .. } => "chunk_uploaded",
-            Self::UploadFailed { .. } => "upload_failed",
-            Self::DeadLettered { .. } => "dead_lettered",
-            Self::RecordingComplete { .. } => "recording_complete",
-            Self::Blocked { .. } => "blocked",
-            Self::Paused { .. } => "paused",
-            Self::Resumed {} => "resumed",
-            Self::Job { .. } => "job",
-            Self::Twin { .. } => "twin",
-            Self::Unblocked { .. } => "unblocked",
-            Self::Evicted { .. } => "evicted",
-            Self::DiskLow { .. } => "disk_low",
-        }
     }
 }
 
@@ -229,7 +253,7 @@ mod tests {
     fn the_kind_in_the_body_is_the_kind_in_the_key() {
         let fact = Fact::Unblocked { reason: "x".into() };
         assert_eq!(serde_json::to_value(&fact).unwrap()["kind"], fact.kind());
-        assert!(Fact::KINDS.contains(&fact.kind()));
+        assert!(Fact::KINDS.iter().any(|kind| kind.name == fact.kind()));
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Client {
 /// What one node replied, as JSON.
 pub type JsonReply = Result<Value, Box<ErrorReply>>;
 
+/// What one node replied, as JSON, with the key of the reply.
+type KeyedReply = Result<(Value, String), Box<ErrorReply>>;
+
 /// What one node replied.
 pub type NodeReply<V> = Result<Received<V>, Box<ErrorReply>>;
 
@@ -104,58 +107,56 @@ impl Client {
         request: &V::Request,
         deadline: Duration,
     ) -> Result<Vec<NodeReply<V>>, BusError> {
-        let ReplyShape::Paged { rows } = V::SHAPE else { return self.ask::<V>(machine, request, deadline).await };
-        let params = Pages::first_request(request.to_params());
+        let replies = self.ask_all_json(machine, V::VERB, &request.to_params(), deadline).await?;
+        Ok(replies.into_iter().map(received::<V>).collect())
+    }
+
+    /// Asks for every page of each node's reply, and joins them.
+    async fn ask_all_json(
+        &self,
+        machine: Option<&MachineId>,
+        verb: Verb,
+        params: &Params,
+        deadline: Duration,
+    ) -> Result<Vec<KeyedReply>, BusError> {
+        let ReplyShape::Paged { rows } = verb.shape() else {
+            return self.ask_json(machine, verb, params, deadline).await;
+        };
+        let params = Pages::first_request(params.clone());
         let mut replies = Vec::new();
-        for first in self.ask_json(machine, V::VERB, &params, deadline).await? {
+        for first in self.ask_json(machine, verb, &params, deadline).await? {
             let whole = match first {
-                Ok(first) => self.join(V::VERB, rows, first, &params, deadline).await,
+                Ok((first, key)) => {
+                    let machine: Option<MachineId> = first["machine_id"].as_str().and_then(|id| id.parse().ok());
+                    let machine = machine.as_ref();
+                    let fetch = |params: Params| async move { self.page(machine, verb, &params, deadline).await };
+                    join(verb, rows, first, &params, fetch).await.map(|json| (json, key))
+                }
                 Err(refused) => Err(refused),
             };
-            replies.push(whole.and_then(|(json, from)| received::<V>(Ok((json, from)))));
+            replies.push(whole);
         }
         Ok(replies)
     }
 
-    /// Asks for the pages that follow the first one.
-    async fn join(
+    /// Asks one machine for one page.
+    async fn page(
         &self,
+        machine: Option<&MachineId>,
         verb: Verb,
-        rows: &'static str,
-        (first, from): (Value, String),
         params: &Params,
         deadline: Duration,
-    ) -> Result<(Value, String), Box<ErrorReply>> {
-        let machine_id = first["machine_id"].as_str().unwrap_or_default().to_owned();
-        let library_id = first["library_id"].as_str().unwrap_or_default().to_owned();
-        let machine: Option<MachineId> = machine_id.parse().ok();
-        let mut pages = Pages::new(rows, first);
-        let failed = |pages: &Pages, reason: &Refusal| {
-            Box::new(ErrorReply {
-                refusal: pages.incomplete(reason),
-                machine_id: machine_id.clone(),
-                library_id: library_id.clone(),
-                verb: Some(verb.to_string()),
-            })
-        };
-        loop {
-            let next = match pages.next_request(params) {
-                Ok(Some(next)) => next,
-                Ok(None) => return Ok((pages.into_reply(), from)),
-                Err(refusal) => return Err(failed(&pages, &refusal)),
-            };
-            let page = match self.ask_json(machine.as_ref(), verb, &next, deadline).await {
-                Ok(replies) => replies.into_iter().next(),
-                Err(error) => return Err(failed(&pages, &Refusal::new(ErrorCode::Unavailable, error.to_string()))),
-            };
-            match page {
-                Some(Ok((page, _))) => pages.add(page),
-                Some(Err(refused)) => return Err(failed(&pages, &refused.refusal)),
+    ) -> Result<Value, Refusal> {
+        match self.ask_json(machine, verb, params, deadline).await {
+            Ok(replies) => match replies.into_iter().next() {
+                Some(Ok((page, _))) => Ok(page),
+                Some(Err(refused)) => Err(refused.refusal),
                 None => {
                     let refusal = Refusal::new(ErrorCode::Unavailable, "the node gives no answer in time");
-                    return Err(failed(&pages, &refusal.hint("ask again")));
+                    Err(refusal.hint("ask again"))
                 }
-            }
+            },
+            Err(error) => Err(Refusal::new(ErrorCode::Unavailable, error.to_string())),
         }
     }
 
@@ -174,6 +175,21 @@ impl Client {
         Ok(replies.into_iter().map(|reply| reply.map(|(json, _)| json)).collect())
     }
 
+    /// Asks like [`Self::ask_all`], with parameters, and returns each reply as JSON.
+    ///
+    /// # Errors
+    /// Zenoh refuses the first query.
+    pub async fn ask_all_untyped(
+        &self,
+        machine: Option<&MachineId>,
+        verb: Verb,
+        params: &Params,
+        deadline: Duration,
+    ) -> Result<Vec<JsonReply>, BusError> {
+        let replies = self.ask_all_json(machine, verb, params, deadline).await?;
+        Ok(replies.into_iter().map(|reply| reply.map(|(json, _)| json)).collect())
+    }
+
     /// Asks, and returns each reply with its key.
     async fn ask_json(
         &self,
@@ -181,7 +197,7 @@ impl Client {
         verb: Verb,
         params: &Params,
         deadline: Duration,
-    ) -> Result<Vec<Result<(Value, String), Box<ErrorReply>>>, BusError> {
+    ) -> Result<Vec<KeyedReply>, BusError> {
         let key = keys::verb_of(Space::Short, machine, verb);
         let payload = json!(params.to_fields()).to_string();
         let get = self
@@ -266,8 +282,38 @@ impl Client {
     }
 }
 
+/// Fetches the pages that follow the first one, and joins them to one reply.
+///
+/// # Errors
+/// A page is missing. The message tells how many rows arrived before it: a part must not look like the whole.
+pub async fn join<F: Future<Output = Result<Value, Refusal>>>(
+    verb: Verb,
+    rows: &'static str,
+    first: Value,
+    params: &Params,
+    mut fetch: impl FnMut(Params) -> F,
+) -> Result<Value, Box<ErrorReply>> {
+    let text = |name: &str| first[name].as_str().unwrap_or_default().to_owned();
+    let (machine_id, library_id) = (text("machine_id"), text("library_id"));
+    let mut pages = Pages::new(rows, first);
+    loop {
+        let page = match pages.next_request(params) {
+            Ok(None) => return Ok(pages.into_reply()),
+            Ok(Some(next)) => fetch(next).await,
+            Err(refusal) => Err(refusal),
+        };
+        match page {
+            Ok(page) => pages.add(page),
+            Err(refusal) => {
+                let refusal = pages.incomplete(&refusal);
+                return Err(Box::new(ErrorReply { machine_id, library_id, verb: Some(verb.to_string()), refusal }));
+            }
+        }
+    }
+}
+
 /// Reads one reply with its key. Zenoh's own message that time is up is none.
-fn read(reply: &Reply, verb: Verb, asked: &str) -> Option<Result<(Value, String), Box<ErrorReply>>> {
+fn read(reply: &Reply, verb: Verb, asked: &str) -> Option<KeyedReply> {
     match reply.result() {
         Ok(sample) => {
             let (bytes, key) = (sample.payload().to_bytes(), sample.key_expr().to_string());
@@ -295,7 +341,7 @@ fn read(reply: &Reply, verb: Verb, asked: &str) -> Option<Result<(Value, String)
 }
 
 /// Decodes a reply that came with its key.
-fn received<V: VerbDefinition>(reply: Result<(Value, String), Box<ErrorReply>>) -> NodeReply<V> {
+fn received<V: VerbDefinition>(reply: KeyedReply) -> NodeReply<V> {
     let (json, key) = reply?;
     Received::decode(json, &key).map_err(|refusal| error_reply(&key, V::VERB, refusal))
 }
@@ -330,6 +376,25 @@ mod tests {
         assert_eq!((error.machine_id.as_str(), error.verb.as_deref()), ("robot_1", Some("status")));
         assert!(error.refusal.message.contains(key), "{error:?}");
         assert!(error.refusal.hint.unwrap().contains("versions"));
+    }
+
+    #[tokio::test]
+    async fn a_page_that_fails_after_the_first_makes_the_whole_reply_an_error() {
+        let first = || json!({"machine_id": "robot_1", "library_id": "l", "recordings": [1, 2], "next_after": "2"});
+        let params = Params::default();
+        let fails = |_| async { Err(Refusal::new(ErrorCode::Unavailable, "the node gives no answer in time")) };
+        let error = join(Verb::List, "recordings", first(), &params, fails).await.unwrap_err();
+        assert_eq!((error.machine_id.as_str(), error.refusal.code), ("robot_1", ErrorCode::Unavailable));
+        assert_eq!(error.refusal.message, "only the first 2 recordings arrived: the node gives no answer in time");
+
+        let mut asked = Vec::new();
+        let last = |params: Params| {
+            asked.push(params.text("after").unwrap().map(str::to_owned));
+            async { Ok(json!({"recordings": [3], "next_after": null})) }
+        };
+        let whole = join(Verb::List, "recordings", first(), &params, last).await.unwrap();
+        assert_eq!((&whole["recordings"], &whole["next_after"]), (&json!([1, 2, 3]), &json!(null)));
+        assert_eq!(asked, [Some("2".to_owned())]);
     }
 
     #[test]

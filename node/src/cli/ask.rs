@@ -10,7 +10,7 @@ use std::{
 use bubbaloop_storage_schemas::{
     MachineId, Verb,
     error::ErrorCode,
-    limits::{PAGE_ROWS_MAX, TOKEN_BYTES_MAX, WAIT_MAX},
+    limits::{TOKEN_BYTES_MAX, WAIT_MAX},
     params::Params,
 };
 use serde_json::{Value, json};
@@ -40,9 +40,6 @@ const JOB_WAIT: Duration = Duration::from_secs(2);
 
 /// Between two looks at a job that goes on.
 const JOB_LOOK: Duration = Duration::from_secs(1);
-
-/// Pages of a list or of a recording's chunks that are put together; more are cut off and told.
-const PAGES_MAX: usize = 1000;
 
 /// Between two looks at a job whose bar is drawn.
 const BAR_LOOK: Duration = Duration::from_millis(300);
@@ -118,9 +115,6 @@ async fn offline(home: &Path, global: &Global, ask: &Ask, token: Option<Secret>)
     let (verb, mut params) = ask.request();
     if let Some(wait) = ask.job_wait() {
         params = params.with("wait", wait.unwrap_or(WAIT_MAX).as_secs_f64());
-    }
-    if matches!(ask, Ask::List { .. } | Ask::Info { .. }) {
-        params = params.with("limit", PAGE_ROWS_MAX);
     }
     match offline::ask(home, &global.set, verb, params, token).await {
         Ok(told) => {
@@ -254,47 +248,10 @@ impl Asker {
         self.client.ask_untyped(self.machine.as_ref(), verb, params, self.timeout + wait).await
     }
 
-    /// Asks for every page and puts each machine's together.
+    /// Asks for every page and joins those of each machine. A machine of which a page is missing is an error.
     async fn pages(&self, ask: &Ask) -> Result<Vec<Told>, crate::bus::BusError> {
-        let (verb, mut params) = ask.request();
-        let rows = match verb {
-            Verb::List => Some("recordings"),
-            Verb::Info => Some("chunks"),
-            Verb::DeadLetters => Some("dead_letters"),
-            Verb::Jobs => Some("jobs"),
-            _ => None,
-        };
-        if rows.is_some() {
-            params = params.with("limit", PAGE_ROWS_MAX);
-        }
-        let mut whole = Vec::new();
-        for first in self.ask(verb, &params, Duration::ZERO).await? {
-            let Ok(mut first) = first else {
-                whole.push(first);
-                continue;
-            };
-            let machine: Option<MachineId> = first["machine_id"].as_str().and_then(|id| id.parse().ok());
-            for page in 1.. {
-                let after = first["next_after"].take();
-                if after.is_null() {
-                    break;
-                }
-                if page == PAGES_MAX {
-                    note(format_args!("only the first {PAGES_MAX} pages are shown"));
-                    break;
-                }
-                let params = params.clone().with("after", after);
-                let more = self.client.ask_untyped(machine.as_ref(), verb, &params, self.timeout).await?;
-                let Some(Ok(mut more)) = more.into_iter().next() else { break };
-                first["next_after"] = more["next_after"].take();
-                let rows = rows.unwrap_or_default();
-                if let (Some(all), Some(more)) = (first[rows].as_array_mut(), more[rows].as_array_mut()) {
-                    all.append(more);
-                }
-            }
-            whole.push(Ok(first));
-        }
-        Ok(whole)
+        let (verb, params) = ask.request();
+        self.client.ask_all_untyped(self.machine.as_ref(), verb, &params, self.timeout).await
     }
 
     /// Asks for a job, then how it goes until it ends, the time is up, or its machine stops answering. Returns what was

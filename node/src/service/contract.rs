@@ -20,8 +20,10 @@ impl Service {
     pub fn node_manifest(&self) -> Value {
         let started_at_ns = self.facts.started_at_ns();
         let flow = |topic: String, ever_fired: bool| json!({"topic": topic, "ever_fired": ever_fired, "still_live": true, "declared_at_ns": started_at_ns});
-        let outputs: Vec<_> =
-            Fact::KINDS.iter().map(|kind| flow(format!("storage/events/{kind}"), self.facts.has_told(kind))).collect();
+        let outputs: Vec<_> = Fact::KINDS
+            .iter()
+            .map(|kind| flow(format!("storage/events/{}", kind.name), self.facts.has_told(kind.name)))
+            .collect();
         json!({
             "schema_version": 2,
             "instance_name": INSTANCE,

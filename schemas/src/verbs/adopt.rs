@@ -20,7 +20,7 @@ impl VerbDefinition for Adopt {
     const ROLE: Role = Role::Operator;
     const SUMMARY: &'static str = "make a recording of what is laid out in another way; the source stays as it is";
     const ABOUT: &'static str = "Make a recording of what is laid out in another way; the source stays as it is";
-    const SHAPE: ReplyShape = ReplyShape::Job;
+    const SHAPE: ReplyShape = ReplyShape::Job { uploads: false };
     type Request = AdoptRequest;
     type Reply = JobReply;
 

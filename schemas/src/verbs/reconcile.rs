@@ -21,7 +21,7 @@ impl VerbDefinition for Reconcile {
     const SUMMARY: &'static str =
         "look at manifest, local files and remote objects, then heal; nothing is ever removed";
     const ABOUT: &'static str = "Look at manifest, local files and remote objects, then heal; nothing is ever removed";
-    const SHAPE: ReplyShape = ReplyShape::Job;
+    const SHAPE: ReplyShape = ReplyShape::Job { uploads: true };
     type Request = ReconcileRequest;
     type Reply = JobReply;
 

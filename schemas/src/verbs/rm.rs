@@ -25,7 +25,7 @@ impl VerbDefinition for Rm {
     const ROLE: Role = Role::Admin;
     const SUMMARY: &'static str = "remove a recording from this disk, the store or both; needs the admin token";
     const ABOUT: &'static str = "Remove a recording from the node's disk, from the store, or from both";
-    const SHAPE: ReplyShape = ReplyShape::Job;
+    const SHAPE: ReplyShape = ReplyShape::Job { uploads: false };
     type Request = RmRequest;
     type Reply = JobReply;
 }

@@ -20,7 +20,7 @@ impl VerbDefinition for Upload {
     const ROLE: Role = Role::Operator;
     const SUMMARY: &'static str = "send now what is known of a recording";
     const ABOUT: &'static str = "Send now what is known of a recording";
-    const SHAPE: ReplyShape = ReplyShape::Job;
+    const SHAPE: ReplyShape = ReplyShape::Job { uploads: true };
     type Request = UploadRequest;
     type Reply = JobReply;
 
